@@ -1,0 +1,82 @@
+"""The record by which a plugin offers a part, and the kinds of part there are. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ssmdiff.errors import ContractError
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of component: the hook that yields it and the arguments that ssmdiff itself supplies.
+
+    ``wired`` are the factory parameters that the composition fills in (a block's channels, say).
+    Every other parameter of a factory is an option that a user may set.
+    """
+
+    name: str
+    hook: str
+    wired: tuple[str, ...] = ()
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("scan", "ssmdiff_scans"),
+        Kind("block", "ssmdiff_blocks", ("channels", "time_channels", "directions")),
+        Kind("backbone", "ssmdiff_backbones", ("in_channels", "scan", "block", "num_classes")),
+        Kind("scheduler", "ssmdiff_schedulers", ("betas", "prediction_type")),
+        Kind("kernel", "ssmdiff_kernels"),
+        Kind("dataset", "ssmdiff_datasets", ("image_size",)),
+        Kind("metric", "ssmdiff_metrics"),
+        Kind("exporter", "ssmdiff_exporters"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Component:
+    """One part that a plugin offers, yielded by the hook of its kind.
+
+    Args:
+        name: What a user types: lower-case ASCII words joined by ``-`` or ``_``.
+        factory: A class or function, or ``"package.module:Name"`` so that listing stays light.
+        summary: One line for ``ssmdiff plugins list``.
+        cite: A BibTeX entry or a reference in one line, for ``ssmdiff cite``.
+
+    Raises:
+        ContractError: The name, the factory or the summary is not of that form.
+    """
+
+    name: str
+    factory: str | Callable[..., Any]
+    summary: str
+    cite: str = ""
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and _NAME.fullmatch(self.name)):
+            raise ContractError(
+                f"component name {self.name!r} is not allowed; expected lower-case ASCII words "
+                "joined by '-' or '_', such as 'my-scan'"
+            )
+        if isinstance(self.factory, str):
+            module, _, attribute = self.factory.partition(":")
+            parts = [*module.split("."), *attribute.split(".")]
+            if not all(part.isidentifier() for part in parts):
+                raise ContractError(
+                    f"component {self.name!r}: factory {self.factory!r} is not of the form "
+                    "'package.module:Name'"
+                )
+        elif not callable(self.factory):
+            raise ContractError(
+                f"component {self.name!r}: factory is a {type(self.factory).__name__}; expected a "
+                "callable or 'package.module:Name'"
+            )
+        if not (isinstance(self.summary, str) and self.summary.strip()):
+            raise ContractError(f"component {self.name!r} has no summary; one line is enough")

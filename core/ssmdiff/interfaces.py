@@ -1,0 +1,169 @@
+"""What blocks, backbones, noise schedulers and data sets are: the interfaces that plugins fill.
+
+Axis letters: B batch, C channels, H W (D) grid, L tokens, K directions, T timesteps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssmdiff.orders import Grid, Scan, ScanOrder, ScanSlot, draw_orders
+
+
+class OrderTensors(NamedTuple):
+    """A :class:`ssmdiff.ScanOrder` on a device, as blocks and graphs receive it."""
+
+    index: Tensor
+    """(K, L) int32: ``index[k, t]`` is the token visited at time t."""
+    restart: Tensor | None = None
+    """(K, L) bool or None: the state starts anew before time t."""
+
+
+def order_tensors(orders: Sequence[ScanOrder], device: torch.device) -> tuple[OrderTensors, ...]:
+    """Copy the orders of a plan to a device, equal tables once."""
+    copies: dict[int, OrderTensors] = {}
+    for order in orders:
+        if id(order) not in copies:
+            restart = order.restart
+            copies[id(order)] = OrderTensors(
+                torch.tensor(order.index, device=device),
+                None if restart is None else torch.tensor(restart, device=device),
+            )
+    return tuple(copies[id(order)] for order in orders)
+
+
+class Block(Protocol):
+    """Mixes the tokens of a feature map, by a state space model or otherwise; an ``nn.Module``.
+
+    A factory is called as ``factory(channels=..., time_channels=..., directions=..., **options)``
+    and may leave out what it does not need (a convolution needs no directions).
+    """
+
+    scan_calls: int
+    """How many S6 calls one forward pass makes: the number of orders that it is given."""
+
+    def __call__(self, x: Tensor, time: Tensor, orders: Sequence[OrderTensors]) -> Tensor:
+        """Same shape and dtype as ``x``.
+
+        Args:
+            x: (B, C, *grid), any memory format; channels-last saves copies.
+            time: (B, time_channels) embedding of the timestep (and of the label, if any).
+            orders: ``scan_calls`` orders, each of L = prod(grid) tokens in K = directions rows.
+        """
+        ...
+
+
+BlockFactory = Callable[[int, int], nn.Module]
+"""``(channels, time_channels) -> block``: what a backbone receives, directions already bound."""
+
+
+class Backbone(Protocol):
+    """A denoiser network; an ``nn.Module``.
+
+    A factory is called as ``factory(in_channels=..., scan=..., block=..., num_classes=...,
+    **options)``, where ``block`` is a :data:`BlockFactory` and ``num_classes`` is 0 when
+    the model is unconditional. Called as ``model(x=..., timesteps=..., context=...)`` it drops into
+    MONAI's ``DiffusionInferer`` unmodified.
+    """
+
+    scan: Scan
+
+    def __call__(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        orders: Sequence[OrderTensors] | None = None,
+    ) -> Tensor:
+        """The prediction, in the shape of ``x``.
+
+        Args:
+            x: (B, C, *image_size) noisy images.
+            timesteps: (), (1,) or (B,), integer or float.
+            context: (B,) integer class labels for a conditional model, else None.
+            orders: One per slot of :meth:`scan_slots`; None lets the backbone draw its own.
+
+        Raises:
+            ConfigError: The image size is not one that the network's strides divide.
+        """
+        ...
+
+    def scan_slots(self, image_size: Grid) -> list[ScanSlot]:
+        """Every S6 call of one forward pass in order, with its grid of tokens."""
+        ...
+
+
+def own_orders(
+    scan: Scan, slots: Sequence[ScanSlot], device: torch.device
+) -> tuple[OrderTensors, ...]:
+    """What a backbone does when it is given no orders: draw them from torch's global generator.
+
+    So ``torch.manual_seed`` governs it, as it governs dropout. Training, sampling and export pass
+    the orders of an :class:`ssmdiff.OrderPlan` instead.
+    """
+    stochastic = any(scan.at(i).stochastic for i in range(len(slots)))
+    seed = int(torch.randint(2**62, ())) if stochastic else 0
+    return order_tensors(draw_orders(scan, slots, seed, 0), device)
+
+
+class NoiseScheduler(Protocol):
+    """Turns a denoiser into images: the protocol that diffusers and MONAI share.
+
+    A factory is called as ``factory(betas=..., prediction_type=..., **options)`` with betas (T,)
+    float64 and prediction_type ``epsilon``, ``sample`` or ``v_prediction``.
+    """
+
+    timesteps: Tensor
+    """The timesteps of one sampling run, in the order of the calls, after ``set_timesteps``."""
+
+    def set_timesteps(self, num_inference_steps: int) -> None: ...
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise, (B, C, *image_size)."""
+        ...
+
+    def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor: ...
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:
+        """One step back; the new sample is ``.prev_sample`` of the result, or its first item."""
+        ...
+
+
+class ImageSample(NamedTuple):
+    """One image of a data set."""
+
+    image: Tensor
+    """(C, *image_size) float32, -1 to 1."""
+    label: int = 0
+    """Class index, 0 where the data set has no classes."""
+
+
+class ImageDataset(Protocol):
+    """Images of one size; a map-style ``torch.utils.data.Dataset``, a pure function of the index.
+
+    A factory is called as ``factory(image_size=(H, W), **options)``.
+    """
+
+    channels: int
+    class_names: tuple[str, ...]
+    """Empty where the data set has no classes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> ImageSample: ...
+
+    def fingerprint(self) -> str:
+        """A digest of what the images are made from, so that a resumed run can tell a change."""
+        ...
+
+
+Denoiser = Callable[[Tensor, Tensor, Sequence[OrderTensors]], Tensor]
+"""``(x, timesteps, orders) -> prediction``: a torch module, an ONNX session, an engine."""
+
+Betas = np.ndarray
+"""(T,) float64, beta_1 .. beta_T of eq. 1."""

@@ -1,0 +1,123 @@
+"""Which kernel runs the scan: the one asked for, or the fastest that can.
+
+The choice belongs to the process, not to the call: a compiled or exported graph holds one op, and
+the backward pass may run in another thread than the forward pass.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ssmdiff.errors import KernelUnavailableError, PluginError
+from ssmdiff.ops.kernels import Kernel
+from ssmdiff.ops.reference import TorchKernel
+from ssmdiff.registry import registry
+
+AUTO = "auto"
+FASTEST_FIRST = ("triton", "mamba-ssm", "numba")
+LONG = 256  # tokens; beyond it the reference is slow enough to be worth a warning
+
+_chosen = AUTO
+_used: set[str] = set()
+
+
+def kernel_for(device: torch.device, dtype: torch.dtype, length: int) -> Kernel:
+    """The kernel that runs for tensors of this device and dtype.
+
+    Raises:
+        KernelUnavailableError: A kernel was asked for by name and cannot run.
+    """
+    kernel = _resolve(_chosen, device, dtype)
+    if kernel.name == "torch" and _chosen == AUTO and length > LONG and dtype != torch.float64:
+        _warn_slow(str(device), str(dtype))
+    _used.add(kernel.name)
+    return kernel
+
+
+@functools.lru_cache(maxsize=64)
+def _resolve(name: str, device: torch.device, dtype: torch.dtype) -> Kernel:
+    if name != AUTO:
+        kernel = load_kernel(name)
+        reason = kernel.unavailable(device, dtype)
+        if reason:
+            raise KernelUnavailableError(f"kernel {name!r} cannot run here: {reason}")
+        return kernel
+    others = [n for n in registry().names("kernel") if n not in (*FASTEST_FIRST, "torch")]
+    for candidate in (*FASTEST_FIRST, *others):
+        if candidate in registry().names("kernel"):
+            try:
+                kernel = load_kernel(candidate)
+            except PluginError:
+                continue  # its own error is shown by `ssmdiff doctor` and `plugins list`
+            if kernel.unavailable(device, dtype) is None:
+                return kernel
+    return TorchKernel()
+
+
+@functools.cache
+def load_kernel(name: str) -> Kernel:
+    """A registered kernel by name, built once.
+
+    Raises:
+        ConfigError: There is no kernel of that name.
+        PluginError: It cannot be imported.
+    """
+    kernel: Kernel = registry().create("kernel", name)
+    return kernel
+
+
+@functools.cache
+def _warn_slow(device: str, dtype: str) -> None:
+    reasons = []
+    for name in registry().names("kernel"):
+        if name != "torch":
+            try:
+                reason = load_kernel(name).unavailable(torch.device(device), _dtype(dtype))
+            except PluginError as error:
+                reason = str(error)
+            reasons.append(f"{name}: {reason}")
+    warnings.warn(
+        f"the slow reference kernel 'torch' runs on {device} with {dtype} because no other can "
+        f"({'; '.join(reasons) or 'none is installed'})",
+        stacklevel=4,
+    )
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name.removeprefix("torch."))
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def set_kernel(name: str) -> None:
+    """Choose the kernel of this process: ``"auto"``, or a name, which is then the only one.
+
+    Raises:
+        ConfigError: There is no kernel of that name.
+        PluginError: It is there and cannot be imported.
+    """
+    global _chosen
+    if name != AUTO:
+        load_kernel(name)
+    _chosen = name
+
+
+@contextmanager
+def use_kernel(name: str) -> Iterator[None]:
+    """:func:`set_kernel` for a ``with`` block; the backward pass belongs inside it too."""
+    before = _chosen
+    set_kernel(name)
+    try:
+        yield
+    finally:
+        set_kernel(before)
+
+
+def kernels_used() -> list[str]:
+    """The kernels that have run in this process, for the record."""
+    return sorted(_used)

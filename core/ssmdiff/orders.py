@@ -1,0 +1,202 @@
+"""Scan orders: which token of a grid is visited when, in each direction. Imports no torch.
+
+A :class:`ScanOrder` is a frozen table that checks itself. A :class:`Scan` makes the table of a
+grid; a random one draws it from the stream it is handed, never from a global. An
+:class:`OrderPlan` draws the orders of a whole network as a function of (seed, step, slot).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmdiff.errors import ContractError
+from ssmdiff.seeds import stream
+
+Grid = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ScanOrder:
+    """The visiting order of the L tokens of a grid in K directions.
+
+    Args:
+        index: (K, L) integers; ``index[k, t]`` is the token visited at time t in direction k.
+            A token of an H x W grid is numbered ``h * W + w``. Stored as read-only int32.
+        restart: Optional (K, L) bool; True where the state starts anew before time t, so that one
+            row holds several sequences (atrous scans).
+
+    Raises:
+        ContractError: A row is no permutation of 0 .. L - 1; the first bad index is named.
+    """
+
+    index: NDArray[np.int32]
+    restart: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        index = np.asarray(self.index)
+        if not np.issubdtype(index.dtype, np.integer):
+            raise ContractError(f"a scan order holds integers, got {index.dtype}")
+        if index.ndim != 2 or 0 in index.shape:
+            raise ContractError(f"a scan order has shape (K, L), got {index.shape}")
+        _check_permutations(index)
+        object.__setattr__(self, "index", _read_only(index.astype(np.int32)))
+        if self.restart is not None:
+            restart = np.asarray(self.restart)
+            if restart.dtype != np.bool_ or restart.shape != index.shape:
+                raise ContractError(
+                    f"restart is {restart.dtype} of shape {restart.shape}; "
+                    f"expected bool of shape {index.shape}"
+                )
+            object.__setattr__(self, "restart", _read_only(restart.copy()))
+
+    @property
+    def directions(self) -> int:
+        """K."""
+        return self.index.shape[0]
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.index.shape[1]
+
+    @functools.cached_property
+    def inverse(self) -> NDArray[np.int32]:
+        """(K, L) int32: ``inverse[k, p]`` is the time at which token p is visited (the rank map)."""
+        inverse = np.empty_like(self.index)
+        times = np.broadcast_to(np.arange(self.length, dtype=np.int32), self.index.shape)
+        np.put_along_axis(inverse, self.index.astype(np.int64), times, axis=1)
+        return _read_only(inverse)
+
+
+def _check_permutations(index: NDArray[np.integer]) -> None:
+    length = index.shape[1]
+    for k, row in enumerate(index):
+        outside = np.flatnonzero((row < 0) | (row >= length))
+        if outside.size:
+            t = int(outside[0])
+            raise ContractError(
+                f"direction {k} visits token {int(row[t])} at time {t}; "
+                f"tokens are 0 to {length - 1}"
+            )
+        visits = np.bincount(row, minlength=length)
+        if (visits != 1).any():
+            twice, never = int(np.argmax(visits)), int(np.argmin(visits))
+            raise ContractError(
+                f"direction {k} is no permutation: token {twice} is visited {int(visits[twice])} "
+                f"times (again at time {int(np.flatnonzero(row == twice)[1])}), "
+                f"token {never} never"
+            )
+
+
+def _read_only(array: NDArray) -> NDArray:  # type: ignore[type-arg]
+    array = np.ascontiguousarray(array)
+    array.setflags(write=False)
+    return array
+
+
+class Scan(ABC):
+    """A strategy that orders the tokens of any grid it can serve.
+
+    Subclass it, implement :meth:`directions` and :meth:`order`, and yield a Component from the hook
+    ``ssmdiff_scans``. The typed parameters of ``__init__`` are the scan's options.
+    """
+
+    stochastic: bool = False
+    """Whether :meth:`order` draws from the generator. A fixed scan ignores it."""
+
+    @abstractmethod
+    def directions(self, dims: int) -> int:
+        """K on a grid of ``dims`` axes: known before the grid is, because blocks are built first."""
+
+    @abstractmethod
+    def order(self, grid: Grid, generator: np.random.Generator | None = None) -> ScanOrder:
+        """The order of a grid, (H, W) or of any other length.
+
+        Args:
+            grid: Tokens along each axis, all positive.
+            generator: Where a stochastic scan draws from; required by it, ignored by a fixed one.
+
+        Raises:
+            ConfigError: The scan cannot serve this grid.
+        """
+
+    def at(self, slot: int) -> Scan:
+        """The scan of the slot-th S6 call of a network; itself, unless it varies by layer."""
+        return self
+
+
+class ScanSlot(NamedTuple):
+    """One S6 call of a backbone: the grid of tokens that it scans."""
+
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class OrderPlan:
+    """The orders of every S6 call of a network, at every step.
+
+    The draw is a pure function of (seed, step, slot): equal on all processes, exact after a
+    resume, and the same in PyTorch and in an exported graph.
+
+    Args:
+        scan: The scan of the network.
+        slots: The S6 calls, from ``backbone.scan_slots(image_size)``.
+        seed: The run's seed.
+    """
+
+    scan: Scan
+    slots: tuple[ScanSlot, ...]
+    seed: int
+
+    def draw(self, step: int) -> tuple[ScanOrder, ...]:
+        """The orders of one step: images seen in training, the index of the step in sampling."""
+        return draw_orders(self.scan, self.slots, self.seed, step)
+
+
+def draw_orders(
+    scan: Scan, slots: Sequence[ScanSlot], seed: int, step: int
+) -> tuple[ScanOrder, ...]:
+    """One order per slot; fixed scans come from a cache, random ones from (seed, step, slot)."""
+    orders = []
+    for i, slot in enumerate(slots):
+        of_slot = scan.at(i)
+        if of_slot.stochastic:
+            orders.append(checked_order(of_slot, slot.grid, stream(seed, "order", step, i)))
+        else:
+            orders.append(fixed_order(of_slot, slot.grid))
+    return tuple(orders)
+
+
+@functools.lru_cache(maxsize=256)
+def fixed_order(scan: Scan, grid: Grid) -> ScanOrder:
+    """The order of a fixed scan, built once per grid."""
+    return checked_order(scan, grid, None)
+
+
+def checked_order(scan: Scan, grid: Grid, generator: np.random.Generator | None) -> ScanOrder:
+    """``scan.order`` with its result held against the grid and the promised number of directions.
+
+    Raises:
+        ContractError: Not a ScanOrder, or one of another shape; the scan and the grid are named.
+    """
+    where = f"scan {type(scan).__name__} on a {' x '.join(map(str, grid))} grid"
+    try:
+        order = scan.order(grid, generator)
+    except ContractError as error:
+        raise ContractError(f"{where}: {error}") from error
+    if not isinstance(order, ScanOrder):
+        raise ContractError(f"{where} gave a {type(order).__name__}; expected a ScanOrder")
+    expected = (scan.directions(len(grid)), math.prod(grid))
+    if order.index.shape != expected:
+        raise ContractError(
+            f"{where} gave a table of shape {order.index.shape}; expected (K, L) = {expected}"
+        )
+    return order

@@ -1,0 +1,15 @@
+"""Data sets: ``phantom``, built in, and ``folder``, images on disk."""
+
+from collections.abc import Iterable
+
+from ssmdiff import Component, hookimpl
+
+
+@hookimpl
+def ssmdiff_datasets() -> Iterable[Component]:
+    yield Component(
+        "phantom", "ssmdiff_data.phantom:PhantomDataset", "synthetic heads, a function of the index"
+    )
+    yield Component(
+        "folder", "ssmdiff_data.folder:FolderDataset", "PNG, TIFF, JPEG and .npy files on disk"
+    )

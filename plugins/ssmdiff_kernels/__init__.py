@@ -1,0 +1,13 @@
+"""Kernels of the selective scan: ``numba`` for CPUs, and the plain ``torch`` reference."""
+
+from collections.abc import Iterable
+
+from ssmdiff import Component, hookimpl
+
+
+@hookimpl
+def ssmdiff_kernels() -> Iterable[Component]:
+    yield Component("torch", "ssmdiff.ops.reference:TorchKernel", "plain reference, runs anywhere")
+    yield Component(
+        "numba", "ssmdiff_kernels.numba_kernel:NumbaKernel", "CPU, threaded, walks the order itself"
+    )

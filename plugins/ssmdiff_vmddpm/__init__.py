@@ -1,0 +1,24 @@
+"""VM-DDPM: the cross-scan module, the MSSBlock and the UNet that is built from them."""
+
+from collections.abc import Iterable
+
+from ssmdiff import Component, hookimpl
+
+_CITE = "Ju and Zhou, VM-DDPM: Vision Mamba Diffusion for Medical Image Synthesis, arXiv:2405.05667"
+
+
+@hookimpl
+def ssmdiff_blocks() -> Iterable[Component]:
+    yield Component(
+        "mss", "ssmdiff_vmddpm.blocks:MSSBlock", "multi-level SSM and CNN block of VM-DDPM", _CITE
+    )
+    yield Component(
+        "conv", "ssmdiff_vmddpm.blocks:ConvBlock", "convolutions only, the CNN of the ablation"
+    )
+
+
+@hookimpl
+def ssmdiff_backbones() -> Iterable[Component]:
+    yield Component(
+        "vmddpm", "ssmdiff_vmddpm.unet:VMDDPMUNet", "the SSM-CNN hybrid UNet of VM-DDPM", _CITE
+    )
