@@ -4,7 +4,7 @@ A *scan* says in which *order* the tokens of a grid are visited; a *block* mixes
 order with a state space model; a *backbone* stacks blocks into a denoiser; a *noise scheduler*
 turns a denoiser into images; a *kernel* makes the scan fast.
 
-Names are imported on first use, so that ``import ssmdiff`` stays light and needs no torch.
+Most names are imported on first use, so that ``import ssmdiff`` stays light and needs no torch.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# Not on first use: importing the submodule would put the module where the function belongs.
+from ssmdiff.registry import create, registry
+
 if TYPE_CHECKING:
     from ssmdiff.component import Component as Component
     from ssmdiff.errors import SsmdiffError as SsmdiffError
     from ssmdiff.hookspecs import hookimpl as hookimpl
     from ssmdiff.interfaces import OrderTensors as OrderTensors
-    from ssmdiff.ops import selective_scan as selective_scan
     from ssmdiff.ops import set_kernel as set_kernel
     from ssmdiff.ops import use_kernel as use_kernel
+    from ssmdiff.ops.selective_scan import selective_scan as selective_scan
     from ssmdiff.orders import OrderPlan as OrderPlan
     from ssmdiff.orders import Scan as Scan
     from ssmdiff.orders import ScanOrder as ScanOrder
     from ssmdiff.orders import ScanSlot as ScanSlot
-    from ssmdiff.registry import create as create
-    from ssmdiff.registry import registry as registry
     from ssmdiff.runs import load_run as load_run
 
 __version__ = "0.1.0"
@@ -42,12 +43,10 @@ _HOMES = {
     "Scan": "ssmdiff.orders",
     "ScanOrder": "ssmdiff.orders",
     "ScanSlot": "ssmdiff.orders",
-    "create": "ssmdiff.registry",
     "load_run": "ssmdiff.runs",
-    "registry": "ssmdiff.registry",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*_HOMES, "__version__", "create", "registry"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Every error that ssmdiff raises on purpose, each with the exit code that the command line gives it.
+"""Every error that ssmdiff raises on purpose, and the exit code that the command line gives it.
 
 A message says what happened, where, what was found, what was expected, and the next step.
 """

@@ -37,19 +37,19 @@ def ssmdiff_scans() -> Iterable[Component]:
 
 @hookspec
 def ssmdiff_blocks() -> Iterable[Component]:
-    """Blocks: ``factory(channels, time_channels, directions, **options)``, see ``Block``."""
+    """``factory(channels, time_channels, directions, **options)``, see ``Block``."""
     return ()
 
 
 @hookspec
 def ssmdiff_backbones() -> Iterable[Component]:
-    """Backbones: ``factory(in_channels, scan, block, num_classes, **options)``, see ``Backbone``."""
+    """``factory(in_channels, scan, block, num_classes, **options)``, see ``Backbone``."""
     return ()
 
 
 @hookspec
 def ssmdiff_schedulers() -> Iterable[Component]:
-    """Noise schedulers: ``factory(betas, prediction_type, **options)``, see ``NoiseScheduler``."""
+    """``factory(betas, prediction_type, **options)``, see ``NoiseScheduler``."""
     return ()
 
 

@@ -18,8 +18,8 @@ from ssmdiff.orders import Grid, Scan, ScanOrder, ScanSlot, draw_orders
 class OrderTensors(NamedTuple):
     """A :class:`ssmdiff.ScanOrder` on a device, as blocks and graphs receive it."""
 
-    index: Tensor
-    """(K, L) int32: ``index[k, t]`` is the token visited at time t."""
+    order: Tensor
+    """(K, L) int32: ``order[k, t]`` is the token visited at time t."""
     restart: Tensor | None = None
     """(K, L) bool or None: the state starts anew before time t."""
 
@@ -52,7 +52,8 @@ class Block(Protocol):
 
         Args:
             x: (B, C, *grid), any memory format; channels-last saves copies.
-            time: (B, time_channels) embedding of the timestep (and of the label, if any).
+            time: (B, time_channels) embedding of the timestep (and of the label, if any), already
+                through its last activation: a block maps it linearly.
             orders: ``scan_calls`` orders, each of L = prod(grid) tokens in K = directions rows.
         """
         ...
@@ -107,7 +108,7 @@ def own_orders(
     the orders of an :class:`ssmdiff.OrderPlan` instead.
     """
     stochastic = any(scan.at(i).stochastic for i in range(len(slots)))
-    seed = int(torch.randint(2**62, ())) if stochastic else 0
+    seed = int(torch.randint(2**62, (), device="cpu")) if stochastic else 0
     return order_tensors(draw_orders(scan, slots, seed, 0), device)
 
 

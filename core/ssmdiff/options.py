@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
 
 from ssmdiff.component import Kind
 from ssmdiff.errors import ConfigError, ContractError, did_you_mean
@@ -49,22 +49,26 @@ def _options_model(factory: Any, kind: Kind, label: str) -> type[BaseModel]:
     target = factory.__init__ if inspect.isclass(factory) else factory
     try:
         hints = get_type_hints(target, include_extras=True)
-    except NameError as error:
-        raise ContractError(f"{label}: a type in its signature cannot be resolved: {error}") from error
+        parameters = inspect.signature(factory).parameters
+    except Exception as error:  # whatever evaluating a stranger's annotations raises
+        raise ContractError(f"{label}: its signature cannot be resolved: {error}") from error
     fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(factory).parameters.items():
+    for name, parameter in parameters.items():
         if name in kind.wired:
             continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ContractError(
-                f"{label}: its factory takes *{name}; every option must be a named, typed parameter, "
-                "or a misspelt one would be swallowed"
+                f"{label}: its factory takes *{name}; every option must be a named, typed "
+                "parameter, or a misspelt one would be swallowed"
             )
         if name not in hints:
             raise ContractError(f"{label}: option {name!r} has no type in the factory's signature")
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[name] = (hints[name], default)
-    return create_model("Options", __config__=STRICT, **fields)
+    try:
+        return create_model("Options", __config__=STRICT, **fields)
+    except PydanticUserError as error:
+        raise ContractError(f"{label}: its options cannot be checked: {error.message}") from error
 
 
 def validate(model: type[M], values: Mapping[str, Any], path: str) -> M:
@@ -76,20 +80,42 @@ def validate(model: type[M], values: Mapping[str, Any], path: str) -> M:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        lines = [_sentence(model, problem, path) for problem in error.errors()]
-        raise ConfigError("\n".join(lines)) from None
+        raise ConfigError("\n".join(_sentences(model, error.errors(), values, path))) from None
 
 
-def _sentence(model: type[BaseModel], problem: Any, path: str) -> str:
-    location = [str(part) for part in problem["loc"]]
-    where = _join(path, location)
-    if problem["type"] == "extra_forbidden":
-        known = _fields_at(model, location[:-1])
-        return f"{where}: unknown key; {did_you_mean(location[-1], known)}"
-    if problem["type"] == "missing":
-        return f"{where}: a value is required"
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{where}: got {problem['input']!r}; {message}"
+def _sentences(
+    model: type[BaseModel], problems: Iterable[Any], values: Mapping[str, Any], path: str
+) -> list[str]:
+    """One sentence for each place where something is wrong, all members of a union together."""
+    told: dict[str, list[str]] = {}
+    for problem in problems:
+        location = _location(problem, values)
+        what = told.setdefault(_join(path, location), [])
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(model, location[:-1])
+            what.append(f"unknown key; {did_you_mean(location[-1], known)}")
+        elif problem["type"] == "missing":
+            what.append("a value is required")
+        else:
+            message = problem["msg"][0].lower() + problem["msg"][1:]
+            what.append(f"or {message}" if what else f"got {problem['input']!r}; {message}")
+    return [f"{where}: {', '.join(what)}" for where, what in told.items()]
+
+
+def _location(problem: Any, values: Any) -> list[str]:
+    """The keys and indices that lead to the problem; pydantic names members of unions as well."""
+    location = []
+    of_key = problem["type"] in ("missing", "extra_forbidden")
+    for i, part in enumerate(problem["loc"], start=1):
+        if isinstance(values, Mapping):
+            inside = part in values
+        else:
+            inside = isinstance(values, list | tuple) and isinstance(part, int)
+        if inside:
+            values = values[part]
+        if inside or (of_key and i == len(problem["loc"])):
+            location.append(str(part))
+    return location
 
 
 def _join(path: str, location: list[str]) -> str:

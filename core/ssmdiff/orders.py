@@ -37,11 +37,14 @@ class ScanOrder:
         ContractError: A row is no permutation of 0 .. L - 1; the first bad index is named.
     """
 
-    index: NDArray[np.int32]
+    index: NDArray[np.integer]
     restart: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        index = np.asarray(self.index)
+        try:
+            index = np.asarray(self.index)
+        except ValueError as error:
+            raise ContractError(f"a scan order has shape (K, L): {error}") from error
         if not np.issubdtype(index.dtype, np.integer):
             raise ContractError(f"a scan order holds integers, got {index.dtype}")
         if index.ndim != 2 or 0 in index.shape:
@@ -60,16 +63,16 @@ class ScanOrder:
     @property
     def directions(self) -> int:
         """K."""
-        return self.index.shape[0]
+        return int(self.index.shape[0])
 
     @property
     def length(self) -> int:
         """L."""
-        return self.index.shape[1]
+        return int(self.index.shape[1])
 
     @functools.cached_property
     def inverse(self) -> NDArray[np.int32]:
-        """(K, L) int32: ``inverse[k, p]`` is the time at which token p is visited (the rank map)."""
+        """(K, L) int32: ``inverse[k, p]`` is the time at which token p is visited, the rank map."""
         inverse = np.empty_like(self.index)
         times = np.broadcast_to(np.arange(self.length, dtype=np.int32), self.index.shape)
         np.put_along_axis(inverse, self.index.astype(np.int64), times, axis=1)
@@ -88,11 +91,13 @@ def _check_permutations(index: NDArray[np.integer]) -> None:
             )
         visits = np.bincount(row, minlength=length)
         if (visits != 1).any():
-            twice, never = int(np.argmax(visits)), int(np.argmin(visits))
+            again = np.ones(length, dtype=bool)
+            again[np.unique(row, return_index=True)[1]] = False
+            t = int(np.argmax(again))
             raise ContractError(
-                f"direction {k} is no permutation: token {twice} is visited {int(visits[twice])} "
-                f"times (again at time {int(np.flatnonzero(row == twice)[1])}), "
-                f"token {never} never"
+                f"direction {k} is no permutation: token {int(row[t])} is visited "
+                f"{int(visits[row[t]])} times (again at time {t}), token {int(np.argmin(visits))} "
+                "never"
             )
 
 
@@ -114,7 +119,7 @@ class Scan(ABC):
 
     @abstractmethod
     def directions(self, dims: int) -> int:
-        """K on a grid of ``dims`` axes: known before the grid is, because blocks are built first."""
+        """K on a grid of ``dims`` axes; known before the grid is, as blocks are built first."""
 
     @abstractmethod
     def order(self, grid: Grid, generator: np.random.Generator | None = None) -> ScanOrder:

@@ -12,6 +12,7 @@ import functools
 import importlib
 import inspect
 import os
+import re
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -59,14 +60,22 @@ class Plugin:
         return f"{self.distribution} {self.version}"
 
     @property
+    def key(self) -> str:
+        """Unique among plugins: two distributions may name an entry point alike."""
+        return f"{self.distribution}:{self.name}"
+
+    @property
     def built_in(self) -> bool:
         return self.distribution == BUILT_IN
 
     def fail(self, error: BaseException) -> None:
         """Mark as broken; the first failure is the one that is told."""
         if not self.error:
-            text = str(error) if isinstance(error, SsmdiffError) else _name_of(error)
-            self.error = text.splitlines()[0] if text else type(error).__name__
+            if isinstance(error, ModuleNotFoundError) and not _is_part_of(self.module, error.name):
+                text = _needs(error, self)
+            else:
+                text = str(error) if isinstance(error, SsmdiffError) else _name_of(error)
+            self.error = next(iter(text.strip().splitlines()), type(error).__name__)
             self.detail = "".join(traceback.format_exception(error))
 
 
@@ -95,12 +104,9 @@ class Registered:
         try:
             return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
         except ModuleNotFoundError as error:
-            if error.name and not module.startswith(error.name):
-                raise PluginBrokenError(
-                    f"{self.label} needs the Python package {error.name!r}, which is not installed. "
-                    f"Try: pip install {_extra_for(self.plugin, error.name)}"
-                ) from error
-            raise self._broken(error) from error
+            if _is_part_of(module, error.name):
+                raise self._broken(error) from error
+            raise PluginBrokenError(f"{self.label} {_needs(error, self.plugin)}") from error
         except (Exception, SystemExit) as error:
             raise self._broken(error) from error
 
@@ -157,24 +163,28 @@ class Registry:
         start_s = time.perf_counter()
         try:
             module = point.load()
-            self._register(module, f"{distribution}:{point.name}")
+            self._register(module, plugin.key)
             for kind in KINDS.values():
                 for component in self._collect(kind, module):
                     plugin.components.append((kind.name, component))
         except (Exception, SystemExit) as error:
             plugin.fail(error)
             plugin.components.clear()
+            if self.manager.has_plugin(plugin.key):  # a broken plugin offers no commands either
+                self.manager.unregister(name=plugin.key)
         plugin.load_s = time.perf_counter() - start_s
         for kind_name, component in plugin.components:
             entry = Registered(KINDS[kind_name], component, plugin)
             self._components.setdefault((kind_name, component.name), []).append(entry)
 
     def _register(self, module: object, name: str) -> None:
-        """Hand the module to pluggy; refuse hooks that ssmdiff does not have, and wrong arguments."""
-        self.manager.register(module, name=name)
+        """Hand the module to pluggy; refuse hooks that ssmdiff lacks, and wrong arguments."""
+        try:
+            self.manager.register(module, name=name)
+        except pluggy.PluginValidationError as error:
+            raise ContractError(" ".join(str(error).split())) from error
         for caller in self.manager.get_hookcallers(module) or ():
             if not caller.has_spec():
-                self.manager.unregister(module)
                 known = (hook for hook in vars(hookspecs) if hook.startswith("ssmdiff_"))
                 raise ContractError(
                     f"hook {caller.name!r} is not one of ssmdiff's; "
@@ -186,7 +196,13 @@ class Registry:
         for implementation in getattr(self.manager.hook, kind.hook).get_hookimpls():
             if implementation.plugin is not module:
                 continue
-            for component in implementation.function() or ():
+            offered = implementation.function()
+            if not isinstance(offered, Iterable):
+                raise ContractError(
+                    f"hook {kind.hook!r} returned a {type(offered).__name__}; "
+                    "expected ssmdiff.Component records, yielded or in a list"
+                )
+            for component in offered:
                 if not isinstance(component, Component):
                     raise ContractError(
                         f"hook {kind.hook!r} yielded a {type(component).__name__}; "
@@ -202,6 +218,7 @@ class Registry:
 
         Raises:
             ConfigError: There is none; the message names the nearest, and any broken plugin.
+            PluginBrokenError: There is none, none is near, and a broken plugin may have had it.
             PluginConflictError: Several distributions offer it.
         """
         known = self.names(_kind(kind).name)
@@ -216,7 +233,10 @@ class Registry:
             "See: ssmdiff plugins list"
             for plugin in broken
         )
-        raise ConfigError(f"there is no {kind} named {name!r}; {did_you_mean(name, known)}{also}")
+        hint = did_you_mean(name, known)
+        misspelt = hint.startswith("did you mean")
+        error = PluginBrokenError if broken and not misspelt else ConfigError
+        raise error(f"there is no {kind} named {name!r}; {hint}{also}")
 
     def names(self, kind: str) -> list[str]:
         """The names of a kind, sorted; those in conflict are among them."""
@@ -234,12 +254,23 @@ class Registry:
         """One sentence for each name that several distributions claim."""
         return [self._conflict(e) for _, e in sorted(self._components.items()) if len(e) > 1]
 
+    def commands(self) -> list[tuple[str, Any]]:
+        """Sub-commands that plugins add to the command line: names and Typer apps."""
+        found: list[tuple[str, Any]] = []
+        plugins = {plugin.key: plugin for plugin in self.plugins}
+        for implementation in self.manager.hook.ssmdiff_commands.get_hookimpls():
+            try:
+                offered: Any = implementation.function()
+                found += [(name, command) for name, command in offered]
+            except (Exception, SystemExit) as error:
+                plugins[implementation.plugin_name].fail(error)
+        return found
+
     def _conflict(self, entries: list[Registered]) -> str:
         first = entries[0]
         providers = " and ".join(entry.plugin.source for entry in entries)
-        rule = (
-            "; a plugin may not shadow a built-in" if any(e.plugin.built_in for e in entries) else ""
-        )
+        shadowed = any(entry.plugin.built_in for entry in entries)
+        rule = "; a plugin may not shadow a built-in" if shadowed else ""
         return (
             f"{first.kind.name} {first.component.name!r} is offered by {providers}{rule}. "
             f"Uninstall one, or load only those you want: {ALLOW_LIST}=dist1,dist2"
@@ -258,7 +289,8 @@ class Registry:
         """
         name, options = split_spec(kind, spec, path)
         entry = self.find(kind, name)
-        return {"name": name, **resolve_options(entry.factory(), entry.kind, entry.label, options, path)}
+        chosen = resolve_options(entry.factory(), entry.kind, entry.label, options, path)
+        return {"name": name, **chosen}
 
     def create(self, kind: str, spec: str | Mapping[str, Any], /, **arguments: Any) -> Any:
         """Build a component: wired arguments of its kind, and its options, validated.
@@ -277,11 +309,8 @@ class Registry:
         except SsmdiffError:
             raise
         except ModuleNotFoundError as error:
-            raise PluginBrokenError(
-                f"{entry.label} needs the Python package {error.name!r}, which is not installed. "
-                f"Try: pip install {_extra_for(entry.plugin, error.name or '')}"
-            ) from error
-        except Exception as error:
+            raise PluginBrokenError(f"{entry.label} {_needs(error, entry.plugin)}") from error
+        except (Exception, SystemExit) as error:
             raise PluginBrokenError(
                 f"{entry.label} failed while it was built: {_name_of(error)}"
             ) from error
@@ -314,20 +343,30 @@ def _kind(name: str) -> Kind:
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:
     dist = point.dist
-    return (dist.name, dist.version) if dist else ("unknown", "0")
+    # Damaged metadata gives None for either, whatever its annotation says.
+    return (dist.name or "unknown", dist.version or "0") if dist else ("unknown", "0")
 
 
 def _canonical(name: str) -> str:
-    return name.strip().lower().replace("_", "-")
+    return re.sub(r"[-_.]+", "-", name.strip().lower())
 
 
 def _name_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _extra_for(plugin: Plugin, package: str) -> str:
-    """What to install: the extra of ours that carries the package, or the package itself."""
-    return "'ssmdiff[all]'" if plugin.built_in else package
+def _is_part_of(module: str, package: str | None) -> bool:
+    """Whether the module itself is what is missing, not something that it imports."""
+    return package is None or f"{module}.".startswith(f"{package}.")
+
+
+def _needs(error: ModuleNotFoundError, plugin: Plugin) -> str:
+    # What to install: the extra of ours that carries the package, or the package itself.
+    install = "'ssmdiff[all]'" if plugin.built_in else error.name
+    return (
+        f"needs the Python package {error.name!r}, which is not installed. "
+        f"Try: pip install {install}"
+    )
 
 
 @functools.cache

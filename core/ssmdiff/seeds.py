@@ -24,15 +24,19 @@ def stream(seed: int, purpose: str, *counters: int) -> np.random.Generator:
     Args:
         seed: The run's seed, 0 <= seed < 2**63.
         purpose: What the numbers are for; streams of different purposes are independent.
-        counters: Non-negative integers: images seen, a step, a slot, ...
+        counters: Images seen, a step, a slot, ...; each from 0 to 2**63 - 1.
 
     Raises:
-        ConfigError: The seed is out of range.
+        ConfigError: The seed or a counter is out of range.
     """
-    if not 0 <= seed < 2**63:
-        raise ConfigError(f"seed is {seed}; expected a whole number from 0 to 2**63 - 1")
-    key = np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), *counters])
-    return np.random.Generator(np.random.Philox(key))
+    for name, number in (("seed", seed), *((f"counter of {purpose!r}", c) for c in counters)):
+        if not 0 <= number < 2**63:
+            raise ConfigError(f"{name} is {number}; expected a whole number from 0 to 2**63 - 1")
+    # Two 32-bit words for every number, and how many there are: no two places share a key.
+    words = [zlib.crc32(purpose.encode()), len(counters)]
+    for number in (seed, *counters):
+        words += [number & 0xFFFFFFFF, number >> 32]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
 def stream_seed(seed: int, purpose: str, *counters: int) -> int:

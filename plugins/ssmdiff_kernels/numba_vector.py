@@ -1,11 +1,11 @@
 """A vector of 16 float32 lanes as a numba type, and the few machine operations the scan needs.
 
-Loops over channels are not left to the auto-vectoriser: a ``Vec`` is one LLVM value ``<16 x float>``,
-which LLVM lowers to whatever the machine has (one AVX-512 register, two AVX, four NEON). Jitted code
-then reads like the scalar recurrence, ``h = a * h + x * b``, and holds one value for 16 channels.
+Loops over channels are not left to the auto-vectoriser: a vector is one LLVM ``<16 x float>``,
+which is lowered to whatever the machine has (one AVX-512 register, two of AVX, four of NEON).
+Jitted code then reads like the scalar recurrence, ``h = a * h + x * b``, one value for 16 channels.
 
-Arithmetic carries the ``contract`` flag alone: products and sums fuse into FMA instructions, nothing
-is reordered, and NaN and infinity go through. Sums over lanes have one fixed tree.
+Arithmetic carries the ``contract`` flag alone: products and sums fuse into FMA instructions, but
+nothing is reordered, and NaN and infinity go through. Sums over lanes have one fixed tree.
 
 NOTE: the disk cache of a jitted function knows its own file only. :class:`SourceCache` adds these
 sources to its key.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,16 @@ class SourceCache(FunctionCache):  # type: ignore[misc]
 
 
 def compiled(function: Callable[..., None]) -> Any:
-    """Compile an entry point: without the GIL, bounds checks or reordered sums, cached on disk."""
+    """Compile an entry point, to run without the GIL and to be cached on disk."""
     dispatcher = njit(nogil=True, boundscheck=False, error_model="numpy")(function)
-    dispatcher._cache = SourceCache(function)
+    try:
+        dispatcher._cache = SourceCache(function)
+    except RuntimeError as error:  # neither this folder nor the user's cache can be written
+        warnings.warn(
+            f"{error}: the numba kernel is compiled anew, some seconds, in every process. "
+            "To avoid that, set NUMBA_CACHE_DIR to a folder that can be written.",
+            stacklevel=2,
+        )
     return dispatcher
 
 
@@ -84,15 +92,18 @@ def _broadcast(builder: ir.IRBuilder, scalar: ir.Value) -> ir.Value:
     )
 
 
+_OPERANDS = [
+    signature(vec, vec, vec),
+    signature(vec, vec, types.float32),
+    signature(vec, types.float32, vec),
+]
+
+
 def _define_operator(python_operator: Any, instruction: str) -> None:
     """Give ``Vec op Vec``, ``Vec op float32`` and ``float32 op Vec`` an LLVM instruction."""
 
     class Template(ConcreteTemplate):  # type: ignore[misc]
-        cases = [
-            signature(vec, vec, vec),
-            signature(vec, vec, types.float32),
-            signature(vec, types.float32, vec),
-        ]
+        cases = _OPERANDS
 
     infer_global(python_operator)(Template)
 
@@ -103,7 +114,7 @@ def _define_operator(python_operator: Any, instruction: str) -> None:
         )
         return getattr(builder, instruction)(x, y, flags=_FLAGS)
 
-    for case in Template.cases:
+    for case in _OPERANDS:
         lower_builtin(python_operator, *case.args)(lower)
 
 
@@ -182,7 +193,7 @@ def _masked(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list[i
 
 @intrinsic
 def load_part(typing_context: Any, array: Any, index: Any, width: Any) -> Any:
-    """The first ``width`` lanes from ``array[index:]``, zeros behind them; touches no more memory."""
+    """``array[index : index + width]`` and zeros behind it; touches no other memory."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         address = _address(context, builder, sig, args, 0, _LANES)
@@ -195,7 +206,7 @@ def load_part(typing_context: Any, array: Any, index: Any, width: Any) -> Any:
 
 @intrinsic
 def store_part(typing_context: Any, array: Any, index: Any, value: Any, width: Any) -> Any:
-    """Store the first ``width`` lanes to ``array[index:]``; touches no more memory."""
+    """``array[index : index + width] = value``; touches no other memory."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         address = _address(context, builder, sig, args, 0, _LANES)
@@ -232,7 +243,9 @@ def shift_to_exponent(typing_context: Any, x: Any) -> Any:
 def lane_sums(
     typing_context: Any, source: Any, index: Any, target: Any, place: Any, accumulate: Any
 ) -> Any:
-    """Sum the lanes of four vectors, ``source[index : index + 64]``, to ``target[place : place + 4]``.
+    """Sum the lanes of the four vectors at ``source[index]`` into four floats at ``target[place]``.
+
+    They are added to what is there if ``accumulate``, and replace it otherwise.
 
     Two rounds of pairwise interleaving leave, in each quarter of one vector, a partial sum of each
     of the four; the quarters are then added. About four instructions a vector instead of nine.
@@ -243,13 +256,15 @@ def lane_sums(
             pattern = ir.Constant(ir.VectorType(_INT32, len(lanes)), lanes)
             return builder.shuffle_vector(x, y, pattern)
 
-        def add(x: ir.Value, y: ir.Value) -> ir.Value:
-            return builder.fadd(x, y)
-
         def interleaved(x: ir.Value, y: ir.Value, first: list[int], second: list[int]) -> ir.Value:
             quarters = range(0, WIDTH, 4)
             low, high = ([q + i for q in quarters for i in half] for half in (first, second))
-            return add(shuffled(x, y, low), shuffled(x, y, high))
+            return builder.fadd(shuffled(x, y, low), shuffled(x, y, high))
+
+        def folded(x: ir.Value) -> ir.Value:
+            lanes = list(range(x.type.count))
+            half = len(lanes) // 2
+            return builder.fadd(shuffled(x, x, lanes[:half]), shuffled(x, x, lanes[half:]))
 
         address = _address(context, builder, sig, args, 0, _FLOAT)
         rows = []
@@ -259,19 +274,17 @@ def lane_sums(
         other = WIDTH  # lanes of the second operand count on from here
         pairs = [
             interleaved(x, y, [0, other, 1, other + 1], [2, other + 2, 3, other + 3])
-            for x, y in (rows[:2], rows[2:])
+            for x, y in ((rows[0], rows[1]), (rows[2], rows[3]))
         ]
-        quads = interleaved(*pairs, [0, 1, other, other + 1], [2, 3, other + 2, other + 3])
-        halves = add(
-            shuffled(quads, quads, list(range(8))), shuffled(quads, quads, list(range(8, 16)))
+        quads = interleaved(
+            pairs[0], pairs[1], [0, 1, other, other + 1], [2, 3, other + 2, other + 3]
         )
-        sums = add(
-            shuffled(halves, halves, list(range(4))), shuffled(halves, halves, list(range(4, 8)))
-        )
+        sums = folded(folded(quads))
         destination = _address(context, builder, sig, args, 2, sums.type)
         with builder.if_else(args[4]) as (then, otherwise):
             with then:
-                builder.store(add(builder.load(destination, align=4), sums), destination, align=4)
+                total = builder.fadd(builder.load(destination, align=4), sums)
+                builder.store(total, destination, align=4)
             with otherwise:
                 builder.store(sums, destination, align=4)
         return context.get_dummy_value()

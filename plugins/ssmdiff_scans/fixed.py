@@ -15,9 +15,7 @@ from ssmdiff import Scan, ScanOrder
 def axis_orders(grid: tuple[int, ...]) -> NDArray[np.int64]:
     """(n, L): raster order with each of the n axes in turn as the fastest, the last axis first."""
     tokens = np.arange(math.prod(grid)).reshape(grid)
-    return np.stack(
-        [np.moveaxis(tokens, axis, -1).ravel() for axis in reversed(range(len(grid)))]
-    )
+    return np.stack([np.moveaxis(tokens, axis, -1).ravel() for axis in reversed(range(len(grid)))])
 
 
 def with_reverse(index: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,14 +6,14 @@ every kernel takes the same inputs and agrees with the float64 reference.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 
 class ScanInputs(NamedTuple):
-    """The arguments of :func:`ssmdiff.ops.selective_scan`, checked, as every kernel receives them."""
+    """The arguments of :func:`ssmdiff.selective_scan`, checked, as every kernel receives them."""
 
     u: Tensor  # (B, L, D)
     delta: Tensor  # (B, K, L, D)
@@ -26,6 +26,19 @@ class ScanInputs(NamedTuple):
     restart: Tensor | None = None  # (K, L) bool: the state is zeroed before time t
     delta_softplus: bool = True
     discretization: str = "euler"
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> ScanInputs:
+        """On another device; floating tensors in another dtype, if one is given."""
+
+        def moved(value: Tensor) -> Tensor:
+            return value.to(device, dtype if value.is_floating_point() else None)
+
+        changes: dict[str, Any] = {
+            name: moved(value)
+            for name, value in self._asdict().items()
+            if isinstance(value, Tensor)
+        }
+        return self._replace(**changes)
 
 
 class ScanGradients(NamedTuple):

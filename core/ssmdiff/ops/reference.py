@@ -1,4 +1,4 @@
-"""The plain reference of the selective scan: the recurrence as the papers write it, and its adjoint.
+"""The plain reference of the selective scan: the recurrence as the papers write it, its adjoint.
 
 Glossary, with the shapes of :class:`~ssmdiff.ops.kernels.ScanInputs`:
 
@@ -15,6 +15,8 @@ closed forms, with eq. 7 and with finite differences.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +66,7 @@ class TorchKernel:
             d, A = scan.delta[:, :, t, :, None], scan.A
             if scan.zoh:  # g = (exp(d A) - 1) / A
                 ddelta[:, :, t] = (da * a * A + dg * a).sum(-1)
-                dA += (da * a * d + dg * (d * a - g) / A).sum(0)
+                dA += (da * a * d + dg * d * d * _zoh_slope(d * A)).sum(0)
             else:  # g = d
                 ddelta[:, :, t] = (da * a * A + dg).sum(-1)
                 dA += (da * a * d).sum(0)
@@ -128,7 +130,7 @@ class _Sequences:
 
     def gain(self, t: int) -> Tensor:
         delta = self.delta[:, :, t, :, None]
-        return torch.expm1(delta * self.A) / self.A if self.zoh else delta
+        return delta * _zoh_ratio(delta * self.A) if self.zoh else delta
 
     def drive(self, t: int) -> Tensor:
         return self.B[:, :, t, None, :] * self.u[:, :, t, :, None]
@@ -140,3 +142,20 @@ class _Sequences:
 
     def skip(self) -> Tensor | float:
         return 0.0 if self.D is None else self.u * self.D[:, None]
+
+
+def _zoh_ratio(z: Tensor) -> Tensor:
+    """(exp(z) - 1) / z: the zoh gain over delta, 1 at z = 0."""
+    return torch.where(z == 0, 1.0, torch.expm1(z) / z)
+
+
+def _zoh_slope(z: Tensor) -> Tensor:
+    """(z exp(z) - exp(z) + 1) / z^2: the derivative of the zoh gain by A over delta^2.
+
+    The closed form cancels near 0; there it is its series, the sum of z^n / (n! (n + 2)).
+    """
+    series = torch.zeros_like(z)
+    for n in reversed(range(9)):
+        series = series * z + 1 / (math.factorial(n) * (n + 2))
+    closed = (z * torch.exp(z) - torch.expm1(z)) / z.square()
+    return torch.where(z.abs() < 0.1, series, closed)

@@ -59,7 +59,10 @@ def selective_scan(
         KernelUnavailableError: The kernel set by :func:`use_kernel` cannot run on these tensors.
     """
     _check(ScanInputs(u, delta, A, B, C, order, D, delta_bias, restart, True, discretization))
-    return _op(u, delta, A, B, C, order, D, delta_bias, restart, delta_softplus, discretization)
+    y: Tensor = _op(
+        u, delta, A, B, C, order, D, delta_bias, restart, delta_softplus, discretization
+    )
+    return y
 
 
 @torch.library.custom_op("ssmdiff::selective_scan", mutates_args=())
@@ -79,7 +82,7 @@ def _op(
     inputs = ScanInputs(
         u, delta, A, B, C, order, D, delta_bias, restart, delta_softplus, discretization
     )
-    return kernel_for(u.device, u.dtype, u.shape[1]).forward(inputs)
+    return kernel_for(u.device, u.dtype, u.shape[1]).forward(inputs).contiguous()
 
 
 @torch.library.custom_op("ssmdiff::selective_scan_backward", mutates_args=())
@@ -102,7 +105,8 @@ def _backward_op(
     )
     gradients = kernel_for(u.device, u.dtype, u.shape[1]).backward(grad_y, inputs)
     # An op returns tensors, not None: the place of an absent input is held by an empty one.
-    return [u.new_empty(0) if g is None else g for g in gradients]
+    # Contiguous, as the fake tensors promise: a reference that follows A's strides is not.
+    return [u.new_empty(0) if g is None else g.contiguous() for g in gradients]
 
 
 @_op.register_fake
@@ -185,6 +189,15 @@ def _check(inputs: ScanInputs) -> None:
                 f"selective_scan: {name} has shape {tuple(value.shape)}; expected {shape} from "
                 f"u (B, L, D) = {tuple(u.shape)} and A (K, D, N) = {tuple(A.shape)}"
             )
+    if length == 0:
+        raise ConfigError(f"selective_scan: u has shape {tuple(u.shape)}: no tokens to scan")
+    for name, value in inputs._asdict().items():
+        if isinstance(value, Tensor) and value.device != u.device:
+            raise ConfigError(f"selective_scan: {name} is on {value.device}; u is on {u.device}")
+    for name in ("u", "delta", "A", "B", "C", "D", "delta_bias"):
+        value = getattr(inputs, name)
+        if value is not None and not value.is_floating_point():
+            raise ConfigError(f"selective_scan: {name} is {value.dtype}; expected floating point")
     if order.dtype != torch.int32:
         raise ConfigError(f"selective_scan: order is {order.dtype}; expected torch.int32")
     if inputs.restart is not None and inputs.restart.dtype != torch.bool:

@@ -1,0 +1,44 @@
+# Two commands: `make demo` and `make test`. Both build their environment in .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+DEMO := runs/demo
+
+.PHONY: demo test lint wheel-test clean
+
+# The environment is rebuilt when what it is made from changes.
+$(VENV)/.installed: pyproject.toml constraints.txt requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-r requirements-dev.txt -e '.[all]'
+	touch $@
+
+# Train on the built-in heads, draw sixteen images, and say where the picture is.
+demo: $(VENV)/.installed
+	$(RUN) ssmdiff_cli.main train --preset tiny --out $(DEMO) --overwrite
+	$(RUN) ssmdiff_cli.main sample $(DEMO) --n 16 --steps 50 --out $(DEMO)/images --overwrite
+	@echo "the picture: $(CURDIR)/$(DEMO)/images/grid.png"
+
+test: $(VENV)/.installed
+	$(RUN) pytest
+
+lint: $(VENV)/.installed
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(VENV)/bin/lint-imports
+
+# The suite against the built wheel, in an environment of its own.
+wheel-test: $(VENV)/.installed
+	rm -rf dist .venv-wheel
+	$(RUN) build --wheel --quiet
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-r requirements-dev.txt "$$(ls dist/*.whl)[all]"
+	.venv-wheel/bin/python -m pytest
+
+clean:
+	rm -rf $(VENV) .venv-wheel dist build runs

@@ -1,0 +1,1 @@
+"""The command line of ssmdiff. Thin: it reads arguments, calls the library, prints results."""

@@ -1,0 +1,66 @@
+"""One process trains in a run folder at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from ssmdiff.errors import CheckpointError
+
+NAME = "run.lock"
+
+
+@contextlib.contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold ``run.lock`` in a run folder; a lock whose process is gone is taken over.
+
+    Raises:
+        CheckpointError: Another live process, or one on another host, holds it.
+    """
+    path = folder / NAME
+    host = socket.gethostname()
+    _refuse_if_held(path, host)
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        raise CheckpointError(f"another process has just started a run in {folder}") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot write in {folder}: {error.strerror or error}") from error
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({"host": host, "pid": os.getpid()}, file)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _refuse_if_held(path: Path, host: str) -> None:
+    try:
+        owner = json.loads(path.read_text())
+        pid, there = int(owner["pid"]), str(owner["host"])
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError):
+        path.unlink(missing_ok=True)  # a process was killed while it wrote the lock
+        return
+    if there == host and not _alive(pid):
+        path.unlink(missing_ok=True)
+        return
+    raise CheckpointError(
+        f"{path.parent} is in use by process {pid} on {there}; wait for it, choose another --out, "
+        f"or, if that process is gone, delete {path}"
+    )
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,397 @@
+"""A folder of images as a data set."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import operator
+import os
+import stat
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from PIL import Image
+from pydantic import Field
+from ssmdiff.errors import ConfigError, DataError
+from ssmdiff.interfaces import ImageSample
+from torch import Tensor
+from torch.nn import functional
+
+from ssmdiff_data.images import (
+    PILLOW_LIMIT,
+    SUFFIXES,
+    Header,
+    ReadRules,
+    kind_of,
+    printable,
+    read_header,
+    read_image,
+)
+
+log = logging.getLogger(__name__)
+
+_READING = "folder-1"
+"""Part of the fingerprint: a change that moves any pixel gets a new name."""
+
+_LISTED = 5
+_THREADS = 8
+_CHUNK = 64
+_LUMA = (0.299, 0.587, 0.114)
+"""ITU-R BT.601 weights of red, green and blue."""
+
+
+class BadFile(NamedTuple):
+    """An image file that cannot be used."""
+
+    path: str
+    """Relative to the folder, as the file system has it."""
+    reason: str
+    """One sentence, which names the file."""
+
+
+class FolderDataset:
+    """PNG, TIFF, JPEG and ``.npy`` images in a folder and the folders in it.
+
+    **Files.** Found when the data set is built, by suffix in any case, sorted by name; links are
+    followed, each folder is read once, and names that start with a dot are skipped. Every header is
+    checked at once, so that a file that cannot be used stops the run before it starts.
+
+    **Values** go from black to white as -1 to 1. Unsigned 8 and 16 bit values span the type's whole
+    range (a 16-bit file keeps its 16 bits), 1-bit and bool likewise. Data of 12 bits in a 16-bit
+    file, signed integers and floats have no such range: ``value_range`` states it.
+
+    **Sizes** may differ from file to file: each is scaled to ``image_size`` (bicubic, antialiased).
+    **Channels** may not, unless ``channels`` says what to do. Palettes become RGB. Several pages or
+    frames, CMYK, 16 bits in colour and whatever else would be changed silently are refused.
+
+    Args:
+        image_size: (H, W) of the images that come out.
+        path: The folder.
+        channels: 1 (colour becomes grey by ITU-R BT.601 luma), 3 (grey is repeated), or None: what
+            the files have, which must be the same in all.
+        resize: ``center`` covers the size and cuts what overhangs, centred; ``pad`` fits inside it
+            and fills with black; ``stretch`` ignores the aspect ratio.
+        value_range: Stored values of black and white, for every file: [0, 4095], [-1024, 3071], ...
+        clip: False: a value outside the range is an error. True: ``value_range`` is a window, and
+            values outside it become black or white.
+        alpha: What lies behind a transparent pixel; ``error`` refuses files with transparency.
+        labels: ``folders``: the class is the first folder under ``path``; class names are sorted.
+        on_bad: ``error`` checks headers, and a file whose pixels turn out to be damaged raises when
+            it is read. ``quarantine`` decodes every file once, when built, and leaves out what
+            fails: see ``quarantined``.
+        max_bad_fraction: With ``quarantine``, more bad files than this are an error.
+        max_pixels: Most pixels (H * W) that a file may claim, against decompression bombs.
+
+    Raises:
+        ConfigError: ``image_size`` or ``value_range`` cannot be used.
+        DataError: No such folder, no images in it, or images that cannot be used: see above.
+    """
+
+    channels: int
+    class_names: tuple[str, ...]
+    quarantined: tuple[BadFile, ...]
+    """Image files left out, with reasons; these name files, so they are kept out of run folders."""
+
+    def __init__(
+        self,
+        image_size: tuple[int, ...],
+        *,
+        path: str,
+        channels: Literal[1, 3] | None = None,
+        resize: Literal["center", "pad", "stretch"] = "center",
+        value_range: tuple[float, float] | None = None,
+        clip: bool = False,
+        alpha: Literal["error", "black", "white"] = "error",
+        labels: Literal["none", "folders"] = "none",
+        on_bad: Literal["error", "quarantine"] = "error",
+        max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05,
+        max_pixels: Annotated[int, Field(ge=1, le=PILLOW_LIMIT)] = 2**25,
+    ) -> None:
+        if len(image_size) != 2 or min(image_size) < 1:
+            raise ConfigError(
+                f"data set 'folder' was asked for image size {tuple(image_size)}; expected "
+                "(height, width), each at least 1"
+            )
+        if value_range is not None and not value_range[0] < value_range[1]:
+            raise ConfigError(
+                f"data set 'folder': value_range is {list(value_range)}; expected [black, white] "
+                "with black below white"
+            )
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.root = Path(path).expanduser()
+        self._resize = resize
+        self._rules = ReadRules(max_pixels, value_range, clip, alpha)
+
+        found = find_images(self.root)
+        checked = self._check_all(found.images, decode=on_bad == "quarantine")
+        bad = [item for item in checked if isinstance(item, BadFile)]
+        good = [item for item in checked if isinstance(item, _File)]
+        self._judge(bad, len(checked), on_bad, max_bad_fraction)
+        self.quarantined = tuple(bad)
+        self.channels = channels or _common_channels(self.root, good)
+        if value_range is not None:
+            _refuse_mixed_depths(self.root, good)
+        self._names = [item.name for item in good]
+        self._sizes = [item.size_bytes for item in good]
+        self.class_names, self._labels = (), [0] * len(good)
+        if labels == "folders":
+            self.class_names, self._labels = _classes(self.root, found.folders, self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> ImageSample:
+        """Image ``index``: (channels, H, W) float32 in -1 to 1, and its class.
+
+        Raises:
+            IndexError: ``index`` is not from 0 to len - 1.
+            DataError: The file cannot be decoded, or has changed since the data set was built.
+        """
+        index = operator.index(index)
+        if not 0 <= index < len(self._names):
+            raise IndexError(f"index {index} of {len(self._names)} images")
+        values = torch.from_numpy(read_image(self.root / self._names[index], self._rules))
+        values = scale(_with_channels(values, self.channels), self.image_size, self._resize)
+        return ImageSample(values, self._labels[index])
+
+    def fingerprint(self) -> str:
+        """sha256, in hex, over the names (hashed), the file sizes and the options.
+
+        Names and sizes survive a copy to another machine; times of change do not, so they are left
+        out. A file whose content changed and whose length did not is not noticed.
+        """
+        digest = hashlib.sha256()
+        rules = self._rules
+        values = (rules.value_range, rules.clip, rules.alpha)
+        options = (self.image_size, self.channels, self._resize, values, len(self.class_names))
+        digest.update(f"{_READING} {options}".encode())
+        for name, size in zip(self._names, self._sizes, strict=True):
+            digest.update(hashlib.sha256(os.fsencode(name)).digest())
+            digest.update(size.to_bytes(8, "little"))
+        return digest.hexdigest()
+
+    def _check_all(self, names: Sequence[str], *, decode: bool) -> list[_File | BadFile]:
+        """Every file in order; threads, since it is mostly the disk that is waited for."""
+        chunks = [names[i : i + _CHUNK] for i in range(0, len(names), _CHUNK)]
+
+        def check(chunk: Sequence[str]) -> list[_File | BadFile]:
+            return [self._check(name, decode=decode) for name in chunk]
+
+        with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return [item for chunk in pool.map(check, chunks) for item in chunk]
+
+    def _check(self, name: str, *, decode: bool) -> _File | BadFile:
+        path = self.root / name
+        try:
+            header = read_header(path, self._rules)
+            if decode:
+                read_image(path, self._rules)
+            return _File(name, header, path.stat().st_size)
+        except DataError as error:
+            return BadFile(name, str(error))
+
+    def _judge(self, bad: list[BadFile], total: int, on_bad: str, max_fraction: float) -> None:
+        """Raise unless the bad files may be left out."""
+        if not bad:
+            return
+        if on_bad == "quarantine" and len(bad) < total and len(bad) <= max_fraction * total:
+            log.warning("%d of %d image files are quarantined", len(bad), total)
+            return
+        lines = [f"  {item.reason}" for item in bad[:_LISTED]]
+        if len(bad) > _LISTED:
+            lines.append(f"  and {len(bad) - _LISTED} more")
+        if on_bad == "quarantine":
+            limit = f"; max_bad_fraction allows {max_fraction:g} of them"
+        else:
+            limit = ". Mend or move them, or leave them out with on_bad = 'quarantine'"
+        raise DataError(
+            "\n".join(
+                [
+                    f"{len(bad)} of {total} image files in {printable(self.root)} cannot be "
+                    f"used{limit}:",
+                    *lines,
+                ]
+            )
+        )
+
+
+class _File(NamedTuple):
+    name: str
+    header: Header
+    size_bytes: int
+
+
+class Found(NamedTuple):
+    """What a folder holds."""
+
+    images: list[str]
+    """Relative paths with ``/``, sorted by their bytes."""
+    folders: list[str]
+    """Names of the folders directly in it, sorted."""
+    ignored: Counter[str]
+    """How many files have another suffix, by suffix."""
+
+
+def find_images(root: Path) -> Found:
+    """Every image file under ``root``, by suffix alone. Each real folder is entered once.
+
+    Raises:
+        DataError: ``root`` is no folder, cannot be listed, or holds no image.
+    """
+    try:
+        status = root.stat()
+    except OSError as error:
+        raise DataError(
+            f"no folder {printable(root)} ({error.strerror}); expected a folder of images"
+        ) from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise DataError(
+            f"{printable(root)} is {kind_of(status.st_mode)}; expected a folder of images"
+        )
+    images: list[str] = []
+    folders: list[str] = []
+    ignored: Counter[str] = Counter()
+    entered = {(status.st_dev, status.st_ino)}
+    pending = [""]
+    while pending:
+        within = pending.pop()
+        inner = []
+        for entry in _entries(root / within):
+            name = f"{within}/{entry.name}" if within else entry.name
+            suffix = PurePosixPath(entry.name).suffix.lower()
+            if _is_folder(entry):
+                inner.append(name)
+            elif suffix in SUFFIXES:
+                images.append(name)
+            else:
+                ignored[suffix] += 1
+        if not within:
+            folders = inner
+        for name in reversed(inner):
+            status = (root / name).stat()
+            if (status.st_dev, status.st_ino) not in entered:
+                entered.add((status.st_dev, status.st_ino))
+                pending.append(name)
+    if not images:
+        others = ", ".join(f"{n} x {s or 'no suffix'}" for s, n in ignored.most_common(_LISTED))
+        raise DataError(
+            f"no images in {printable(root)}; expected files that end in "
+            f"{', '.join(sorted(SUFFIXES))}. Other files there: {printable(others) or 'none'}"
+        )
+    return Found(sorted(images, key=os.fsencode), folders, ignored)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder and not hidden, sorted by name."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"cannot list the folder {printable(folder)}: {error.strerror}") from None
+    return sorted(shown, key=lambda entry: os.fsencode(entry.name))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: no folder
+        return False
+
+
+def _kinds(files: Sequence[_File]) -> str:
+    """The commonest kinds of file, with an example of each."""
+    counts: Counter[tuple[int, str]] = Counter()
+    examples: dict[tuple[int, str], str] = {}
+    for file in files:
+        kind = (file.header.channels, file.header.depth)
+        counts[kind] += 1
+        examples.setdefault(kind, file.name)
+    return "; ".join(
+        f"{count} of {kind[0]} channel{'s' * (kind[0] > 1)} ({kind[1]}), such as "
+        f"{printable(examples[kind])}"
+        for kind, count in counts.most_common(_LISTED)
+    )
+
+
+def _common_channels(root: Path, files: Sequence[_File]) -> int:
+    found = {file.header.channels for file in files}
+    if len(found) > 1:
+        raise DataError(
+            f"images in {printable(root)} differ in channels: {_kinds(files)}. Set channels = 1 "
+            "(colour becomes grey) or channels = 3 (grey is repeated)"
+        )
+    return found.pop()
+
+
+def _refuse_mixed_depths(root: Path, files: Sequence[_File]) -> None:
+    """One ``value_range`` cannot be that of 8-bit files and of deeper ones."""
+    if len({file.header.depth in ("uint8", "bool") for file in files}) > 1:
+        raise DataError(
+            f"value_range is one for all files, and images in {printable(root)} differ in depth: "
+            f"{_kinds(files)}. Keep the depths in folders of their own, or convert them to one"
+        )
+
+
+def _classes(
+    root: Path, folders: Sequence[str], names: Sequence[str]
+) -> tuple[tuple[str, ...], list[int]]:
+    """Class names, and the class of every file: the first folder of its path."""
+    loose = [name for name in names if "/" not in name]
+    if loose:
+        raise DataError(
+            f"labels = 'folders', and {len(loose)} images lie in no class folder of "
+            f"{printable(root)}, such as {printable(loose[0])}. Move them into one, or set "
+            "labels = 'none'"
+        )
+    number = {folder: i for i, folder in enumerate(folders)}
+    labels = [number[name.split("/", 1)[0]] for name in names]
+    empty = sorted(set(folders) - {folders[label] for label in set(labels)})
+    if empty:
+        listed = ", ".join(printable(folder) for folder in empty[:_LISTED])
+        raise DataError(
+            f"labels = 'folders', and {len(empty)} class folders of {printable(root)} hold no "
+            f"image that can be used: {listed}. Remove them, or set labels = 'none'"
+        )
+    return tuple(printable(folder) for folder in folders), labels
+
+
+def _with_channels(image: Tensor, channels: int) -> Tensor:
+    """(C, H, W) to ``channels`` channels, 1 or 3."""
+    if image.shape[0] == channels:
+        return image
+    if channels == 3:
+        return image.expand(3, -1, -1)
+    return (image * torch.tensor(_LUMA).view(3, 1, 1)).sum(0, keepdim=True)
+
+
+def scale(image: Tensor, size: tuple[int, int], how: Literal["center", "pad", "stretch"]) -> Tensor:
+    """(C, h, w) in -1 to 1 to (C, *size); an image that already has the size is left as it is."""
+    height, width = image.shape[1:]
+    if how == "center":
+        # Cut before scaling: a strip of 1 x 1000000 pixels never grows to cover the size.
+        kept_h = min(height, max(1, round(width * size[0] / size[1])))
+        kept_w = min(width, max(1, round(height * size[1] / size[0])))
+        top, left = (height - kept_h) // 2, (width - kept_w) // 2
+        return _interpolate(image[:, top : top + kept_h, left : left + kept_w], size)
+    if how == "stretch":
+        return _interpolate(image, size)
+    factor = min(size[0] / height, size[1] / width)
+    inner = (max(1, math.floor(height * factor + 0.5)), max(1, math.floor(width * factor + 0.5)))
+    inner = (min(inner[0], size[0]), min(inner[1], size[1]))
+    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    sides = (left, size[1] - inner[1] - left, top, size[0] - inner[0] - top)
+    return functional.pad(_interpolate(image, inner), sides, value=-1.0)
+
+
+def _interpolate(image: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(image.shape[1:]) == size:
+        return image.contiguous()
+    scaled = functional.interpolate(image[None], size, mode="bicubic", antialias=True)[0]
+    return scaled.clamp(-1, 1)  # bicubic overshoots at edges

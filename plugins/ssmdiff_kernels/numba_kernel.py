@@ -1,0 +1,173 @@
+"""The selective scan on a CPU, compiled by numba: float32 arithmetic, any shape, any order.
+
+This file allocates and converts; the arithmetic is in `numba_scan.py`. Threads are Python threads
+that leave the interpreter while they compute, as many as ``torch.get_num_threads()``. numba's own
+thread pools are avoided on purpose: one aborts in a process forked after its first use, as data
+loaders are, and another must not be called from two threads at once.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ssmdiff.ops.kernels import ScanGradients, ScanInputs
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ssmdiff_kernels.numba_layout import Scan, Shape
+
+_WIDTH = 16  # channels in a block of `numba_scan`
+
+
+class NumbaKernel:
+    """The scan for CPU tensors in float32 or bfloat16; equal to the bit for any thread count."""
+
+    name = "numba"
+
+    def unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Why this kernel cannot run for tensors of that device and dtype, or None if it can."""
+        if device.type != "cpu":
+            return f"the numba kernel runs on the CPU; the tensors are on {device}"
+        if dtype not in (torch.float32, torch.bfloat16):
+            return f"the numba kernel computes in float32, from float32 or bfloat16; got {dtype}"
+        if importlib.util.find_spec("numba") is None:
+            return "numba is not installed; try: pip install 'ssmdiff[cpu]'"
+        return None
+
+    def forward(self, inputs: ScanInputs) -> Tensor:
+        """The output y (B, L, D) in the dtype of ``inputs.u``, tokens in grid order."""
+        from ssmdiff_kernels import numba_scan
+
+        scan, shape = _arguments(inputs)
+        y = torch.empty(inputs.u.shape)
+        jobs = shape.batch * -(-shape.channels // _WIDTH)
+        _run(jobs, numba_scan.forward, scan, shape, _flat(y))
+        return y.to(inputs.u.dtype)
+
+    def backward(self, grad_y: Tensor, inputs: ScanInputs) -> ScanGradients:
+        """All gradients, from the inputs alone.
+
+        Beyond the gradients it allocates the sums of each group of channels for B and C, together
+        about the size of delta (see ``_groups``), and per thread about N (L + 3072) / 2 floats.
+        """
+        from ssmdiff_kernels import numba_scan
+
+        scan, shape = _arguments(inputs)
+        batch, directions, length, channels, states = shape[:5]
+        blocks, padded = -(-channels // _WIDTH), -(-states // 4) * 4
+        groups = _groups(shape)
+        du = torch.empty(inputs.u.shape)
+        ddelta = torch.empty(inputs.delta.shape)
+        dA = torch.empty(batch, directions, blocks, states, _WIDTH)
+        dskip = torch.empty(batch, blocks * _WIDTH)
+        dbias = torch.empty(batch, directions, blocks * _WIDTH)
+        dB, dC = (torch.empty(inputs.B.shape) for _ in range(2))
+        slices = [torch.empty(groups, batch, directions, length, padded) for _ in range(2)]
+        outputs = (du, ddelta, dA, *slices, dskip, dbias)
+        dy = _flat(grad_y.to(torch.float32))
+        arrays = [_flat(x) for x in outputs]
+        _run(batch * groups, numba_scan.backward, scan, shape, groups, dy, *arrays)
+        for parts, total in zip(slices, (dB, dC), strict=True):
+            _run(
+                batch * directions, numba_scan.add_slices, _flat(parts), shape, groups, _flat(total)
+            )
+
+        def like(gradient: Tensor, value: Tensor) -> Tensor:
+            return gradient.to(value.dtype).contiguous()
+
+        dA = dA.sum(0).transpose(-1, -2).reshape(directions, blocks * _WIDTH, states)
+        dD, bias = inputs.D, inputs.delta_bias
+        if dD is not None:  # every direction visits all tokens: it is the same for each
+            dD = like(dskip.sum(0)[:channels].expand(directions, channels), dD)
+        if bias is not None:
+            bias = like(dbias.sum(0)[:, :channels], bias)
+        return ScanGradients(
+            u=like(du, inputs.u),
+            delta=like(ddelta, inputs.delta),
+            A=like(dA[:, :channels], inputs.A),
+            B=like(dB, inputs.B),
+            C=like(dC, inputs.C),
+            D=dD,
+            delta_bias=bias,
+        )
+
+
+def _flat(x: Tensor) -> NDArray[Any]:
+    """A tensor's elements in order, as numba takes them; a view where it already is contiguous."""
+    return x.detach().contiguous().view(-1).numpy()
+
+
+def _arguments(inputs: ScanInputs) -> tuple[Scan, Shape]:
+    """The inputs as the jitted functions take them, absent ones as zeros."""
+    from ssmdiff_kernels.numba_layout import Scan, Shape
+
+    batch, directions, length, channels = inputs.delta.shape
+    u, delta, A, B, C = (_flat(x.to(torch.float32)) for x in inputs[:5])
+    D, bias, restart = inputs.D, inputs.delta_bias, inputs.restart
+    if D is None:
+        D = torch.zeros(directions, channels)
+    if bias is None:
+        bias = torch.zeros(directions, channels)
+    if restart is None:
+        restart = torch.zeros(directions, length, dtype=torch.bool)
+    scan = Scan(
+        u=u,
+        delta=delta,
+        A=A,
+        B=B,
+        C=C,
+        order=_flat(inputs.order.to(torch.int32)),
+        restart=_flat(restart.to(torch.uint8)),
+        skip=_flat(D.to(torch.float32).sum(0)),
+        bias=_flat(bias.to(torch.float32)),
+    )
+    zoh = inputs.discretization == "zoh"
+    states = inputs.A.shape[-1]
+    shape = Shape(batch, directions, length, channels, states, inputs.delta_softplus, zoh)
+    return scan, shape
+
+
+def _groups(shape: Shape) -> int:
+    """Into how many groups the backward pass divides the channels.
+
+    Many keep many threads busy, but each has its own sums for B and C, 2 N numbers for a token and
+    direction. As many as make these no larger than delta, and at least four.
+    """
+    blocks = -(-shape.channels // _WIDTH)
+    return min(blocks, max(4, shape.channels // (2 * shape.states)))
+
+
+_pool: ThreadPoolExecutor | None = None
+_pool_size = 0
+
+
+def _forget_pool() -> None:
+    global _pool, _pool_size
+    _pool, _pool_size = None, 0
+
+
+os.register_at_fork(after_in_child=_forget_pool)  # a fork has the pool, but not its threads
+
+
+def _run(jobs: int, function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function of `numba_scan` in as many threads as torch uses; they share out the jobs."""
+    global _pool, _pool_size
+    helpers = min(torch.get_num_threads(), jobs) - 1
+    counter = np.zeros(1, np.int64)
+    if helpers < 1:
+        function(counter, *arguments)
+        return
+    if _pool is None or _pool_size < helpers:
+        _pool, _pool_size = ThreadPoolExecutor(helpers, "ssmdiff-numba"), helpers
+    pending = [_pool.submit(function, counter, *arguments) for _ in range(helpers)]
+    function(counter, *arguments)
+    for future in pending:
+        if not future.cancel():  # one that has not begun yet finds no job left
+            future.result()

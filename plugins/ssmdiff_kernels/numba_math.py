@@ -1,0 +1,81 @@
+"""exp, expm1, softplus and friends on vectors of 16 lanes, to about 4e-7 relative.
+
+Each is written to be accurate where the scan needs it: ``exp(z) - 1`` and the derivative of the zoh
+gain near z = 0, softplus where it is tiny. NaN goes in and comes out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ssmdiff_kernels.numba_vector import inlined, shift_to_exponent, splat, where_less
+
+f32 = np.float32
+
+LOG2_E = f32(1.4426950408889634)
+LN_2 = f32(0.6931471805599453)
+# Added to x in [-126, 127): the lowest bits of the sum are round(x) + 127, a float's exponent.
+_ROUND = f32(1.5 * 2**23 + 127)
+_LOWEST = f32(-126)  # 2^-126 is the smallest normal number; the decay never gets smaller
+_ZERO, _HALF, _ONE, _TWO = f32(0), f32(0.5), f32(1), f32(2)
+
+# Minimax polynomials: on [-1/2, 1/2] of (2^r - 1) / r; on [0, 1/9] of 2 atanh(sqrt v) / sqrt v; on
+# [-1/2, 1/2] of the derivative of (exp(z) - 1) / z. Errors 3.2e-7, 8e-9, 9e-8 before rounding.
+_E0, _E1, _E2, _E3, _E4 = map(
+    f32, (0.69314718056, 0.24022349039, 0.05550381014, 0.00966636852, 0.00133813025)
+)
+_L0, _L1, _L2, _L3, _L4 = map(
+    f32, (2.00000000768, 0.66666321641, 0.40024595231, 0.27965157745, 0.28157778363)
+)
+_P0, _P1, _P2, _P3, _P4, _P5 = map(
+    f32,
+    (0.50000008523, 0.33333334414, 0.12499386492, 0.03333255510, 0.00700981081, 0.00119876986),
+)
+
+
+@inlined
+def exp2_and_less_one(x: Any) -> Any:
+    """2^x and 2^x - 1, the second without cancellation, for x below 127.
+
+    x = i + r with i an integer and r in [-1/2, 1/2]: 2^x = 2^i + 2^i (2^r - 1).
+    """
+    lowest = splat(_LOWEST)
+    x = where_less(x, lowest, lowest, x)
+    shifted = x + _ROUND
+    scale = shift_to_exponent(shifted)
+    r = x - (shifted - _ROUND)
+    small = r * (_E0 + r * (_E1 + r * (_E2 + r * (_E3 + r * _E4))))
+    return scale * small + scale, scale * small + (scale - _ONE)
+
+
+@inlined
+def magnitude(x: Any) -> Any:
+    """|x|."""
+    return where_less(x, splat(_ZERO), splat(_ZERO) - x, x)
+
+
+@inlined
+def softplus_and_sigmoid(x: Any) -> Any:
+    """log(1 + exp(x)) and its derivative, both relatively accurate on either side of 0.
+
+    With w = exp(-|x|) and s = w / (2 + w): softplus = max(x, 0) + 2 atanh(s). Above 20, where torch
+    switches to x, the second term is below a float32's resolution.
+    """
+    w, _ = exp2_and_less_one(magnitude(x) * (-LOG2_E))
+    s = w / (w + _TWO)
+    v = s * s
+    log1p = s * (_L0 + v * (_L1 + v * (_L2 + v * (_L3 + v * _L4))))
+    zero, one = splat(_ZERO), splat(_ONE)
+    return where_less(x, zero, zero, x) + log1p, where_less(x, zero, w, one) / (w + _ONE)
+
+
+@inlined
+def zoh_gain_slope(z: Any, d: Any, a: Any, gain: Any, inverse_A: Any) -> Any:
+    """dg/dA of the zoh gain g = (exp(d A) - 1) / A, with z = d A and a = exp(z).
+
+    It is (d a - g) / A; below |z| = 1/2 that cancels, and d^2 times a polynomial takes its place.
+    """
+    near = d * d * (_P0 + z * (_P1 + z * (_P2 + z * (_P3 + z * (_P4 + z * _P5)))))
+    return where_less(magnitude(z), splat(_HALF), near, (d * a - gain) * inverse_A)

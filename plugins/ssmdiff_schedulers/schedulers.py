@@ -1,0 +1,92 @@
+"""The noise schedulers of the diffusers library, set up for ssmdiff.
+
+Each factory takes the betas of the forward process and what the network predicts, and returns a
+scheduler of the protocol :class:`ssmdiff.interfaces.NoiseScheduler`. The betas are handed over as
+numbers, so that every sampler walks the very process that was trained on. Timesteps are spaced
+"trailing": the first is T - 1, where training saw pure noise (Lin et al., arXiv:2305.08891).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_heun_discrete import HeunDiscreteScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+from pydantic import Field
+
+
+def _process(betas: np.ndarray, prediction_type: str) -> dict[str, Any]:
+    return {
+        "num_train_timesteps": len(betas),
+        "trained_betas": betas.tolist(),
+        "prediction_type": prediction_type,
+        "timestep_spacing": "trailing",
+    }
+
+
+def ddpm(
+    betas: np.ndarray,
+    prediction_type: str,
+    variance: Literal["fixed_small", "fixed_large"] = "fixed_small",
+    clip_sample: bool = True,
+) -> DDPMScheduler:
+    """Ancestral sampling, algorithm 2 of Ho et al.
+
+    Args:
+        betas: (T,) of eq. 1.
+        prediction_type: ``epsilon``, ``sample`` or ``v_prediction``.
+        variance: beta_tilde (``fixed_small``) or beta (``fixed_large``) of the reverse step.
+        clip_sample: Clip the predicted x_0 to -1 .. 1.
+    """
+    return DDPMScheduler(
+        **_process(betas, prediction_type), variance_type=variance, clip_sample=clip_sample
+    )
+
+
+def ddim(betas: np.ndarray, prediction_type: str, clip_sample: bool = True) -> DDIMScheduler:
+    """DDIM, eq. 12 of Song et al. with eta = 0: deterministic given the first noise."""
+    return DDIMScheduler(
+        **_process(betas, prediction_type), clip_sample=clip_sample, set_alpha_to_one=True
+    )
+
+
+def dpmpp(
+    betas: np.ndarray,
+    prediction_type: str,
+    order: Annotated[int, Field(ge=1, le=3)] = 2,
+    karras: bool = False,
+) -> DPMSolverMultistepScheduler:
+    """DPM-Solver++ (multistep). ``karras`` spaces the steps in sigma as Karras et al. do."""
+    return DPMSolverMultistepScheduler(
+        **_process(betas, prediction_type),
+        solver_order=order,
+        use_karras_sigmas=karras,
+        algorithm_type="dpmsolver++",
+    )
+
+
+def unipc(
+    betas: np.ndarray,
+    prediction_type: str,
+    order: Annotated[int, Field(ge=1, le=3)] = 2,
+    karras: bool = False,
+) -> UniPCMultistepScheduler:
+    """UniPC: a predictor and a corrector of the given order, one network call a step."""
+    return UniPCMultistepScheduler(
+        **_process(betas, prediction_type), solver_order=order, use_karras_sigmas=karras
+    )
+
+
+def euler(betas: np.ndarray, prediction_type: str, karras: bool = False) -> EulerDiscreteScheduler:
+    """Euler steps of the probability flow in sigma, algorithm 1 of Karras et al."""
+    return EulerDiscreteScheduler(**_process(betas, prediction_type), use_karras_sigmas=karras)
+
+
+def heun(betas: np.ndarray, prediction_type: str, karras: bool = False) -> HeunDiscreteScheduler:
+    """Heun's second-order steps, algorithm 2 of Karras et al.: two network calls a step."""
+    return HeunDiscreteScheduler(**_process(betas, prediction_type), use_karras_sigmas=karras)

@@ -1,0 +1,172 @@
+"""Blocks: the multi-level state space block of VM-DDPM (section III-C) and its plain CNN twin.
+
+Both work on tokens (B, L, C), a view of the channels-last feature map. A module reads the
+normalised features plus the time embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch.nn.functional as F
+from pydantic import Field
+from ssmdiff.interfaces import OrderTensors
+from ssmdiff.orders import Grid
+from torch import Tensor, nn
+
+from ssmdiff_vmddpm.csm import CSM
+from ssmdiff_vmddpm.layout import Fuse, to_map, to_tokens
+
+Kernel = Literal[3, 5, 7]
+
+
+class CNN(nn.Module):
+    """Local features: depthwise 3x3 convolution, then two pointwise layers with 2 C between them.
+
+    NOTE(paper): "deep convolution operators" are read as depthwise ones; the SSLayer's ResNet block
+    has the dense 3x3 convolutions already.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.expand = nn.Linear(channels, 2 * channels)
+        self.contract = nn.Linear(2 * channels, channels)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """(B, L, C) to (B, L, C)."""
+        local = to_tokens(self.conv(to_map(x, grid)))
+        mixed: Tensor = self.contract(F.silu(self.expand(local)))
+        return mixed
+
+
+class TimedNorm(nn.Module):
+    """LayerNorm over the channels of a token, plus the time embedding through a 1x1 convolution.
+
+    NOTE(paper): "embedding of time information through the convolution layer". The embedding is the
+    same at every pixel, so its 1x1 convolution is one linear map of (B, time_channels).
+    """
+
+    def __init__(self, channels: int, time_channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.time = nn.Linear(time_channels, channels)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """(B, L, C) and (B, time_channels) to (B, L, C)."""
+        timed: Tensor = self.norm(x) + self.time(time).unsqueeze(1)
+        return timed
+
+
+class MSSBlock(nn.Module):
+    """Multi-level state space block: four paths through a CSM and a CNN module, figure 1 (c).
+
+    The paths carry (a) the input, (b) CNN(x), (c) CSM(x) and (d) CNN(CSM(x)) to the output.
+
+    NOTE(paper): how they meet is left open. ``"cascade"``: x1 = x + CSM(x), out = x1 + CNN(x1), one
+    CSM and one CNN call. ``"concat"``: the four sets apart, the CNN shared by (b) and (d), mixed by
+    a 1x1 convolution; the same modules, a second CNN call and 4 C^2 more weights.
+
+    Args:
+        channels: C.
+        time_channels: Width of the time embedding.
+        directions: K of the scan.
+        fusion: How the four sets of features meet.
+        state: N of the CSM.
+        expand: Inner channels of the CSM over C.
+        dt_rank: Rank of delta; 0 stands for ceil(C / 16).
+        kernel: Side of the CSM's depthwise convolution.
+        discretization: ``"euler"`` as Mamba's kernels, ``"zoh"`` as eq. 6.
+    """
+
+    scan_calls = 1
+
+    def __init__(
+        self,
+        channels: int,
+        time_channels: int,
+        directions: int,
+        fusion: Literal["cascade", "concat"] = "cascade",
+        state: Annotated[int, Field(ge=1, le=256)] = 16,
+        expand: Annotated[int, Field(ge=1, le=8)] = 2,
+        dt_rank: Annotated[int, Field(ge=0)] = 0,
+        kernel: Kernel = 3,
+        discretization: Literal["euler", "zoh"] = "euler",
+    ) -> None:
+        super().__init__()
+        self.csm_norm = TimedNorm(channels, time_channels)
+        self.csm = CSM(channels, directions, state, expand, dt_rank, kernel, discretization)
+        self.cnn_norm = TimedNorm(channels, time_channels)
+        self.cnn = CNN(channels)
+        self.mix = Fuse(4, channels) if fusion == "concat" else None
+
+    def forward(self, x: Tensor, time: Tensor, orders: Sequence[OrderTensors]) -> Tensor:
+        """(B, C, H, W) to the same shape, channels-last; one order of L = H W tokens."""
+        grid: Grid = tuple(x.shape[2:])
+        h = to_tokens(x)
+        far = self.csm(self.csm_norm(h, time), grid, orders[0])
+        if self.mix is None:
+            h = h + far
+            return to_map(h + self._near(h, time, grid), grid)
+        mixed = self.mix(h, self._near(h, time, grid), far, self._near(far, time, grid))
+        return to_map(mixed, grid)
+
+    def _near(self, h: Tensor, time: Tensor, grid: Grid) -> Tensor:
+        near: Tensor = self.cnn(self.cnn_norm(h, time), grid)
+        return near
+
+
+class GatedConv(nn.Module):
+    """The CSM with a large depthwise convolution where the scan was: local, of fixed reach."""
+
+    def __init__(self, channels: int, expand: int, kernel: int) -> None:
+        super().__init__()
+        inner = expand * channels
+        self.in_proj = nn.Linear(channels, inner, bias=False)
+        self.gate_proj = nn.Linear(channels, inner, bias=False)
+        self.conv = nn.Conv2d(inner, inner, kernel, padding=kernel // 2, groups=inner)
+        self.norm = nn.LayerNorm(inner)
+        self.out_proj = nn.Linear(inner, channels, bias=False)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """(B, L, C) to (B, L, C)."""
+        y = to_tokens(F.silu(self.conv(to_map(self.in_proj(x), grid))))
+        gated: Tensor = self.out_proj(self.norm(y) * F.silu(self.gate_proj(x)))
+        return gated
+
+
+class ConvBlock(nn.Module):
+    """The MSSBlock's cascade without a state space model: the CNN of the ablation.
+
+    x1 = x + GatedConv(x), out = x1 + CNN(x1). Of comparable size; takes no directions or orders.
+
+    Args:
+        channels: C.
+        time_channels: Width of the time embedding.
+        expand: Inner channels of the gated convolution over C.
+        kernel: Side of its depthwise convolution.
+    """
+
+    scan_calls = 0
+
+    def __init__(
+        self,
+        channels: int,
+        time_channels: int,
+        expand: Annotated[int, Field(ge=1, le=8)] = 2,
+        kernel: Kernel = 7,
+    ) -> None:
+        super().__init__()
+        self.gated_norm = TimedNorm(channels, time_channels)
+        self.gated = GatedConv(channels, expand, kernel)
+        self.cnn_norm = TimedNorm(channels, time_channels)
+        self.cnn = CNN(channels)
+
+    def forward(self, x: Tensor, time: Tensor, orders: Sequence[OrderTensors] = ()) -> Tensor:
+        """(B, C, H, W) to the same shape, channels-last."""
+        grid: Grid = tuple(x.shape[2:])
+        h = to_tokens(x)
+        h = h + self.gated(self.gated_norm(h, time), grid)
+        h = h + self.cnn(self.cnn_norm(h, time), grid)
+        return to_map(h, grid)

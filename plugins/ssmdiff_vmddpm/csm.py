@@ -1,0 +1,147 @@
+"""The cross-scan module (CSM) of VM-DDPM, section III-D: VMamba's SS2D over one op for any order.
+
+Glossary: C channels of the feature map, D = expand C inner channels, N state, R rank of delta, K
+directions, L tokens. Projections are pointwise over tokens, so they commute with the order: they
+are computed once in grid order for all directions, and the op walks the order itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from ssmdiff.interfaces import OrderTensors
+from ssmdiff.ops import selective_scan
+from ssmdiff.orders import Grid
+from torch import Tensor, nn
+
+from ssmdiff_vmddpm.layout import to_map, to_tokens
+
+DELTA_RANGE = (1e-3, 1e-1)
+"""Step sizes after softplus at initialisation: log-uniform between these, as in Mamba."""
+DELTA_FLOOR = 1e-4
+
+_FLOAT32 = ("A_log", "D", "dt_bias")
+
+
+class CSM(nn.Module):
+    """Scan expansion, S6 and scan merge: mixes the tokens of a grid along K orders.
+
+    u = silu(conv(in_proj(x))),  y = sum_k S6_k(u),  out = out_proj(norm(y) silu(gate_proj(x))).
+
+    ``A_log``, ``D`` and ``dt_bias`` stay float32 when the module is cast to a narrower dtype, and
+    carry ``_no_weight_decay = True``.
+
+    Args:
+        channels: C.
+        directions: K, the rows of every order.
+        state: N.
+        expand: D / C.
+        dt_rank: R; 0 stands for ceil(C / 16).
+        kernel: Side of the depthwise convolution, odd.
+        discretization: ``"euler"`` or ``"zoh"``, see :func:`ssmdiff.ops.selective_scan`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        directions: int,
+        state: int = 16,
+        expand: int = 2,
+        dt_rank: int = 0,
+        kernel: int = 3,
+        discretization: str = "euler",
+    ) -> None:
+        super().__init__()
+        inner = expand * channels
+        rank = dt_rank or math.ceil(channels / 16)
+        self.directions, self.state, self.rank = directions, state, rank
+        self.discretization = discretization
+
+        # Two projections, not one that is cut in half: each result is whole in memory, so the
+        # convolution and the gate read it without a copy.
+        self.in_proj = nn.Linear(channels, inner, bias=False)
+        self.gate_proj = nn.Linear(channels, inner, bias=False)
+        self.conv = nn.Conv2d(inner, inner, kernel, padding=kernel // 2, groups=inner)
+        self.x_proj = nn.Linear(inner, directions * (rank + 2 * state), bias=False)
+        self.dt_weight = nn.Parameter(torch.empty(directions, rank, inner))
+        self.dt_bias = nn.Parameter(torch.empty(directions, inner))
+        self.A_log = nn.Parameter(torch.empty(directions, inner, state))
+        self.D = nn.Parameter(torch.empty(directions, inner))
+        self.norm = nn.LayerNorm(inner)
+        self.out_proj = nn.Linear(inner, channels, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Mamba's initialisation of the recurrence: S4D-real A, D = 1, delta log-uniform."""
+        with torch.no_grad():
+            nn.init.uniform_(self.dt_weight, -(self.rank**-0.5), self.rank**-0.5)
+            low, high = map(math.log, DELTA_RANGE)
+            delta = torch.empty_like(self.dt_bias).uniform_(low, high).exp().clamp(min=DELTA_FLOOR)
+            self.dt_bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # inverse softplus
+            n = torch.arange(1, self.state + 1, device=self.A_log.device, dtype=self.A_log.dtype)
+            self.A_log.copy_(n.log().expand_as(self.A_log))
+            nn.init.ones_(self.D)
+        self._mark()
+
+    def forward(self, x: Tensor, grid: Grid, order: OrderTensors) -> Tensor:
+        """(B, L, C) tokens of an H x W grid to the same shape.
+
+        Args:
+            x: (B, L, C) tokens in grid order.
+            grid: (H, W).
+            order: ``order`` (K, L) and maybe ``restart`` (K, L).
+        """
+        u = to_tokens(F.silu(self.conv(to_map(self.in_proj(x), grid))))
+        delta, B, C = self.project(u)
+        y = selective_scan(
+            u,
+            delta,
+            -torch.exp(self.A_log),
+            B,
+            C,
+            order.order,
+            D=self.D,
+            delta_bias=self.dt_bias,
+            restart=order.restart,
+            discretization=self.discretization,
+        )
+        gated: Tensor = self.out_proj(self.norm(y) * F.silu(self.gate_proj(x)))
+        return gated
+
+    def project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """u (B, L, D) to delta (B, K, L, D), contiguous, and B, C (B, K, L, N), views of a matmul.
+
+        ``matmul`` with (K, R, D) and not ``einsum``: it leaves the largest tensor of the module in
+        the layout that the op documents, where einsum leaves the batch axis inside.
+        """
+        parts = self.x_proj(u).unflatten(2, (self.directions, -1)).transpose(1, 2)
+        dt, B, C = parts.split([self.rank, self.state, self.state], dim=-1)
+        return torch.matmul(dt, self.dt_weight), B, C
+
+    def _mark(self) -> None:
+        for name in _FLOAT32:
+            getattr(self, name)._no_weight_decay = True
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CSM:
+        """``.to``, ``.half`` and the like: moves everything, never narrows A_log, D and dt_bias."""
+        kept = [getattr(self, name) for name in _FLOAT32]
+        kept += [parameter.grad for parameter in kept if parameter.grad is not None]
+
+        def keeping(x: Tensor) -> Tensor:
+            moved = fn(x)
+            if any(x is one for one in kept) and moved.dtype in (torch.bfloat16, torch.float16):
+                return x.to(moved.device)
+            return moved
+
+        super()._apply(keeping, recurse)
+        self._mark()
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A deep copy of a parameter forgets its attributes."""
+        super().__setstate__(state)
+        self._mark()

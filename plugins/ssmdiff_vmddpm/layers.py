@@ -1,0 +1,119 @@
+"""The layers of the UNet: time embedding, ResNet block, SSLayer, upsampling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from ssmdiff.interfaces import OrderTensors
+from torch import Tensor, nn
+
+from ssmdiff_vmddpm.layout import Fuse, channels_last, group_norm, to_map, to_tokens, zeroed
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of the timestep, an MLP, a class embedding if there are classes, and a SiLU.
+
+    The SiLU is applied here once, so that every layer needs one linear map of its own.
+
+    Args:
+        channels: Sinusoids, half of them sines; even.
+        time_channels: Width of the embedding.
+        num_classes: 0 for an unconditional model.
+    """
+
+    def __init__(self, channels: int, time_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.expand = nn.Linear(channels, time_channels)
+        self.mix = nn.Linear(time_channels, time_channels)
+        self.label = nn.Embedding(num_classes, time_channels) if num_classes else None
+
+    def forward(self, timesteps: Tensor, label: Tensor | None) -> Tensor:
+        """(B,) timesteps of any dtype and (B,) labels to (B, time_channels)."""
+        half = self.channels // 2
+        steps = torch.arange(half, device=timesteps.device, dtype=torch.float32)
+        angles = timesteps.float()[:, None] * torch.exp(-math.log(10_000) / half * steps)
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1).to(self.expand.weight.dtype)
+        embedding = self.mix(F.silu(self.expand(waves)))
+        if self.label is not None and label is not None:
+            embedding = embedding + self.label(label)
+        return F.silu(embedding)
+
+
+class ResNetBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))) (1 + scale) + shift)), scale and shift from the time.
+
+    The second convolution starts at zero, so the block starts as the identity.
+    """
+
+    def __init__(self, channels: int, time_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = group_norm(channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.time = nn.Linear(time_channels, 2 * channels)
+        self.norm2 = group_norm(channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, time_channels) to (B, C, H, W)."""
+        scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
+        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        h = h * (1 + scale) + shift
+        out: Tensor = x + self.conv2(self.dropout(F.silu(h)))
+        return out
+
+
+class SSLayer(nn.Module):
+    """A ResNet block, a token-mixing block, and the fusion of their features, figure 1 (b).
+
+    NOTE(paper): "residual connections and feature fusion within the layer are performed in the
+    output connection". Taken as r = ResNet(x), s = block(r), out = r + Fuse(r, s), where Fuse is
+    the 1x1 convolution of the two maps.
+
+    Args:
+        channels: C, of input and output.
+        time_channels: Width of the time embedding.
+        block: See :class:`ssmdiff.interfaces.Block`.
+        dropout: Probability, in the ResNet block.
+    """
+
+    def __init__(
+        self, channels: int, time_channels: int, block: nn.Module, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.resnet = ResNetBlock(channels, time_channels, dropout)
+        self.block = block
+        self.fuse = Fuse(2, channels)
+        scan_calls: Any = block.scan_calls
+        self.scan_calls: int = scan_calls
+
+    def forward(self, x: Tensor, time: Tensor, orders: Sequence[OrderTensors]) -> Tensor:
+        """(B, C, H, W), (B, time_channels) and ``scan_calls`` orders to (B, C, H, W)."""
+        # Off the CPU, PyTorch's GroupNorm leaves channels-last memory; come back once, here.
+        r = channels_last(self.resnet(x, time))
+        s = self.block(r, time, orders)
+        tokens = to_tokens(r)
+        return to_map(tokens + self.fuse(tokens, to_tokens(s)), tuple(x.shape[2:]))
+
+
+class Upsample(nn.Module):
+    """Twice the size: pointwise to the new width, nearest neighbour, 3x3 convolution.
+
+    The width changes first, at the low resolution, where it is four times cheaper.
+    """
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        same = channels == out_channels
+        self.narrow = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
+        self.conv = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C_out, 2 H, 2 W)."""
+        up: Tensor = self.conv(F.interpolate(self.narrow(x), scale_factor=2.0, mode="nearest"))
+        return up

@@ -1,0 +1,81 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from ssmdiff.registry import registry
+
+settings.register_profile("ssmdiff", deadline=None, derandomize=True)
+settings.load_profile("ssmdiff")
+
+Install = Callable[..., Path]
+Python = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Fake an installed distribution: ``install("ssmdiff-spiral", code)``, found as a real one is.
+
+    Writes a module of one file and a ``.dist-info`` folder beside it into a folder on sys.path,
+    which it returns. The entry point is named as the module.
+    """
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+
+    def write(
+        name: str, code: str, version: str = "1.0", point: str = "", metadata: bool = True
+    ) -> Path:
+        module = name.replace("-", "_")
+        (site / f"{module}.py").write_text(textwrap.dedent(code), encoding="utf-8")
+        info = site / f"{module}-{version}.dist-info"
+        info.mkdir()
+        if metadata:
+            text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+            (info / "METADATA").write_text(text, encoding="utf-8")
+        entry = f"[ssmdiff]\n{point or module} = {module}\n"
+        (info / "entry_points.txt").write_text(entry, encoding="utf-8")
+        (info / "RECORD").write_text(f"{module}.py,,\n{info.name}/METADATA,,\n", encoding="utf-8")
+        importlib.invalidate_caches()
+        return site
+
+    before = set(sys.modules)
+    yield write
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(site)):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+@pytest.fixture
+def fresh_registry() -> Iterator[None]:
+    """The registry of the process is built anew in this test, and once more after it."""
+    registry.cache_clear()
+    yield
+    registry.cache_clear()
+
+
+@pytest.fixture
+def python() -> Python:
+    """Run code in a new interpreter; ``python(code, NAME=value)`` sets variables as well."""
+
+    def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environment},
+            timeout=120,
+            check=False,
+        )
+
+    return run

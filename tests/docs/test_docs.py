@@ -1,0 +1,122 @@
+"""The documents are true: their commands run, their code runs, their links and figures hold."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from ssmdiff_cli.main import OURS, app
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Appended to every `ssmdiff train`, so that it takes seconds; everything else is as written.
+QUICK = [
+    "--set", "model.backbone.channels=8", "--set", "model.backbone.widths=[1,2]",
+    "--set", "train.bound_images=0", "--set", "train.batch_size=2", "--set", "sample.steps=2",
+    "--set", "sample.count=2",
+]  # fmt: skip
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(page):
+    return [
+        line.removeprefix("$ ")
+        for block in blocks(page, "console")
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder as the documents assume it: a demo run is there, and some 16-bit images."""
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 4096, (70, 80)).astype(np.uint16)
+        Image.fromarray(pixels).save(f"images/{i}.png")
+    return tmp_path
+
+
+def quick(line):
+    words = shlex.split(line)
+    assert words[0] == "ssmdiff", f"{line}: only ssmdiff commands go into console blocks"
+    words = words[1:]
+    if words[0] == "train":
+        words += QUICK + ([] if "--steps" in words else ["--steps", "2"])
+    return words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_command_shown_runs(page, place):
+    for line in commands(page):
+        result = CliRunner().invoke(app, quick(line))
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_link_inside_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_library_example_runs(place):
+    (code,) = blocks(ROOT / "README.md", "python")
+    demo = quick("ssmdiff train --out runs/demo --image-size 32 --steps 2")
+    assert CliRunner().invoke(app, demo).exit_code == 0
+    names = {}
+    exec(code, names)
+    assert names["images"].shape == (4, 1, 32, 32)
+    assert names["orders"][0].index.shape == (4, 35)
+
+
+def test_the_readme_and_the_help_know_the_same_commands():
+    shown = {line.split()[1] for page in PAGES for line in commands(page)}
+    assert set(OURS) <= shown
+
+
+def test_the_plugin_of_the_architecture_page_installs_and_trains(place):
+    """The two-file package, copied out of the page, installed with pip, used by name."""
+    page = ROOT / "docs" / "architecture.md"
+    (project,), (module,) = blocks(page, "toml"), blocks(page, "python")
+    package = place / "package"
+    package.mkdir()
+    (package / "pyproject.toml").write_text(project)
+    (package / "ssmdiff_backwards.py").write_text(module)
+    site = place / "site"
+    installed = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
+         "--no-index", "--target", str(site), str(package)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert installed.returncode == 0, installed.stderr
+
+    # A second package that raises at import breaks nothing else.
+    (site / "ssmdiff_bad.py").write_text("raise RuntimeError('out of order')\n")
+    info = site / "ssmdiff_bad-0.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ssmdiff-bad\nVersion: 0.2\n")
+    (info / "entry_points.txt").write_text("[ssmdiff]\nbad = ssmdiff_bad\n")
+
+    def ssmdiff(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "ssmdiff_cli.main", *arguments],
+            capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(site)},
+        )  # fmt: skip
+
+    listed = ssmdiff("plugins", "list").stdout
+    assert "backwards  (ssmdiff-backwards 0.1)  ok" in listed
+    assert "bad  (ssmdiff-bad 0.2)  BROKEN" in listed
+    assert "RuntimeError: out of order" in listed
+    trained = ssmdiff(*quick("ssmdiff train --scan backwards --out run"))
+    assert trained.returncode == 0, trained.stderr
+    assert "backwards: ssmdiff-backwards 0.1" in Path("run/config.toml").read_text()

@@ -1,0 +1,239 @@
+"""Which kernel runs: the one that was set, or the fastest that can; one warning if none can."""
+
+from __future__ import annotations
+
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
+
+import pytest
+import ssmdiff
+import torch
+from ssmdiff.component import Component
+from ssmdiff.errors import ConfigError, KernelUnavailableError, PluginBrokenError
+from ssmdiff.ops import choice, kernel_for, kernels_used, load_kernel, set_kernel, use_kernel
+from ssmdiff.ops.reference import TorchKernel
+from ssmdiff.registry import Registry
+
+CPU = torch.device("cpu")
+
+
+class Able(TorchKernel):
+    """The reference under another name."""
+
+    name = "able"
+
+
+class Faster(Able):
+    name = "faster"
+
+
+class OnlyBfloat16(Able):
+    name = "only-bfloat16"
+
+    def unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        return None if dtype == torch.bfloat16 else f"it does not take {dtype}"
+
+
+class Unable(Able):
+    name = "unable"
+
+    def unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        return f"there is no such chip for {device}"
+
+
+class Explodes(Able):
+    def __init__(self) -> None:
+        raise OSError("driver too old")
+
+
+def forget() -> None:
+    """Empty what the module remembers of kernels."""
+    for remembered in (choice._resolve, choice.load_kernel, choice._warn_slow):
+        remembered.cache_clear()
+    choice._used.clear()
+
+
+Offer = Callable[..., None]
+
+
+@pytest.fixture
+def offer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Offer]:
+    """``offer(able=Able)``: a registry with these kernels alone, and a process that ran none."""
+
+    def install(**kernels: type) -> None:
+        module = types.ModuleType("ssmdiff_fake_kernels")
+
+        @ssmdiff.hookimpl
+        def ssmdiff_kernels() -> list[Component]:
+            return [Component(n.replace("_", "-"), k, "a kernel") for n, k in kernels.items()]
+
+        module.ssmdiff_kernels = ssmdiff_kernels
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        found = Registry(points=[EntryPoint("fake", module.__name__, "ssmdiff")])
+        monkeypatch.setattr(choice, "registry", lambda: found)
+        forget()
+
+    used = set(choice._used)
+    monkeypatch.setattr(choice, "_chosen", choice.AUTO)
+    forget()
+    yield install
+    monkeypatch.undo()
+    forget()
+    choice._used.update(used)
+
+
+def chosen(dtype: torch.dtype = torch.float32, length: int = 4) -> str:
+    return kernel_for(CPU, dtype, length).name
+
+
+def scan(length: int = 4) -> torch.Tensor:
+    """One call of the op on a line of tokens."""
+    u, B = torch.randn(1, length, 2), torch.randn(1, 1, length, 3)
+    order = torch.arange(length, dtype=torch.int32)[None]
+    return ssmdiff.selective_scan(u, u[:, None], -torch.ones(1, 2, 3), B, B, order)
+
+
+def test_a_kernel_that_was_set_runs(offer) -> None:
+    offer(able=Able)
+    set_kernel("able")
+    assert chosen() == "able"
+
+
+def test_use_kernel_restores_what_was_set_before(offer) -> None:
+    offer(able=Able, faster=Faster)
+    set_kernel("able")
+    with use_kernel("faster"):
+        assert chosen() == "faster"
+        with use_kernel("able"):
+            assert chosen() == "able"
+        assert chosen() == "faster"
+    assert chosen() == "able"
+
+
+def test_use_kernel_restores_after_an_error(offer) -> None:
+    offer(able=Able, faster=Faster)
+    set_kernel("able")
+    with pytest.raises(ZeroDivisionError), use_kernel("faster"):
+        1 / 0
+    assert chosen() == "able"
+
+
+@pytest.mark.parametrize("name", ["abel", "ABLE"])
+def test_an_unknown_kernel_is_answered_with_the_nearest(offer, name: str) -> None:
+    offer(able=Able)
+    with pytest.raises(ConfigError, match=f"no kernel named '{name}'"):
+        set_kernel(name)
+    with pytest.raises(ConfigError, match="did you mean 'able'"):
+        set_kernel("abel")
+
+
+def test_a_choice_that_fails_leaves_the_one_before(offer) -> None:
+    offer(able=Able)
+    set_kernel("able")
+    with pytest.raises(ConfigError), use_kernel("nothing"):
+        pass
+    assert chosen() == "able"
+
+
+def test_a_kernel_asked_for_by_name_that_cannot_run_is_an_error(offer) -> None:
+    offer(able=Able, unable=Unable)
+    with (
+        use_kernel("unable"),
+        pytest.raises(KernelUnavailableError, match="'unable' cannot run here: there is no such"),
+    ):
+        scan()
+
+
+def test_a_kernel_asked_for_by_name_may_run_for_some_dtypes_only(offer) -> None:
+    offer(only_bfloat16=OnlyBfloat16)
+    with use_kernel("only-bfloat16"):
+        assert chosen(torch.bfloat16) == "only-bfloat16"
+        with pytest.raises(KernelUnavailableError, match=r"it does not take torch\.float32"):
+            chosen(torch.float32)
+
+
+def test_a_kernel_that_cannot_be_built_is_a_broken_plugin(offer) -> None:
+    offer(explodes=Explodes)
+    with pytest.raises(PluginBrokenError, match=r"'explodes'.*driver too old"):
+        set_kernel("explodes")
+
+
+def test_a_kernel_is_built_once(offer) -> None:
+    offer(able=Able)
+    assert load_kernel("able") is load_kernel("able")
+
+
+def test_auto_takes_the_fastest_first(offer, monkeypatch) -> None:
+    monkeypatch.setattr(choice, "FASTEST_FIRST", ("faster", "able"))
+    offer(able=Able, faster=Faster)
+    assert chosen() == "faster"
+
+
+def test_auto_takes_a_kernel_that_ssmdiff_does_not_know(offer) -> None:
+    offer(able=Able)
+    assert chosen() == "able"
+
+
+@pytest.mark.parametrize("kernel", [Unable, Explodes], ids=["unavailable", "broken"])
+def test_auto_passes_over_what_cannot_run(offer, monkeypatch, kernel: type) -> None:
+    monkeypatch.setattr(choice, "FASTEST_FIRST", ("first", "able"))
+    offer(first=kernel, able=Able)
+    assert chosen() == "able"
+
+
+def test_auto_chooses_for_each_dtype(offer) -> None:
+    offer(only_bfloat16=OnlyBfloat16)
+    assert chosen(torch.bfloat16) == "only-bfloat16"
+    assert chosen(torch.float32) == "torch"
+
+
+def test_auto_falls_back_to_the_reference_where_no_kernel_is_installed(offer) -> None:
+    offer()
+    assert chosen() == "torch"
+
+
+def test_the_fall_back_warns_exactly_once_and_says_why(offer) -> None:
+    offer(unable=Unable, explodes=Explodes)
+    with pytest.warns(UserWarning, match="slow reference kernel 'torch'") as caught:
+        [scan(choice.LONG + 1) for _ in range(3)]
+    (warning,) = caught
+    assert "unable: there is no such chip for cpu" in str(warning.message)
+    assert "explodes: " in str(warning.message)
+    assert "driver too old" in str(warning.message)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "length"),
+    [
+        ("auto", torch.float32, choice.LONG),  # short: nobody waits for it
+        ("auto", torch.float64, choice.LONG + 1),  # float64 is asked of the reference
+        ("torch", torch.float32, choice.LONG + 1),  # asked for by name
+    ],
+)
+def test_the_reference_does_not_warn_where_it_is_wanted(offer, kernel, dtype, length) -> None:
+    offer(unable=Unable, torch=TorchKernel)
+    with warnings.catch_warnings(), use_kernel(kernel):
+        warnings.simplefilter("error")
+        assert chosen(dtype, length) == "torch"
+
+
+def test_kernels_that_ran_are_recorded(offer) -> None:
+    offer(able=Able, faster=Faster)
+    assert kernels_used() == []
+    for name in ("faster", "able", "faster"):
+        with use_kernel(name):
+            scan()
+    assert kernels_used() == ["able", "faster"]
+
+
+def test_a_kernel_that_was_only_chosen_is_not_recorded(offer) -> None:
+    offer(able=Able)
+    set_kernel("able")
+    assert kernels_used() == []
+
+
+def test_the_reference_is_registered() -> None:
+    assert isinstance(load_kernel("torch"), TorchKernel)

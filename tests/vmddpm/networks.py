@@ -1,0 +1,70 @@
+"""Small networks for the tests of the plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ssmdiff
+import torch
+from ssmdiff.interfaces import OrderTensors, order_tensors
+from ssmdiff.orders import draw_orders
+from torch import nn
+
+BLOCKS = {
+    "cascade": {"name": "mss", "state": 4},
+    "concat": {"name": "mss", "state": 4, "fusion": "concat"},
+    "conv": {"name": "conv"},
+}
+SMALL = {"channels": 8, "widths": [1, 2], "layers": 1}
+
+
+def network(
+    block: str = "cascade", scan: str = "regenerate", num_classes: int = 0, **options: Any
+) -> Any:
+    """A backbone as the composition builds it."""
+    strategy = ssmdiff.create("scan", scan)
+
+    def factory(channels: int, time_channels: int) -> Any:
+        return ssmdiff.create(
+            "block",
+            BLOCKS[block],
+            channels=channels,
+            time_channels=time_channels,
+            directions=strategy.directions(2),
+        )
+
+    return ssmdiff.create(
+        "backbone",
+        "vmddpm",
+        in_channels=1,
+        scan=strategy,
+        block=factory,
+        num_classes=num_classes,
+        **options,
+    )
+
+
+def orders_for(model: Any, size: tuple[int, int], seed: int = 0) -> tuple[OrderTensors, ...]:
+    """The orders of one forward pass."""
+    orders = draw_orders(model.scan, model.scan_slots(size), seed, 0)
+    return order_tensors(orders, torch.device("cpu"))
+
+
+def awakened(model: nn.Module) -> Any:
+    """The model with every zero tensor random, so that all paths carry signal."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(0, 0.1)
+    return model
+
+
+def node_count(graph: torch.fx.Graph) -> int:
+    """selective_scan calls in a graph."""
+    return sum(n.target == torch.ops.ssmdiff.selective_scan.default for n in graph.nodes)
+
+
+def flat(orders: Sequence[OrderTensors]) -> list[torch.Tensor]:
+    return [order.order for order in orders]
