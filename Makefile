@@ -22,7 +22,7 @@ demo: $(VENV)/.installed
 	@echo "the picture: $(CURDIR)/$(DEMO)/images/grid.png"
 
 test: $(VENV)/.installed
-	$(RUN) pytest
+	$(RUN) pytest -n auto
 
 lint: $(VENV)/.installed
 	$(RUN) ruff check .
@@ -38,7 +38,7 @@ wheel-test: $(VENV)/.installed
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		-r requirements-dev.txt "$$(ls dist/*.whl)[all]"
-	.venv-wheel/bin/python -m pytest
+	.venv-wheel/bin/python -m pytest -n auto
 
 clean:
 	rm -rf $(VENV) .venv-wheel dist build runs

@@ -5,7 +5,9 @@
 The peer is written down here as published: mamba-ssm's ``selective_scan_ref``, a Python loop over
 time with autograd for the gradients, over sequences that were gathered into the scan's order and
 whose K directions are folded into the channels, as VMamba's CrossScan and CrossMerge do. Its
-gradients are timed once (about a minute). Both compute in float32 with the threads torch has.
+gradients are timed once: one to four minutes, mostly the system clearing memory for them, so that
+the time depends on what else runs. Both compute in float32 with the threads torch has. Run it on a
+quiet machine; the load is part of the result.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import platform
 import statistics
 import time
@@ -114,11 +117,17 @@ def timed(function: Callable[[], Any], repeats: int) -> dict[str, float]:
     if repeats > 1:
         function()
     times = []
+    processor_start = time.process_time()
     for _ in range(repeats):
         start = time.perf_counter()
         function()
         times.append((time.perf_counter() - start) * 1e3)
-    return {"median_ms": statistics.median(times), "min_ms": min(times), "repeats": repeats}
+    return {
+        "median_ms": statistics.median(times),
+        "min_ms": min(times),
+        "processor_ms": (time.process_time() - processor_start) / repeats * 1e3,  # all threads
+        "repeats": repeats,
+    }
 
 
 def processor() -> str:
@@ -177,7 +186,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--repeats", type=int, default=50, help="timed calls of the numba kernel")
     options = parser.parse_args()
-    machine = {
+    load = os.getloadavg()[0]  # more than this program's threads afterwards: others were busy
+    machine: dict[str, Any] = {
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -192,11 +202,11 @@ def main() -> None:
         print(f"\n{name}")
         for key, value in entry.items():
             if isinstance(value, dict):
-                print(
-                    f"  {key:26} median {value['median_ms']:10.2f} ms  min {value['min_ms']:10.2f}"
-                )
+                median, least, cpu = (value[f"{k}_ms"] for k in ("median", "min", "processor"))
+                print(f"  {key:26} median {median:9.2f}  min {least:9.2f}  processor {cpu:9.2f} ms")
             else:
                 print(f"  {key:26} {value:.3g}")
+    machine["load_average_before_and_after"] = [load, os.getloadavg()[0]]
     if options.json:
         text = json.dumps({"machine": machine, "shape": shape, "results": results}, indent=2)
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,10 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# Before torch is imported, and inherited by what tests start: shapes are tiny, and the suite itself
+# takes every core. Tests of threads set their number themselves.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 from ssmdiff.registry import registry

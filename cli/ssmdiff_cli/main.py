@@ -16,7 +16,11 @@ from ssmdiff import __version__
 from ssmdiff.errors import SsmdiffError, did_you_mean
 from typer.core import TyperGroup
 
-from ssmdiff_cli import config, doctor, plugins, sample, scans, train
+# Before torch loads OpenMP, whose threads would otherwise spin while they wait. That costs nothing
+# on an idle machine, and a factor of 25 where another program runs too (docs/performance.md).
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from ssmdiff_cli import check, cite, config, doctor, plugins, sample, scans, train
 
 
 class _Commands(TyperGroup):
@@ -59,7 +63,10 @@ app.add_typer(plugins.app, name="plugins")
 app.add_typer(scans.app, name="scans")
 app.add_typer(config.app, name="config")
 app.command("doctor")(doctor.doctor)
-OURS = ("train", "sample", "plugins", "scans", "config", "doctor")
+app.command("cite")(cite.cite)
+scans.app.command("check")(check.check_scan)
+plugins.app.command("check")(check.check_plugin)
+OURS = ("train", "sample", "plugins", "scans", "config", "doctor", "cite")
 
 
 def _version(show: bool) -> None:

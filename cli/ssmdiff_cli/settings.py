@@ -1,23 +1,20 @@
-"""The options that several commands share, and how they become layers of a configuration."""
+"""The options that several commands share, and how they become layers of a configuration.
+
+``ssmdiff.config`` is imported where it is used, so that ``--help`` answers without pydantic.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from ssmdiff.config import (
-    DEFAULT_PRESET,
-    Config,
-    assignments,
-    load_file,
-    load_preset,
-    merge,
-    resolve,
-)
 from ssmdiff.errors import ConfigError
 from ssmdiff.registry import registry
+
+if TYPE_CHECKING:
+    from ssmdiff.config import Config
 
 Preset = Annotated[
     str | None, typer.Option("--preset", help="tiny (the default), small or paper-128.")
@@ -30,8 +27,8 @@ Assignments = Annotated[
     typer.Option("--set", help="path.to.key=value, such as model.backbone.channels=96."),
 ]
 Scan = Annotated[str | None, typer.Option(help="Scan ordering; see: ssmdiff scans list.")]
-Block = Annotated[str | None, typer.Option(help="Block, such as mss or conv.")]
-Backbone = Annotated[str | None, typer.Option(help="Backbone, such as vmddpm.")]
+Block = Annotated[str | None, typer.Option(help="Block; see: ssmdiff plugins list.")]
+Backbone = Annotated[str | None, typer.Option(help="Backbone: vmddpm or isotropic.")]
 Data = Annotated[
     str | None, typer.Option(help="A folder of images, or a data set by name, such as phantom.")
 ]
@@ -53,17 +50,23 @@ def compose_layers(
     base: Mapping[str, Any] | None = None,
 ) -> Config:
     """Preset (or an existing run) < file < ``--set`` < named flags, resolved."""
+    from ssmdiff.config import (
+        DEFAULT_PRESET,
+        assignments,
+        load_file,
+        load_preset,
+        resolve,
+    )
+
     below = base if base is not None else load_preset(preset or DEFAULT_PRESET)
     above = load_file(config) if config else {}
-    layers = [below, above, assignments(sets or ()), flags(named)]
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged = merge(merged, layer)
-    return resolve(merged)
+    return resolve(below, above, assignments(sets or ()), flags(named))
 
 
 def flags(named: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted paths to values as one layer; those that were not given are left out."""
+    from ssmdiff.config import merge
+
     layer: dict[str, Any] = {}
     for path, value in named.items():
         if value is None:

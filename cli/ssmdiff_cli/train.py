@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from ssmdiff.config import Config
 from ssmdiff.errors import ConfigError
 
 from ssmdiff_cli import settings
+
+if TYPE_CHECKING:
+    from ssmdiff.config import Config
 
 
 def train(

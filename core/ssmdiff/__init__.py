@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from ssmdiff.errors import SsmdiffError as SsmdiffError
     from ssmdiff.hookspecs import hookimpl as hookimpl
     from ssmdiff.interfaces import OrderTensors as OrderTensors
+    from ssmdiff.ops import selective_scan as selective_scan
     from ssmdiff.ops import set_kernel as set_kernel
     from ssmdiff.ops import use_kernel as use_kernel
-    from ssmdiff.ops.selective_scan import selective_scan as selective_scan
     from ssmdiff.orders import OrderPlan as OrderPlan
     from ssmdiff.orders import Scan as Scan
     from ssmdiff.orders import ScanOrder as ScanOrder

@@ -36,6 +36,7 @@ KINDS: dict[str, Kind] = {
         Kind("dataset", "ssmdiff_datasets", ("image_size",)),
         Kind("metric", "ssmdiff_metrics"),
         Kind("exporter", "ssmdiff_exporters"),
+        Kind("callback", "ssmdiff_callbacks"),
     )
 }
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-
 from torch import nn
 
-from ssmdiff.config import Config
+from ssmdiff.config import ComponentTable, Config
 from ssmdiff.diffusion import Diffusion, make_betas
 from ssmdiff.errors import ConfigError
 from ssmdiff.interfaces import ImageDataset, NoiseScheduler
-from ssmdiff.orders import OrderPlan
+from ssmdiff.orders import OrderPlan, Scan
 from ssmdiff.registry import create
 
 
@@ -29,8 +27,7 @@ def build_backbone(config: Config, in_channels: int, num_classes: int) -> nn.Mod
         ConfigError: The backbone cannot serve the image size, or the scan a grid of it.
     """
     scan = create("scan", config.model.scan)
-    dims = len(config.data.image_size)
-    block = functools.partial(_make_block, config, scan.directions(dims))
+    block = BlockBuilder(config.model.block, scan, len(config.data.image_size))
     model: nn.Module = create(
         "backbone",
         config.model.backbone,
@@ -43,15 +40,32 @@ def build_backbone(config: Config, in_channels: int, num_classes: int) -> nn.Mod
     return model
 
 
-def _make_block(config: Config, directions: int, channels: int, time_channels: int) -> nn.Module:
-    block: nn.Module = create(
-        "block",
-        config.model.block,
-        channels=channels,
-        time_channels=time_channels,
-        directions=directions,
-    )
-    return block
+class BlockBuilder:
+    """The ``block`` that a backbone is given: builds blocks, each for the scan of its own slot.
+
+    Backbones build their blocks in the order in which they call them, so the slot of a block's
+    first S6 call is the number of S6 calls of those built before it.
+
+    Args:
+        spec: The block's name and options.
+        scan: The scan of the network; :meth:`ssmdiff.Scan.at` may differ in K from slot to slot.
+        dims: Axes of the grid.
+    """
+
+    def __init__(self, spec: ComponentTable, scan: Scan, dims: int) -> None:
+        self.spec, self.scan, self.dims = spec, scan, dims
+        self.slot = 0
+
+    def __call__(self, channels: int, time_channels: int) -> nn.Module:
+        block: nn.Module = create(
+            "block",
+            self.spec,
+            channels=channels,
+            time_channels=time_channels,
+            directions=self.scan.at(self.slot).directions(self.dims),
+        )
+        self.slot += block.scan_calls  # type: ignore[operator, assignment]
+        return block
 
 
 def build_diffusion(config: Config) -> Diffusion:

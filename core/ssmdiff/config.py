@@ -7,6 +7,8 @@ the nearest known one.
 
 from __future__ import annotations
 
+import functools
+import operator
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
@@ -99,6 +101,8 @@ class TrainConfig(Section):
     """Steps between sample grids; 0 for none but the last."""
     bound_images: Count = 16
     """Images over which L_vb (eq. 3) is reported at the end; 0 for none."""
+    callbacks: tuple[ComponentTable, ...] = ({"name": "tensorboard"},)
+    """Who listens to the run."""
 
 
 class SampleConfig(Section):
@@ -135,12 +139,17 @@ class Config(Section):
 
     def components(self) -> dict[str, tuple[str, ComponentTable]]:
         """Each component's kind and table, by its dotted path."""
+        listeners = {
+            f"train.callbacks.{i}": ("callback", table)
+            for i, table in enumerate(self.train.callbacks)
+        }
         return {
             "data.dataset": ("dataset", self.data.dataset),
             "model.backbone": ("backbone", self.model.backbone),
             "model.block": ("block", self.model.block),
             "model.scan": ("scan", self.model.scan),
             "sample.scheduler": ("scheduler", self.sample.scheduler),
+            **listeners,
         }
 
 
@@ -151,14 +160,16 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
         ConfigError: A key or value is wrong; every problem is listed with its dotted path.
         PluginError: A component's plugin is broken or in conflict.
     """
-    merged: dict[str, Any] = {}
+    merged = Config().to_dict()
     for layer in layers:
         merged = merge(merged, layer)
     config = validate(Config, merged, "")
     values = config.to_dict()
     for path, (kind, table) in config.components().items():
-        section, key = path.split(".")
-        values[section][key] = _without_none(registry().options(kind, table, path))
+        *sections, key = path.split(".")
+        place = functools.reduce(operator.getitem, sections, values)
+        options = _without_none(registry().options(kind, table, path))
+        place[int(key) if isinstance(place, list) else key] = options
     if config.train.kernel != "auto":
         registry().find("kernel", config.train.kernel)
     return validate(Config, values, "")

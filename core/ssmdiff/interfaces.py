@@ -60,7 +60,10 @@ class Block(Protocol):
 
 
 BlockFactory = Callable[[int, int], nn.Module]
-"""``(channels, time_channels) -> block``: what a backbone receives, directions already bound."""
+"""``(channels, time_channels) -> block``: what a backbone receives.
+
+It builds its blocks in the order in which it calls them: a scan may vary from slot to slot, and
+with it the directions of a block."""
 
 
 class Backbone(Protocol):

@@ -61,6 +61,11 @@ def _options_model(factory: Any, kind: Kind, label: str) -> type[BaseModel]:
                 f"{label}: its factory takes *{name}; every option must be a named, typed "
                 "parameter, or a misspelt one would be swallowed"
             )
+        if name == "name":
+            raise ContractError(
+                f"{label}: an option cannot be called 'name', which is how a configuration names "
+                "the component itself"
+            )
         if name not in hints:
             raise ContractError(f"{label}: option {name!r} has no type in the factory's signature")
         default = ... if parameter.default is parameter.empty else parameter.default

@@ -117,6 +117,9 @@ class Scan(ABC):
     stochastic: bool = False
     """Whether :meth:`order` draws from the generator. A fixed scan ignores it."""
 
+    continuous: bool = False
+    """Whether each step goes to a neighbour, on the grids where the curve allows it."""
+
     @abstractmethod
     def directions(self, dims: int) -> int:
         """K on a grid of ``dims`` axes; known before the grid is, as blocks are built first."""

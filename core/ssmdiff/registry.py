@@ -9,14 +9,12 @@ them touches the others: the error comes when the name is asked for, and in ``pl
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import os
 import re
 import time
-import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -29,91 +27,14 @@ from ssmdiff.errors import (
     ContractError,
     PluginBrokenError,
     PluginConflictError,
-    PluginError,
     PluginNotFoundError,
     SsmdiffError,
     did_you_mean,
 )
-from ssmdiff.options import resolve_options
+from ssmdiff.plugin import BUILT_IN, Plugin, Registered, name_of, needs
 
 GROUP = "ssmdiff"
-BUILT_IN = "ssmdiff"
 ALLOW_LIST = "SSMDIFF_PLUGINS"
-
-
-@dataclass
-class Plugin:
-    """One entry point: who ships it, how loading went, what it contributes."""
-
-    name: str
-    distribution: str
-    version: str
-    module: str
-    error: str = ""
-    detail: str = ""
-    load_s: float = 0.0
-    components: list[tuple[str, Component]] = field(default_factory=list)
-
-    @property
-    def source(self) -> str:
-        """Distribution and version, as messages and manifests name them."""
-        return f"{self.distribution} {self.version}"
-
-    @property
-    def key(self) -> str:
-        """Unique among plugins: two distributions may name an entry point alike."""
-        return f"{self.distribution}:{self.name}"
-
-    @property
-    def built_in(self) -> bool:
-        return self.distribution == BUILT_IN
-
-    def fail(self, error: BaseException) -> None:
-        """Mark as broken; the first failure is the one that is told."""
-        if not self.error:
-            if isinstance(error, ModuleNotFoundError) and not _is_part_of(self.module, error.name):
-                text = _needs(error, self)
-            else:
-                text = str(error) if isinstance(error, SsmdiffError) else _name_of(error)
-            self.error = next(iter(text.strip().splitlines()), type(error).__name__)
-            self.detail = "".join(traceback.format_exception(error))
-
-
-@dataclass(frozen=True)
-class Registered:
-    """A component together with its kind and the plugin that gave it."""
-
-    kind: Kind
-    component: Component
-    plugin: Plugin
-
-    @property
-    def label(self) -> str:
-        return f"{self.kind.name} {self.component.name!r} ({self.plugin.source})"
-
-    def factory(self) -> Any:
-        """The factory itself, imported now if it was named by a string.
-
-        Raises:
-            PluginBrokenError: The import fails, or the name is not there.
-        """
-        factory = self.component.factory
-        if not isinstance(factory, str):
-            return factory
-        module, _, attribute = factory.partition(":")
-        try:
-            return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
-        except ModuleNotFoundError as error:
-            if _is_part_of(module, error.name):
-                raise self._broken(error) from error
-            raise PluginBrokenError(f"{self.label} {_needs(error, self.plugin)}") from error
-        except (Exception, SystemExit) as error:
-            raise self._broken(error) from error
-
-    def _broken(self, error: BaseException) -> PluginBrokenError:
-        return PluginBrokenError(
-            f"{self.label} cannot be imported from {self.component.factory!r}: {_name_of(error)}"
-        )
 
 
 class Registry:
@@ -163,6 +84,7 @@ class Registry:
         start_s = time.perf_counter()
         try:
             module = point.load()
+            _check_api(module)
             self._register(module, plugin.key)
             for kind in KINDS.values():
                 for component in self._collect(kind, module):
@@ -173,6 +95,13 @@ class Registry:
             if self.manager.has_plugin(plugin.key):  # a broken plugin offers no commands either
                 self.manager.unregister(name=plugin.key)
         plugin.load_s = time.perf_counter() - start_s
+        if plugin.slow:
+            warnings.warn(
+                f"plugin {plugin.name!r} ({plugin.source}) took {plugin.load_s:.1f} s to load, "
+                "which every command waits for; its author can name factories as "
+                "'package.module:Name', to be imported when they are used",
+                stacklevel=2,
+            )
         for kind_name, component in plugin.components:
             entry = Registered(KINDS[kind_name], component, plugin)
             self._components.setdefault((kind_name, component.name), []).append(entry)
@@ -183,6 +112,11 @@ class Registry:
             self.manager.register(module, name=name)
         except pluggy.PluginValidationError as error:
             raise ContractError(" ".join(str(error).split())) from error
+        for hook in vars(module):
+            if hook in vars(hookspecs) and hook.startswith("ssmdiff_"):
+                if hasattr(vars(module)[hook], f"{hookspecs.PROJECT}_impl"):
+                    continue
+                raise ContractError(f"hook {hook!r} is not marked with @ssmdiff.hookimpl")
         for caller in self.manager.get_hookcallers(module) or ():
             if not caller.has_spec():
                 known = (hook for hook in vars(hookspecs) if hook.startswith("ssmdiff_"))
@@ -289,8 +223,7 @@ class Registry:
         """
         name, options = split_spec(kind, spec, path)
         entry = self.find(kind, name)
-        chosen = resolve_options(entry.factory(), entry.kind, entry.label, options, path)
-        return {"name": name, **chosen}
+        return {"name": name, **_resolve(entry, entry.factory(), options, path)}
 
     def create(self, kind: str, spec: str | Mapping[str, Any], /, **arguments: Any) -> Any:
         """Build a component: wired arguments of its kind, and its options, validated.
@@ -303,16 +236,16 @@ class Registry:
         entry = self.find(kind, name)
         wired = {key: arguments.pop(key) for key in entry.kind.wired if key in arguments}
         factory = entry.factory()
-        chosen = resolve_options(factory, entry.kind, entry.label, {**options, **arguments})
+        chosen = _resolve(entry, factory, {**options, **arguments})
         try:
             return factory(**_accepted(factory, entry.kind, wired), **chosen)
         except SsmdiffError:
             raise
         except ModuleNotFoundError as error:
-            raise PluginBrokenError(f"{entry.label} {_needs(error, entry.plugin)}") from error
+            raise PluginBrokenError(f"{entry.label} {needs(error, entry.plugin)}") from error
         except (Exception, SystemExit) as error:
             raise PluginBrokenError(
-                f"{entry.label} failed while it was built: {_name_of(error)}"
+                f"{entry.label} failed while it was built: {name_of(error)}"
             ) from error
 
 
@@ -320,6 +253,15 @@ def _accepted(factory: Any, kind: Kind, wired: dict[str, Any]) -> dict[str, Any]
     """The wired arguments that the factory takes: a convolution has no use for directions."""
     taken = inspect.signature(factory).parameters
     return {key: value for key, value in wired.items() if key in taken}
+
+
+def _resolve(
+    entry: Registered, factory: Any, options: Mapping[str, Any], path: str = ""
+) -> dict[str, Any]:
+    """The options checked and completed; pydantic is imported here, so that listing needs none."""
+    from ssmdiff.options import resolve_options
+
+    return resolve_options(factory, entry.kind, entry.label, options, path)
 
 
 def split_spec(
@@ -347,26 +289,41 @@ def _distribution(point: EntryPoint) -> tuple[str, str]:
     return (dist.name or "unknown", dist.version or "0") if dist else ("unknown", "0")
 
 
+def _check_api(module: object) -> None:
+    """Refuse a plugin for a newer plugin interface before its unknown hooks are called misspelt."""
+    api = getattr(module, "SSMDIFF_API", hookspecs.API)
+    if type(api) is not int or api < 1:
+        raise ContractError(f"SSMDIFF_API is {api!r}; expected a whole number such as 1")
+    if api > hookspecs.API:
+        raise ContractError(
+            f"needs ssmdiff >= plugin API {api}, and the ssmdiff that is installed has API "
+            f"{hookspecs.API}. Try: pip install --upgrade ssmdiff"
+        )
+
+
 def _canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name.strip().lower())
 
 
-def _name_of(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+def event_hooks(listeners: Iterable[object]) -> Any:
+    """The hooks by which a training run tells its events, heard by these and by all plugins.
 
+    Args:
+        listeners: Objects with hook methods, called in this order.
 
-def _is_part_of(module: str, package: str | None) -> bool:
-    """Whether the module itself is what is missing, not something that it imports."""
-    return package is None or f"{module}.".startswith(f"{package}.")
-
-
-def _needs(error: ModuleNotFoundError, plugin: Plugin) -> str:
-    # What to install: the extra of ours that carries the package, or the package itself.
-    install = "'ssmdiff[all]'" if plugin.built_in else error.name
-    return (
-        f"needs the Python package {error.name!r}, which is not installed. "
-        f"Try: pip install {install}"
-    )
+    Raises:
+        ContractError: A listener has a hook that ssmdiff lacks, or with arguments it lacks.
+    """
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    plugins = [module for _, module in registry().manager.list_name_plugin()]
+    try:
+        for listener in reversed([*listeners, *plugins]):  # the last to be registered hears first
+            manager.register(listener)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise ContractError(" ".join(str(error).split())) from error
+    return manager.hook
 
 
 @functools.cache
@@ -393,4 +350,4 @@ def create(kind: str, spec: str | Mapping[str, Any], /, **arguments: Any) -> Any
     return registry().create(kind, spec, **arguments)
 
 
-__all__ = ["Plugin", "PluginError", "Registered", "Registry", "create", "registry", "split_spec"]
+__all__ = ["Plugin", "Registered", "Registry", "create", "registry", "split_spec"]

@@ -54,12 +54,11 @@ class RunFolder:
     def exists(self) -> bool:
         return self.config_file.is_file()
 
-    def create(self, config: Config, overwrite: bool = False) -> None:
-        """Make the folder and write the configuration; a probe that fails now, not after hours.
+    def refuse_to_replace(self, config: Config, overwrite: bool) -> None:
+        """Check that a new run may be written here; nothing is touched.
 
         Raises:
             ConfigError: Something is there already and may not be replaced.
-            CheckpointError: The folder cannot be written.
         """
         self._refuse_data(config)
         if self.path.exists() and not self.path.is_dir():
@@ -75,6 +74,16 @@ class RunFolder:
                     f"{self.path} is not empty and holds no run, so --overwrite does not touch it; "
                     "choose another --out"
                 )
+
+    def create(self, config: Config, overwrite: bool = False) -> None:
+        """Make the folder and write the configuration; a probe that fails now, not after hours.
+
+        Raises:
+            ConfigError: Something is there already and may not be replaced.
+            CheckpointError: The folder cannot be written.
+        """
+        self.refuse_to_replace(config, overwrite)
+        if overwrite:
             self._clear()
         try:
             self.samples.mkdir(parents=True, exist_ok=True)

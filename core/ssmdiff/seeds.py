@@ -11,6 +11,7 @@ import zlib
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from ssmdiff.errors import ConfigError
@@ -37,6 +38,15 @@ def stream(seed: int, purpose: str, *counters: int) -> np.random.Generator:
     for number in (seed, *counters):
         words += [number & 0xFFFFFFFF, number >> 32]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+
+
+def permutation(generator: np.random.Generator, length: int) -> NDArray[np.int64]:
+    """A random permutation of 0 .. length - 1, (length,).
+
+    By sorting the raw numbers of the bit generator, whose streams numpy keeps for ever; the draws
+    of ``Generator.permutation`` may change between its versions, and trained models with them.
+    """
+    return np.argsort(generator.bit_generator.random_raw(length), kind="stable")
 
 
 def stream_seed(seed: int, purpose: str, *counters: int) -> int:

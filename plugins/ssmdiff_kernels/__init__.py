@@ -1,4 +1,4 @@
-"""Kernels of the selective scan: ``numba`` for CPUs, and the plain ``torch`` reference."""
+"""Kernels of the selective scan: ``numba`` for CPUs."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,6 @@ from ssmdiff import Component, hookimpl
 
 @hookimpl
 def ssmdiff_kernels() -> Iterable[Component]:
-    yield Component("torch", "ssmdiff.ops.reference:TorchKernel", "plain reference, runs anywhere")
     yield Component(
         "numba", "ssmdiff_kernels.numba_kernel:NumbaKernel", "CPU, threaded, walks the order itself"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Annotated, Any
 
@@ -10,7 +11,9 @@ import ssmdiff
 from numpy.typing import NDArray
 from pydantic import Field
 from ssmdiff import Scan, ScanOrder
-from ssmdiff.errors import ConfigError
+from ssmdiff.seeds import permutation
+
+from ssmdiff_scans.paths import needed
 
 
 class Regenerate(Scan):
@@ -44,18 +47,14 @@ class Regenerate(Scan):
         base = self.base.at(slot)
         if base is self.base:
             return self
-        varied = object.__new__(Regenerate)
-        varied.base, varied.block = base, self.block
+        varied = copy.copy(self)
+        varied.base = base
         return varied
 
     def order(
         self, grid: tuple[int, ...], generator: np.random.Generator | None = None
     ) -> ScanOrder:
-        if generator is None:
-            raise ConfigError(
-                "scan 'regenerate' is random and was given no generator; draw its orders with an "
-                "OrderPlan, or pass numpy.random.default_rng(seed)"
-            )
+        generator = needed("regenerate", generator)
         base = self.base.order(grid, generator)
         return ScanOrder(self.shuffle(grid, generator)[base.index], base.restart)
 
@@ -70,6 +69,6 @@ class Regenerate(Scan):
             split = [size for n in blocks for size in (n, self.block)]
             axes = [*range(0, len(split), 2), *range(1, len(split), 2)]
             parts = tokens[inner].reshape(split).transpose(axes)
-            shuffled = parts.reshape(count, -1)[generator.permutation(count)].reshape(parts.shape)
+            shuffled = parts.reshape(count, -1)[permutation(generator, count)].reshape(parts.shape)
             tokens[inner] = shuffled.transpose(np.argsort(axes)).reshape(tokens[inner].shape)
         return tokens.ravel()

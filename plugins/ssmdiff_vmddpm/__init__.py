@@ -6,11 +6,16 @@ from ssmdiff import Component, hookimpl
 
 _CITE = "Ju and Zhou, VM-DDPM: Vision Mamba Diffusion for Medical Image Synthesis, arXiv:2405.05667"
 
+_VMAMBA = "Liu et al., VMamba: Visual State Space Model, NeurIPS 2024, arXiv:2401.10166"
+
 
 @hookimpl
 def ssmdiff_blocks() -> Iterable[Component]:
     yield Component(
         "mss", "ssmdiff_vmddpm.blocks:MSSBlock", "multi-level SSM and CNN block of VM-DDPM", _CITE
+    )
+    yield Component(
+        "vss", "ssmdiff_vmddpm.blocks:VSSBlock", "the SS2D block of VMamba alone", _VMAMBA
     )
     yield Component(
         "conv", "ssmdiff_vmddpm.blocks:ConvBlock", "convolutions only, the CNN of the ablation"

@@ -8,26 +8,17 @@ are computed once in grid order for all directions, and the op walks the order i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from ssmdiff.interfaces import OrderTensors
+from ssmdiff.nn import KeepFloat32, init_A_log, init_delta_bias, to_map, to_tokens
 from ssmdiff.ops import selective_scan
 from ssmdiff.orders import Grid
 from torch import Tensor, nn
 
-from ssmdiff_vmddpm.layout import to_map, to_tokens
 
-DELTA_RANGE = (1e-3, 1e-1)
-"""Step sizes after softplus at initialisation: log-uniform between these, as in Mamba."""
-DELTA_FLOOR = 1e-4
-
-_FLOAT32 = ("A_log", "D", "dt_bias")
-
-
-class CSM(nn.Module):
+class CSM(KeepFloat32):
     """Scan expansion, S6 and scan merge: mixes the tokens of a grid along K orders.
 
     u = silu(conv(in_proj(x))),  y = sum_k S6_k(u),  out = out_proj(norm(y) silu(gate_proj(x))).
@@ -77,15 +68,11 @@ class CSM(nn.Module):
 
     def reset_parameters(self) -> None:
         """Mamba's initialisation of the recurrence: S4D-real A, D = 1, delta log-uniform."""
-        with torch.no_grad():
-            nn.init.uniform_(self.dt_weight, -(self.rank**-0.5), self.rank**-0.5)
-            low, high = map(math.log, DELTA_RANGE)
-            delta = torch.empty_like(self.dt_bias).uniform_(low, high).exp().clamp(min=DELTA_FLOOR)
-            self.dt_bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # inverse softplus
-            n = torch.arange(1, self.state + 1, device=self.A_log.device, dtype=self.A_log.dtype)
-            self.A_log.copy_(n.log().expand_as(self.A_log))
-            nn.init.ones_(self.D)
-        self._mark()
+        nn.init.uniform_(self.dt_weight, -(self.rank**-0.5), self.rank**-0.5)
+        init_delta_bias(self.dt_bias)
+        init_A_log(self.A_log)
+        nn.init.ones_(self.D)
+        self.mark()
 
     def forward(self, x: Tensor, grid: Grid, order: OrderTensors) -> Tensor:
         """(B, L, C) tokens of an H x W grid to the same shape.
@@ -121,27 +108,3 @@ class CSM(nn.Module):
         parts = self.x_proj(u).unflatten(2, (self.directions, -1)).transpose(1, 2)
         dt, B, C = parts.split([self.rank, self.state, self.state], dim=-1)
         return torch.matmul(dt, self.dt_weight), B, C
-
-    def _mark(self) -> None:
-        for name in _FLOAT32:
-            getattr(self, name)._no_weight_decay = True
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CSM:
-        """``.to``, ``.half`` and the like: moves everything, never narrows A_log, D and dt_bias."""
-        kept = [getattr(self, name) for name in _FLOAT32]
-        kept += [parameter.grad for parameter in kept if parameter.grad is not None]
-
-        def keeping(x: Tensor) -> Tensor:
-            moved = fn(x)
-            if any(x is one for one in kept) and moved.dtype in (torch.bfloat16, torch.float16):
-                return x.to(moved.device)
-            return moved
-
-        super()._apply(keeping, recurse)
-        self._mark()
-        return self
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """A deep copy of a parameter forgets its attributes."""
-        super().__setstate__(state)
-        self._mark()

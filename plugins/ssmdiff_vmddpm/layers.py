@@ -1,47 +1,19 @@
-"""The layers of the UNet: time embedding, ResNet block, SSLayer, upsampling."""
+"""The layers of the UNet: ResNet block, SSLayer, upsampling."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from ssmdiff.interfaces import OrderTensors
+from ssmdiff.nn import Fuse, channels_last, largest_divisor, to_map, to_tokens, zeroed
 from torch import Tensor, nn
 
-from ssmdiff_vmddpm.layout import Fuse, channels_last, group_norm, to_map, to_tokens, zeroed
 
-
-class TimeEmbedding(nn.Module):
-    """Sinusoids of the timestep, an MLP, a class embedding if there are classes, and a SiLU.
-
-    The SiLU is applied here once, so that every layer needs one linear map of its own.
-
-    Args:
-        channels: Sinusoids, half of them sines; even.
-        time_channels: Width of the embedding.
-        num_classes: 0 for an unconditional model.
-    """
-
-    def __init__(self, channels: int, time_channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.channels = channels
-        self.expand = nn.Linear(channels, time_channels)
-        self.mix = nn.Linear(time_channels, time_channels)
-        self.label = nn.Embedding(num_classes, time_channels) if num_classes else None
-
-    def forward(self, timesteps: Tensor, label: Tensor | None) -> Tensor:
-        """(B,) timesteps of any dtype and (B,) labels to (B, time_channels)."""
-        half = self.channels // 2
-        steps = torch.arange(half, device=timesteps.device, dtype=torch.float32)
-        angles = timesteps.float()[:, None] * torch.exp(-math.log(10_000) / half * steps)
-        waves = torch.cat([angles.cos(), angles.sin()], dim=1).to(self.expand.weight.dtype)
-        embedding = self.mix(F.silu(self.expand(waves)))
-        if self.label is not None and label is not None:
-            embedding = embedding + self.label(label)
-        return F.silu(embedding)
+def group_norm(channels: int) -> nn.GroupNorm:
+    """At most 32 groups of at least 4 channels, so that a group is never a single value."""
+    return nn.GroupNorm(largest_divisor(channels, min(32, channels // 4)), channels)
 
 
 class ResNetBlock(nn.Module):

@@ -12,23 +12,22 @@ With n = len(widths), c_i = channels widths[i], c_n = c_{n-1} and s the stem's s
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from ssmdiff.errors import ConfigError
-from ssmdiff.interfaces import BlockFactory, OrderTensors, own_orders
+from ssmdiff.backbones import ImageBackbone
+from ssmdiff.interfaces import BlockFactory, OrderTensors
+from ssmdiff.nn import Fuse, channels_last, to_map, to_tokens, zeroed
 from ssmdiff.orders import Grid, Scan, ScanSlot
 from torch import Tensor, nn
 
-from ssmdiff_vmddpm.layers import SSLayer, TimeEmbedding, Upsample
-from ssmdiff_vmddpm.layout import Fuse, channels_last, group_norm, to_map, to_tokens, zeroed
+from ssmdiff_vmddpm.layers import SSLayer, Upsample, group_norm
 
 
-class VMDDPMUNet(nn.Module):
+class VMDDPMUNet(ImageBackbone):
     """A denoiser of images: encoder, bottleneck and decoder of SSLayers with skip connections.
 
     NOTE(paper): the encoder's output has size H / 32 after four stages, so a stem halves once
@@ -47,6 +46,8 @@ class VMDDPMUNet(nn.Module):
         dropout: Probability in the ResNet blocks.
     """
 
+    name = "vmddpm"
+
     def __init__(
         self,
         in_channels: int,
@@ -64,11 +65,9 @@ class VMDDPMUNet(nn.Module):
         stem_stride: Literal[1, 2, 4] = 2,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:
-        super().__init__()
-        self.scan = scan
-        self.in_channels, self.num_classes = in_channels, num_classes
-        self.stem_stride, self.stages = stem_stride, len(widths)
         time_channels = 4 * channels
+        super().__init__(in_channels, scan, num_classes, channels, time_channels)
+        self.stem_stride, self.stages = stem_stride, len(widths)
         c = [channels * width for width in (*widths, widths[-1])]
 
         def stage(width: int, count: int) -> nn.ModuleList:
@@ -77,7 +76,6 @@ class VMDDPMUNet(nn.Module):
                 for _ in range(count)
             )
 
-        self.embedding = TimeEmbedding(channels, time_channels, num_classes)
         # A patch of pixels and its eight neighbours: no pixel is skipped at any stride.
         self.stem = nn.Conv2d(
             in_channels, c[0], 3 * stem_stride, stride=stem_stride, padding=stem_stride
@@ -111,7 +109,7 @@ class VMDDPMUNet(nn.Module):
             ConfigError: An image size that the strides do not divide, labels or orders that do not
                 fit the model.
         """
-        time, run = self._start(x, timesteps, context, orders)
+        time, run = self.start(x, timesteps, context, orders)
         h, skips = self._encode(x, time, run)
         h = self._layers(self.bottleneck, h, time, run)
         for fuse, layers, up in zip(self.skips, self.decoder, self.up, strict=False):
@@ -128,7 +126,7 @@ class VMDDPMUNet(nn.Module):
         orders: Sequence[OrderTensors] | None = None,
     ) -> Tensor:
         """The encoder's output: (B, 8 C, H / 32, W / 32) with the defaults."""
-        time, run = self._start(x, timesteps, context, orders)
+        time, run = self.start(x, timesteps, context, orders)
         return self._encode(x, time, run)[0]
 
     def scan_slots(self, image_size: Grid) -> list[ScanSlot]:
@@ -150,28 +148,6 @@ class VMDDPMUNet(nn.Module):
             for layer in layers
             for _ in range(layer.scan_calls)
         ]
-
-    def _start(
-        self,
-        x: Tensor,
-        timesteps: Tensor,
-        context: Tensor | None,
-        orders: Sequence[OrderTensors] | None,
-    ) -> tuple[Tensor, Iterator[OrderTensors]]:
-        """The time embedding and the orders, all arguments checked."""
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ConfigError(
-                f"backbone vmddpm: x has shape {tuple(x.shape)}; "
-                f"expected (B, {self.in_channels}, H, W)"
-            )
-        slots = self.scan_slots(tuple(x.shape[2:]))
-        if orders is None:
-            orders = _draw_orders(self.scan, slots, x.device)
-        else:
-            _check_orders(orders, slots)
-        batch = x.shape[0]
-        self._check_context(context, batch)
-        return self.embedding(_per_image(timesteps, batch), context), iter(orders)
 
     def _encode(
         self, x: Tensor, time: Tensor, run: Iterator[OrderTensors]
@@ -198,65 +174,9 @@ class VMDDPMUNet(nn.Module):
         return to_map(fuse(to_tokens(h), to_tokens(skip)), tuple(h.shape[2:]))
 
     def _check_size(self, image_size: Grid) -> None:
-        stride = self.stem_stride * 2**self.stages
-        if len(image_size) != 2:
-            raise ConfigError(f"backbone vmddpm takes (H, W) images, got size {image_size}")
-        if any(side < stride or side % stride for side in image_size):
-            nearest = [max(stride, (side + stride // 2) // stride * stride) for side in image_size]
-            raise ConfigError(
-                f"image size {_by(image_size)}: every side must be a multiple of {stride} "
-                f"(stem_stride {self.stem_stride} and {self.stages} halvings); nearest: "
-                f"{_by(nearest)}. Smaller strides: fewer 'widths' or a smaller 'stem_stride'"
-            )
-
-    def _check_context(self, context: Tensor | None, batch: int) -> None:
-        if not self.num_classes:
-            if context is not None:
-                raise ConfigError(
-                    "the model is unconditional (num_classes = 0) and was given a context; "
-                    "leave it out, or build the model with num_classes"
-                )
-            return
-        if context is None:
-            raise ConfigError(
-                f"the model is conditional and needs context: ({batch},) integer class labels, "
-                f"0 to {self.num_classes - 1}"
-            )
-        floating = context.is_floating_point() or context.is_complex()
-        if floating or context.dim() != 1 or context.shape[0] != batch:
-            raise ConfigError(
-                f"context is {context.dtype} of shape {tuple(context.shape)}; expected ({batch},) "
-                f"integer class labels, 0 to {self.num_classes - 1}"
-            )
-
-
-# Orders are drawn with numpy on the host: torch.compile breaks its graph there and does not trace.
-_draw_orders = torch.compiler.disable(own_orders)
-
-
-def _check_orders(orders: Sequence[OrderTensors], slots: Sequence[ScanSlot]) -> None:
-    if len(orders) != len(slots):
-        raise ConfigError(
-            f"the model makes {len(slots)} S6 calls on an image of this size and was given "
-            f"{len(orders)} orders; expected one per slot of scan_slots(image_size)"
+        self.check_sides(
+            image_size,
+            self.stem_stride * 2**self.stages,
+            reason=f"stem_stride {self.stem_stride} and {self.stages} halvings",
+            remedy="fewer 'widths' or a smaller 'stem_stride'",
         )
-    for i, (order, slot) in enumerate(zip(orders, slots, strict=True)):
-        if order.order.shape[-1] != math.prod(slot.grid):
-            raise ConfigError(
-                f"order {i} visits {order.order.shape[-1]} tokens; slot {i} is a "
-                f"{_by(slot.grid)} grid of {math.prod(slot.grid)}. Were the orders drawn for "
-                "another image size?"
-            )
-
-
-def _per_image(timesteps: Tensor, batch: int) -> Tensor:
-    """Timesteps of shape (), (1,) or (B,) as (B,)."""
-    if timesteps.dim() > 1 or (timesteps.dim() == 1 and timesteps.shape[0] not in (1, batch)):
-        raise ConfigError(
-            f"timesteps have shape {tuple(timesteps.shape)}; expected (), (1,) or ({batch},)"
-        )
-    return timesteps.reshape(-1).expand(batch)
-
-
-def _by(sides: Sequence[int]) -> str:
-    return " x ".join(map(str, sides))

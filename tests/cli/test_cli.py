@@ -2,9 +2,9 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -29,21 +29,22 @@ def invoke(*arguments):
 
 
 def test_help_is_quick_and_imports_no_torch():
-    """Under 0.5 s by itself; here the best of three, as the machine may be busy."""
+    """Under 0.5 s of processor time, the best of three: what else runs here does not count."""
     times_s = []
     for _ in range(3):
-        start_s = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = run("--help")
-        times_s.append(time.perf_counter() - start_s)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0
         assert "train" in done.stdout
-    assert min(times_s) < 1.0
+    assert min(times_s) < 0.5
     probe = (
         "import sys; sys.argv = ['ssmdiff', '--help']\n"
         "from ssmdiff_cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print([m for m in ('torch', 'numba', 'diffusers', 'accelerate') if m in sys.modules])"
+        "print([m for m in ('torch', 'numba', 'diffusers', 'pydantic') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
     assert done.stdout.strip().endswith("[]")
@@ -55,7 +56,6 @@ def test_help_is_quick_and_imports_no_torch():
         (["train", "--scan", "regenrate"], "did you mean 'regenerate'?"),
         (["train", "--backbone", "vmdpm"], "did you mean 'vmddpm'?"),
         (["train", "--block", "mms"], "did you mean 'mss'?"),
-        (["train", "--data", "no/such/folder"], "no/such/folder"),
         (["train", "--data", "fantom"], "there is no such folder, and the data sets are"),
         (["train", "--image-size", "6x"], "expected pixels such as 64"),
         (["train", "--image-size", "31"], "nearest"),
@@ -81,11 +81,12 @@ def test_usage_and_configuration_errors_exit_2_with_the_next_step(arguments, sen
     assert not list(tmp_path.rglob("config.toml")), "nothing is written for a wrong command"
 
 
-def test_an_empty_folder_exits_4_and_is_named(tmp_path):
+@pytest.mark.parametrize("name", ["empty", "missing"])
+def test_a_folder_without_images_exits_4_and_is_named(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    result = invoke("train", "--data", tmp_path / "empty", "--out", tmp_path / "run")
+    result = invoke("train", "--data", tmp_path / name, "--out", tmp_path / "run")
     assert result.exit_code == 4
-    assert str(tmp_path / "empty") in result.output.replace("\n", "")
+    assert str(tmp_path / name) in result.output.replace("\n", "")
     assert not (tmp_path / "run").exists()
 
 
@@ -201,7 +202,7 @@ def test_f5_the_data_folder_is_never_the_run_folder(pictures):
         (b"", None),
         (b"#" * (1 << 21), "bytes; at most"),
         (b"[train]\nsteps = nan\n", "train.steps"),
-        (b"[train]\nlearning_rate = inf\n", "Infinity"),
+        (b"[train]\nlearning_rate = inf\n", "finite number"),
         (b'[train]\nsteps = "10"\n', "train.steps: got '10'"),
         (b"[Train]\nsteps = 1\n", "Train: unknown key; did you mean 'train'?"),
     ],

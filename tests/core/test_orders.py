@@ -249,4 +249,4 @@ class TestOrderPlan:
         assert [order.index[0, 0] for order in drawn] == [0, 19, 0]
 
 
-GOLDEN_DRAW = [[5, 3, 4, 1, 2, 0]]
+GOLDEN_DRAW = [[5, 0, 4, 1, 3, 2]]

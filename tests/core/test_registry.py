@@ -19,16 +19,16 @@ from ssmdiff.registry import Registry, registry, split_spec
 
 ROOT = Path(__file__).parents[2]
 
-SPIRAL = """
+MOORE = """
     import ssmdiff
 
-    class Spiral:
+    class Moore:
         def __init__(self, turns: int = 3) -> None:
             self.turns = turns
 
     @ssmdiff.hookimpl
     def ssmdiff_scans():
-        yield ssmdiff.Component("spiral", Spiral, "inwards from a corner")
+        yield ssmdiff.Component("moore", Moore, "inwards from a corner")
 """
 
 
@@ -64,41 +64,41 @@ def test_every_built_in_component_can_be_imported() -> None:
 
 
 def test_a_third_party_plugin_is_found_and_its_component_built(install) -> None:
-    install("ssmdiff-spiral", SPIRAL)
-    assert Registry().create("scan", "spiral", turns=5).turns == 5
+    install("ssmdiff-moore", MOORE)
+    assert Registry().create("scan", "moore", turns=5).turns == 5
 
 
 def test_a_component_knows_the_distribution_and_version_that_gave_it(install) -> None:
-    install("ssmdiff-spiral", SPIRAL, version="0.2")
+    install("ssmdiff-moore", MOORE, version="0.2")
     found = Registry()
-    assert found.find("scan", "spiral").label == "scan 'spiral' (ssmdiff-spiral 0.2)"
+    assert found.find("scan", "moore").label == "scan 'moore' (ssmdiff-moore 0.2)"
     assert found.find("scan", "cross").plugin.source == f"ssmdiff {ssmdiff.__version__}"
 
 
 def test_names_and_all_are_sorted_and_hold_the_kind(install) -> None:
-    install("ssmdiff-spiral", SPIRAL)
+    install("ssmdiff-moore", MOORE)
     found = Registry()
     names = found.names("scan")
     assert names == sorted(names)
-    assert {"cross", "regenerate", "spiral"} <= set(names)
+    assert {"cross", "regenerate", "moore"} <= set(names)
     assert [entry.component.name for entry in found.all("scan")] == names
     assert {entry.kind.name for entry in found.all()} <= set(KINDS)
 
 
 def test_plugins_load_built_ins_first_and_then_by_name(install) -> None:
     for name in ("zebra", "ant", "moth"):
-        install(name, SPIRAL.replace('"spiral"', f'"{name}"'))
+        install(name, MOORE.replace('"moore"', f'"{name}"'))
     distributions = [plugin.distribution for plugin in Registry().plugins]
     assert distributions[-3:] == ["ant", "moth", "zebra"]
     assert set(distributions[:-3]) == {"ssmdiff"}
 
 
 def test_damaged_metadata_does_not_hide_the_other_plugins(install) -> None:
-    install("ssmdiff-spiral", SPIRAL)
-    install("ssmdiff-damaged", SPIRAL.replace('"spiral"', '"other"'), metadata=False)
+    install("ssmdiff-moore", MOORE)
+    install("ssmdiff-damaged", MOORE.replace('"moore"', '"other"'), metadata=False)
     found = Registry()
     assert found.find("scan", "other").plugin.source == "unknown 0"
-    assert {"cross", "spiral"} <= set(found.names("scan"))
+    assert {"cross", "moore"} <= set(found.names("scan"))
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
@@ -275,15 +275,15 @@ class TestAllowList:
 
     @pytest.fixture(autouse=True)
     def two_plugins(self, install) -> None:
-        install("ssmdiff-spiral", SPIRAL)
-        install("Ssmdiff.Peano", SPIRAL.replace('"spiral"', '"peano"'))
+        install("ssmdiff-moore", MOORE)
+        install("Ssmdiff.Peano", MOORE.replace('"moore"', '"peano"'))
 
     def third_party(self) -> set[str]:
         return {plugin.distribution for plugin in registry().plugins if not plugin.built_in}
 
     def test_unset_loads_all(self, monkeypatch) -> None:
         monkeypatch.delenv("SSMDIFF_PLUGINS", raising=False)
-        assert self.third_party() == {"ssmdiff-spiral", "Ssmdiff.Peano"}
+        assert self.third_party() == {"ssmdiff-moore", "Ssmdiff.Peano"}
 
     def test_empty_loads_the_built_ins_alone(self, monkeypatch) -> None:
         monkeypatch.setenv("SSMDIFF_PLUGINS", "")
@@ -291,22 +291,22 @@ class TestAllowList:
         assert "cross" in registry().names("scan")
 
     def test_a_list_loads_only_those(self, monkeypatch) -> None:
-        monkeypatch.setenv("SSMDIFF_PLUGINS", "ssmdiff-spiral")
-        assert self.third_party() == {"ssmdiff-spiral"}
+        monkeypatch.setenv("SSMDIFF_PLUGINS", "ssmdiff-moore")
+        assert self.third_party() == {"ssmdiff-moore"}
         assert "cross" in registry().names("scan")
 
     def test_names_are_compared_as_package_indexes_compare_them(self, monkeypatch) -> None:
-        monkeypatch.setenv("SSMDIFF_PLUGINS", " SSMDIFF_spiral , ssmdiff-peano,")
-        assert self.third_party() == {"ssmdiff-spiral", "Ssmdiff.Peano"}
+        monkeypatch.setenv("SSMDIFF_PLUGINS", " SSMDIFF_moore , ssmdiff-peano,")
+        assert self.third_party() == {"ssmdiff-moore", "Ssmdiff.Peano"}
 
     def test_an_unknown_distribution_is_an_error_with_a_near_match(self, monkeypatch) -> None:
-        monkeypatch.setenv("SSMDIFF_PLUGINS", "ssmdiff-spirl")
-        with pytest.raises(PluginNotFoundError, match="did you mean 'ssmdiff-spiral'"):
+        monkeypatch.setenv("SSMDIFF_PLUGINS", "ssmdiff-more")
+        with pytest.raises(PluginNotFoundError, match="did you mean 'ssmdiff-moore'"):
             registry()
 
     def test_a_plugin_left_out_is_not_imported(self, monkeypatch, install) -> None:
         install("ssmdiff-loud", "raise RuntimeError('imported')")
-        monkeypatch.setenv("SSMDIFF_PLUGINS", "ssmdiff-spiral")
+        monkeypatch.setenv("SSMDIFF_PLUGINS", "ssmdiff-moore")
         assert [plugin.error for plugin in registry().plugins if plugin.error] == []
 
 

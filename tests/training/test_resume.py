@@ -6,19 +6,21 @@ import signal
 
 import pytest
 import torch
+from ssmdiff import hookimpl
 from ssmdiff.errors import ConfigError, RunInterruptedError
 from ssmdiff.runs import RunFolder
 from ssmdiff.training import train
-from ssmdiff.training.callbacks import Callback, read_metrics
+from ssmdiff.training.callbacks import read_metrics
 
 
-class InterruptIn(Callback):
+class InterruptIn:
     """Sends the process what Ctrl-C sends, so that it arrives in the given step."""
 
     def __init__(self, step):
         self.step = step
 
-    def step_end(self, record):
+    @hookimpl
+    def ssmdiff_step_end(self, record):
         if record.step == self.step - 1:
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -9,9 +9,10 @@ import pytest
 import ssmdiff
 import torch
 from PIL import Image
-from ssmdiff.errors import ConfigError, DivergedError
+from ssmdiff import hookimpl
+from ssmdiff.errors import ConfigError, ContractError, DivergedError, PluginBrokenError
 from ssmdiff.training import train
-from ssmdiff.training.callbacks import Callback, read_metrics
+from ssmdiff.training.callbacks import read_metrics
 from ssmdiff.training.loop import Trainer
 from ssmdiff.training.optimizer import build_ema, build_optimizer, learning_rate
 
@@ -136,26 +137,74 @@ def test_n2_nan_in_a_gradient_alone_stops(tiny, tmp_path, monkeypatch):
         train(tiny(), tmp_path / "run")
 
 
+def test_p14_a_plugin_that_raises_is_named_with_the_step_and_the_checkpoint(
+    tiny, tmp_path, monkeypatch
+):
+    from ssmdiff_vmddpm import csm
+
+    plain, calls = csm.to_map, []
+
+    def fails(x, grid):
+        calls.append(None)
+        if len(calls) > 12:
+            csm.math.sqrt("no number")
+        return plain(x, grid)
+
+    monkeypatch.setattr(csm, "to_map", fails)
+    with pytest.raises(PluginBrokenError) as broken:
+        train(tiny(train={"checkpoint_every": 1}), tmp_path / "run")
+    assert "plugin 'vmddpm' (ssmdiff " in str(broken.value)
+    assert "TypeError" in str(broken.value)
+    assert "the last good checkpoint is" in str(broken.value)
+
+
+def test_n5_out_of_memory_says_what_was_tried_and_what_to_try(tiny, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trainer, "_losses", full)
+    with pytest.raises(ssmdiff.SsmdiffError) as refused:
+        train(tiny(), tmp_path / "run")
+    assert refused.value.exit_code == 1
+    assert "step 1" in str(refused.value)
+    assert "4 images of 16 x 16 in fp32" in str(refused.value)
+    assert "train.micro_batch_size=2" in str(refused.value)
+
+
+def test_a_listener_with_a_misspelt_hook_is_refused(tiny, tmp_path):
+    class Listener:
+        @hookimpl
+        def ssmdiff_step_ends(self, record): ...
+
+    with pytest.raises(ContractError, match="ssmdiff_step_ends"):
+        train(tiny(), tmp_path / "run", callbacks=[Listener()])
+
+
 # Listeners, rates, averages
 
 
 def test_callbacks_hear_everything_in_order(tiny, tmp_path):
     heard = []
 
-    class Listener(Callback):
-        def run_start(self, folder, step, steps):
-            heard.append(("start", step, steps))
+    class Listener:
+        @hookimpl
+        def ssmdiff_run_start(self, config, step):
+            heard.append(("start", step, config.train.steps))
 
-        def step_end(self, record):
+        @hookimpl
+        def ssmdiff_step_end(self, record):
             heard.append(("step", record.step))
 
-        def checkpoint_saved(self, path):
+        @hookimpl
+        def ssmdiff_checkpoint_saved(self, path):
             heard.append(("checkpoint", path.name))
 
-        def samples_made(self, path, step):
+        @hookimpl
+        def ssmdiff_samples_made(self, step):
             heard.append(("samples", step))
 
-        def run_end(self, status):
+        @hookimpl
+        def ssmdiff_run_end(self, status):
             heard.append(("end", status))
 
     train(tiny(train={"steps": 2, "checkpoint_every": 1}), tmp_path / "r", callbacks=[Listener()])

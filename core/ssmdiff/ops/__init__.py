@@ -3,7 +3,7 @@
 from ssmdiff.ops.choice import kernel_for, kernels_used, load_kernel, set_kernel, use_kernel
 from ssmdiff.ops.kernels import Kernel, ScanGradients, ScanInputs
 from ssmdiff.ops.reference import TorchKernel
-from ssmdiff.ops.selective_scan import selective_scan
+from ssmdiff.ops.scan_op import selective_scan
 
 __all__ = [
     "Kernel",

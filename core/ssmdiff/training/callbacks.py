@@ -1,4 +1,4 @@
-"""What can be told about a run while it trains, and those who listen."""
+"""Those who listen to a run while it trains, through the hooks of ``ssmdiff.hookspecs``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ssmdiff.config import Config
+from ssmdiff.hookspecs import hookimpl
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -35,47 +38,29 @@ class StepRecord:
     images_per_s: float
 
 
-class Callback:
-    """Listens to a run on its main process. Override what you need."""
-
-    def run_start(self, folder: Path, step: int, steps: int) -> None:
-        """Training is about to do step ``step + 1`` of ``steps``."""
-
-    def step_end(self, record: StepRecord) -> None:
-        """An optimiser step was done."""
-
-    def checkpoint_saved(self, path: Path) -> None:
-        """A checkpoint is on disk and verified."""
-
-    def samples_made(self, path: Path, step: int) -> None:
-        """A grid of samples was drawn from the averaged weights."""
-
-    def reported(self, name: str, value: float, step: int) -> None:
-        """A figure was measured, such as ``bits_per_dim``."""
-
-    def run_end(self, status: str) -> None:
-        """The loop is over: ``finished``, ``interrupted`` or ``failed``."""
-
-
-class MetricsFile(Callback):
+class MetricsFile:
     """``metrics.jsonl``: one JSON object a line."""
 
-    def run_start(self, folder: Path, step: int, steps: int) -> None:
+    @hookimpl
+    def ssmdiff_run_start(self, folder: Path, step: int) -> None:
         self._path = folder / "metrics.jsonl"
         kept = [line for line in read_metrics(self._path) if line["step"] <= step]
         self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = self._path.open("a", buffering=1)
 
-    def step_end(self, record: StepRecord) -> None:
+    @hookimpl
+    def ssmdiff_step_end(self, record: StepRecord) -> None:
         self._write(asdict(record))
 
-    def reported(self, name: str, value: float, step: int) -> None:
+    @hookimpl
+    def ssmdiff_reported(self, name: str, value: float, step: int) -> None:
         self._write({"step": step, name: value})
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
 
-    def run_end(self, status: str) -> None:
+    @hookimpl
+    def ssmdiff_run_end(self) -> None:
         self._file.close()
 
 
@@ -90,19 +75,22 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-class TensorBoard(Callback):
+class TensorBoard:
     """Event files under ``tensorboard/``."""
 
-    def run_start(self, folder: Path, step: int, steps: int) -> None:
+    @hookimpl
+    def ssmdiff_run_start(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
 
-    def step_end(self, record: StepRecord) -> None:
+    @hookimpl
+    def ssmdiff_step_end(self, record: StepRecord) -> None:
         for name in ("loss", "learning_rate", "gradient_norm", "images_per_s"):
             self._writer.add_scalar(f"train/{name}", getattr(record, name), record.step)
 
-    def samples_made(self, path: Path, step: int) -> None:
+    @hookimpl
+    def ssmdiff_samples_made(self, path: Path, step: int) -> None:
         import numpy as np
         from PIL import Image
 
@@ -111,20 +99,24 @@ class TensorBoard(Callback):
         layout = "HW" if pixels.ndim == 2 else "HWC"
         self._writer.add_image("samples", pixels, step, dataformats=layout)
 
-    def reported(self, name: str, value: float, step: int) -> None:
+    @hookimpl
+    def ssmdiff_reported(self, name: str, value: float, step: int) -> None:
         self._writer.add_scalar(f"report/{name}", value, step)
 
-    def run_end(self, status: str) -> None:
+    @hookimpl
+    def ssmdiff_run_end(self) -> None:
         self._writer.close()
 
 
-class LossCurve(Callback):
+class LossCurve:
     """``loss.png``, drawn anew with each checkpoint."""
 
-    def run_start(self, folder: Path, step: int, steps: int) -> None:
+    @hookimpl
+    def ssmdiff_run_start(self, folder: Path) -> None:
         self._folder = folder
 
-    def checkpoint_saved(self, path: Path) -> None:
+    @hookimpl
+    def ssmdiff_checkpoint_saved(self) -> None:
         draw_loss_curve(self._folder / "metrics.jsonl", self._folder / "loss.png")
 
 
@@ -149,7 +141,7 @@ def draw_loss_curve(metrics: Path, picture: Path) -> None:
     figure.savefig(picture, dpi=120)
 
 
-class ConsoleProgress(Callback):
+class ConsoleProgress:
     """A progress bar with loss, rate and time left; plain lines where there is no terminal."""
 
     LINE_EVERY_S = 20.0
@@ -160,8 +152,9 @@ class ConsoleProgress(Callback):
         self._task = TaskID(0)
         self._mean = math.nan
 
-    def run_start(self, folder: Path, step: int, steps: int) -> None:
-        self._steps, self._last_line_s = steps, time.monotonic()
+    @hookimpl
+    def ssmdiff_run_start(self, config: Config, step: int) -> None:
+        self._steps, self._last_line_s = config.train.steps, time.monotonic()
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("training"),
@@ -172,10 +165,11 @@ class ConsoleProgress(Callback):
                 TimeRemainingColumn(),
                 console=self._console,
             )
-            self._task = self._bar.add_task("train", total=steps, completed=step, state="")
+            self._task = self._bar.add_task("train", total=self._steps, completed=step, state="")
             self._bar.start()
 
-    def step_end(self, record: StepRecord) -> None:
+    @hookimpl
+    def ssmdiff_step_end(self, record: StepRecord) -> None:
         first = math.isnan(self._mean)
         self._mean = record.loss if first else self._mean + 0.05 * (record.loss - self._mean)
         state = f"loss {self._mean:.4f}  {record.images_per_s:.1f} images/s"
@@ -191,16 +185,20 @@ class ConsoleProgress(Callback):
         batch = record.images_seen / record.step
         return batch / record.images_per_s if record.images_per_s else 0.0
 
-    def checkpoint_saved(self, path: Path) -> None:
+    @hookimpl
+    def ssmdiff_checkpoint_saved(self, path: Path) -> None:
         self._say(f"checkpoint {path}")
 
-    def samples_made(self, path: Path, step: int) -> None:
+    @hookimpl
+    def ssmdiff_samples_made(self, path: Path) -> None:
         self._say(f"samples {path}")
 
-    def reported(self, name: str, value: float, step: int) -> None:
+    @hookimpl
+    def ssmdiff_reported(self, name: str, value: float) -> None:
         self._say(f"{name} {value:.3f}")
 
-    def run_end(self, status: str) -> None:
+    @hookimpl
+    def ssmdiff_run_end(self) -> None:
         if self._bar:
             self._bar.stop()
 

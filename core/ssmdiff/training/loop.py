@@ -21,23 +21,17 @@ from torch import Tensor
 from ssmdiff import checkpoint as ckpt
 from ssmdiff import compose
 from ssmdiff.config import Config, differences
-from ssmdiff.errors import ConfigError, DivergedError, RunInterruptedError
+from ssmdiff.errors import ConfigError, DivergedError, RunInterruptedError, SsmdiffError
 from ssmdiff.interfaces import OrderTensors, order_tensors
 from ssmdiff.ops import kernels_used, set_kernel
 from ssmdiff.options import validate
 from ssmdiff.pictures import write_grid
 from ssmdiff.provenance import provenance
+from ssmdiff.registry import create, event_hooks
 from ssmdiff.runs import RunFolder, load_state
 from ssmdiff.seeds import stream_seed
-from ssmdiff.training import reports
-from ssmdiff.training.callbacks import (
-    Callback,
-    LossCurve,
-    MetricsFile,
-    StepRecord,
-    TensorBoard,
-)
-from ssmdiff.training.divergence import first_non_finite
+from ssmdiff.training import faults, reports
+from ssmdiff.training.callbacks import LossCurve, MetricsFile, StepRecord
 from ssmdiff.training.lock import run_lock
 from ssmdiff.training.optimizer import (
     build_ema,
@@ -62,6 +56,7 @@ FREE_ON_RESUME = (
     "train.keep_checkpoints",
     "train.sample_every",
     "train.bound_images",
+    "train.callbacks",
     "data.workers",
     "sample.",
 )
@@ -75,7 +70,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     allow_changes: Iterable[str] = (),
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[object] = (),
 ) -> RunFolder:
     """Train a run to ``config.train.steps`` and leave it in ``out``.
 
@@ -85,7 +80,8 @@ def train(
         resume: Go on from the newest valid checkpoint in ``out``.
         overwrite: Replace a run that is there.
         allow_changes: Configuration keys that a resumed run may change.
-        callbacks: Listeners besides metrics, TensorBoard and the loss curve.
+        callbacks: Listeners besides those of the configuration: objects with any of the hooks
+            ``ssmdiff_run_start``, ``ssmdiff_step_end``, ... of :mod:`ssmdiff.hookspecs`.
 
     Raises:
         ConfigError: The configuration does not fit the data, the machine or the run resumed.
@@ -102,17 +98,19 @@ def train(
     )
     try:
         with ExitStack() as stack:
+            if resume:
+                folder.config_layer()
+            elif accelerator.is_main_process:
+                folder.refuse_to_replace(config, overwrite)
+            trainer = Trainer(config, folder, accelerator, callbacks)
+            # The data and the model are sound: only now is anything written.
             if accelerator.is_main_process:
-                if resume:
-                    folder.config_layer()
-                else:
+                if not resume:
                     folder.create(config, overwrite)
                 stack.enter_context(run_lock(folder.path))
                 ckpt.sweep(folder.checkpoints)
             accelerator.wait_for_everyone()
             stop = stack.enter_context(stop_on_signals())
-            listeners = [MetricsFile(), TensorBoard(), LossCurve(), *callbacks]
-            trainer = Trainer(config, folder, accelerator, listeners)
             if resume:
                 trainer.restore(allow_changes)
             trainer.run(stop)
@@ -130,10 +128,11 @@ class Trainer:
         config: Config,
         folder: RunFolder,
         accelerator: Accelerator,
-        callbacks: Sequence[Callback],
+        callbacks: Sequence[object] = (),
     ) -> None:
         self.config, self.folder, self.accelerator = config, folder, accelerator
-        self.callbacks = callbacks if accelerator.is_main_process else ()
+        named = [create("callback", table) for table in config.train.callbacks]
+        self.events = event_hooks([MetricsFile(), LossCurve(), *named, *callbacks])
         self.dataset = compose.build_dataset(config)
         self.diffusion = compose.build_diffusion(config)
         torch.manual_seed(stream_seed(config.seed, "weights"))
@@ -175,7 +174,7 @@ class Trainer:
         written = ckpt.verify(ckpt.save(self.folder.checkpoints, self.step, tensors, state).path)
         self.saved_step, self.saved_s = self.step, time.monotonic()
         ckpt.prune(self.folder.checkpoints, self.config.train.keep_checkpoints)
-        self.tell("checkpoint_saved", written.path)
+        self.tell("checkpoint_saved", path=written.path, step=self.step)
 
     def restore(self, allow_changes: Iterable[str]) -> None:
         """Continue from the newest valid checkpoint.
@@ -213,7 +212,7 @@ class Trainer:
     def run(self, stop: StopRequest) -> None:
         """Train to the last step, saving on the way and at the end."""
         train = self.config.train
-        self.tell("run_start", self.folder.path, self.step, train.steps)
+        self.tell("run_start", folder=self.folder.path, config=self.config, step=self.step)
         status = "failed"
         try:
             self._steps(stop)
@@ -222,7 +221,7 @@ class Trainer:
             if status == "finished":
                 self.report()
         finally:
-            self.tell("run_end", status)
+            self.tell("run_end", status=status)
         if status == "interrupted":
             raise RunInterruptedError(
                 f"stopped by signal {stop.signal} after step {self.step} of {train.steps}; saved. "
@@ -248,13 +247,20 @@ class Trainer:
         start_s = time.perf_counter()
         for batch in batches:
             rate = learning_rate(train, self.images_seen)
-            loss, norm, signal = self._step(batch, rate, stop.signal)
+            try:
+                loss, norm, signal = self._step(batch, rate, stop.signal)
+            except SsmdiffError:
+                raise
+            except Exception as error:
+                raise faults.explain(error, self.step + 1, self.config, self._kept()) from error
             self.step += 1
             self.images_seen += train.batch_size
             now_s = time.perf_counter()
             speed = train.batch_size / (now_s - start_s)
             start_s = now_s
-            self.tell("step_end", StepRecord(self.step, self.images_seen, loss, rate, norm, speed))
+            self.tell(
+                "step_end", record=StepRecord(self.step, self.images_seen, loss, rate, norm, speed)
+            )
             if signal:
                 stop.signal = signal
                 return
@@ -323,16 +329,19 @@ class Trainer:
             return  # the scaler lowers its scale and skips this step
         culprit = ""
         for part in parts:
-            culprit = first_non_finite(self.model, functools.partial(self._losses, part, orders))
+            culprit = faults.first_non_finite(
+                self.model, functools.partial(self._losses, part, orders)
+            )
             if not culprit.startswith("no module"):
                 break
-        kept = ckpt.candidates(self.folder.checkpoints)
         raise DivergedError(
             f"step {self.step + 1} is not finite: loss {loss}, gradient norm {norm}, learning rate "
             f"{rate:g}; first at {culprit}. This state is not saved; "
-            + (f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet")
-            + ". Try a lower learning rate, or another precision or kernel"
+            f"{self._kept()}. Try a lower learning rate, or another precision or kernel"
         )
+
+    def _kept(self) -> str:
+        return faults.kept_checkpoint(ckpt.candidates(self.folder.checkpoints))
 
     def _at_intervals(self) -> None:
         train = self.config.train
@@ -353,7 +362,7 @@ class Trainer:
             bits = reports.bits_per_dim(
                 self._averaged(), self.config, self.diffusion, self.plan, self.dataset
             )
-            self.tell("reported", "bits_per_dim", bits, self.step)
+            self.tell("reported", name="bits_per_dim", value=bits, step=self.step)
         self.draw_samples()
 
     def draw_samples(self) -> None:
@@ -365,12 +374,12 @@ class Trainer:
             self._averaged(), self.config, self.diffusion, self.plan, self.dataset
         )
         write_grid(path, images)
-        self.tell("samples_made", path, self.step)
+        self.tell("samples_made", path=path, step=self.step)
 
     def _averaged(self) -> torch.nn.Module:
         return self.ema.module.eval()
 
-    def tell(self, event: str, *details: object) -> None:
-        """Call every listener; on other processes than the main one there is none."""
-        for callback in self.callbacks:
-            getattr(callback, event)(*details)
+    def tell(self, event: str, **details: object) -> None:
+        """Call a hook of all listeners; only the main process tells."""
+        if self.accelerator.is_main_process:
+            getattr(self.events, f"ssmdiff_{event}")(**details)

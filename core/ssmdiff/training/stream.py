@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ssmdiff.errors import ConfigError
 from ssmdiff.interfaces import ImageDataset
-from ssmdiff.seeds import stream
+from ssmdiff.seeds import permutation, stream
 
 
 class TrainingImage(NamedTuple):
@@ -63,7 +63,7 @@ class TrainingStream(Dataset[TrainingImage]):
 @functools.lru_cache(maxsize=4)
 def _epoch(seed: int, epoch: int, length: int) -> np.ndarray:
     """The order of the data set in one pass over it."""
-    return stream(seed, "epoch", epoch).permutation(length)
+    return permutation(stream(seed, "epoch", epoch), length)
 
 
 class _BatchSlices(Sampler[list[int]]):
