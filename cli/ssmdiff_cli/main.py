@@ -17,7 +17,7 @@ from ssmdiff.errors import SsmdiffError, did_you_mean
 from typer.core import TyperGroup
 
 # Before torch loads OpenMP, whose threads would otherwise spin while they wait. That costs nothing
-# on an idle machine, and a factor of 25 where another program runs too (docs/performance.md).
+# on an idle machine, and much where another program runs too (docs/performance.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from ssmdiff_cli import check, cite, config, doctor, plugins, sample, scans, train
