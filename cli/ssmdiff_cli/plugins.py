@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from ssmdiff.component import KINDS
+from ssmdiff.errors import ConfigError, did_you_mean
+from ssmdiff.plugin import Plugin, Registered
 from ssmdiff.registry import registry
 
 app = typer.Typer(help="The plugins of this environment.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 @app.callback()
@@ -17,35 +23,114 @@ def plugins() -> None:
 
 
 @app.command("list")
-def list_plugins(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
+def list_plugins(as_json: AsJson = False) -> None:
     """Every plugin with its distribution, state, load time and what it offers."""
     found = registry()
     if as_json:
-        rows = [
-            {
-                "plugin": plugin.name,
-                "distribution": plugin.distribution,
-                "version": plugin.version,
-                "status": "broken" if plugin.error else "ok",
-                "error": plugin.error,
-                "load_s": round(plugin.load_s, 4),
-                "components": [
-                    {"kind": kind, "name": component.name, "summary": component.summary}
-                    for kind, component in plugin.components
-                ],
-            }
-            for plugin in found.plugins
-        ]
+        rows = [_row(plugin) for plugin in found.plugins]
         typer.echo(json.dumps({"plugins": rows, "conflicts": found.conflicts()}, indent=2))
         return
     for plugin in found.plugins:
-        status = "BROKEN" if plugin.error else "ok"
-        typer.echo(f"{plugin.name}  ({plugin.source})  {status}  {plugin.load_s * 1000:.0f} ms")
-        if plugin.error:
-            typer.echo(f"    {plugin.error}")
+        typer.echo(_headline(plugin))
         for kind, component in plugin.components:
             typer.echo(f"    {kind:<10} {component.name:<14} {component.summary}")
     for conflict in found.conflicts():
         typer.echo(f"CONFLICT  {conflict}")
+
+
+def _headline(plugin: Plugin) -> str:
+    status = "BROKEN" if plugin.error else "ok"
+    slow = ", slow to load" if plugin.slow else ""
+    line = f"{plugin.name}  ({plugin.source})  {status}  {plugin.load_s * 1000:.0f} ms{slow}"
+    return f"{line}\n    {plugin.error}" if plugin.error else line
+
+
+def _row(plugin: Plugin) -> dict[str, Any]:
+    return {
+        "plugin": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "module": plugin.module,
+        "status": "broken" if plugin.error else "ok",
+        "error": plugin.error,
+        "load_s": round(plugin.load_s, 4),
+        "slow": plugin.slow,
+        "components": [
+            {"kind": kind, "name": component.name, "summary": component.summary}
+            for kind, component in plugin.components
+        ],
+    }
+
+
+@app.command("info")
+def info(
+    name: Annotated[str, typer.Argument(help="A plugin, a distribution or a component.")],
+    as_json: AsJson = False,
+) -> None:
+    """Where something comes from: distribution, module, components, their options, citations."""
+    from ssmdiff.describe import describe_component
+
+    chosen = [
+        (plugin, [describe_component(e) for e in entries]) for plugin, entries in _chosen(name)
+    ]
+    if as_json:
+        rows = [{**_row(plugin), "components": described} for plugin, described in chosen]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for plugin, described in chosen:
+        typer.echo(_headline(plugin))
+        typer.echo(f"    module {plugin.module}")
+        for row in described:
+            _tell(row)
+
+
+def _chosen(name: str) -> list[tuple[Plugin, list[Registered]]]:
+    """The plugins that are meant, each with the components that are meant.
+
+    Raises:
+        ConfigError: There is nothing of that name.
+        PluginError: A component of that name is in conflict.
+    """
+    found = registry()
+    entries = [found.find(kind, name) for kind in KINDS if name in found.names(kind)]
+    if entries:
+        return [(entry.plugin, [entry]) for entry in entries]
+    plugins = [p for p in found.plugins if name in (p.distribution, p.name)]
+    if plugins:
+        return [(p, [entry for entry in found.all() if entry.plugin is p]) for p in plugins]
+    known = {p.distribution for p in found.plugins} | {p.name for p in found.plugins}
+    known |= {entry.component.name for entry in found.all()}
+    near = did_you_mean(name, known)
+    hint = near if near.startswith("did") else "see: ssmdiff plugins list"
+    raise ConfigError(f"there is no plugin, distribution or component named {name!r}; {hint}")
+
+
+def _tell(row: dict[str, Any]) -> None:
+    typer.echo(f"    {row['kind']:<10} {row['name']:<14} {row['summary']}")
+    typer.echo(f"        from {row['factory']}")
+    for option, about in row.get("options", {}).items():
+        default = "required" if about["required"] else f"default {json.dumps(about['default'])}"
+        typer.echo(f"        {option}: {about['type']}, {default}")
+    if row["cite"]:
+        typer.echo(f"        cite {row['cite'].splitlines()[0]}")
+    if "error" in row:
+        typer.echo(f"        BROKEN {row['error']}")
+
+
+@app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="Of the component, such as my-scan.")],
+    kind: Annotated[str, typer.Option(help="scan, block or kernel.")] = "scan",
+    out: Annotated[
+        Path | None, typer.Option(help="Where the package goes; ./ssmdiff-NAME by default.")
+    ] = None,
+) -> None:
+    """Write a package with a component of your own: it installs, and passes its tests."""
+    from ssmdiff.authoring import write_package
+
+    folder = write_package(name, kind, out)
+    typer.echo(f"written: {folder}")
+    # pip takes a bare word for a name in the index.
+    path = folder if folder.is_absolute() else f"./{folder}"
+    typer.echo(f"next: pip install -e {path}")
+    typer.echo(f"then: ssmdiff plugins check {name}    or: pytest {folder}")

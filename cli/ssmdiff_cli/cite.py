@@ -1,0 +1,71 @@
+"""``ssmdiff cite``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from ssmdiff.component import KINDS
+from ssmdiff.errors import ConfigError, did_you_mean
+from ssmdiff.registry import registry
+
+
+def cite(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Components, or folders of runs.")
+    ],
+) -> None:
+    """Print BibTeX for components, or for all components of a run."""
+    from ssmdiff.citations import bibtex, collected
+
+    users: dict[str, list[str]] = {}
+    references = []
+    for kind, name in dict.fromkeys(pair for named in names for pair in _components(named)):
+        reference = registry().find(kind, name).component.cite
+        if not reference:
+            typer.echo(f"% {kind} {name}: nothing to cite")
+            continue
+        references.append(reference)
+        for entry in bibtex(reference):
+            users.setdefault(entry.identity, []).append(f"{kind} {name}")
+    for entry in collected(references):
+        typer.echo(f"% {', '.join(users[entry.identity])}")
+        typer.echo(entry.text)
+
+
+def _components(named: str) -> list[tuple[str, str]]:
+    """Kinds and names: those of a component's name, or of a run's configuration.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    found = registry()
+    kinds = [kind for kind in KINDS if named in found.names(kind)]
+    if kinds:
+        return [(kind, named) for kind in kinds]
+    if Path(named).is_dir():
+        from ssmdiff.config import resolve
+        from ssmdiff.runs import RunFolder
+
+        config = resolve(RunFolder(Path(named)).config_layer())
+        return [pair for k, t in config.components().values() for pair in _nested(k, t)]
+    known = {name for kind in KINDS for name in found.names(kind)}
+    raise ConfigError(
+        f"{named}: there is no component of that name and no folder of a run; "
+        f"{did_you_mean(named, known)}"
+    )
+
+
+def _nested(kind: str, table: object) -> list[tuple[str, str]]:
+    """A component and those of its kind among its options: regenerate over hilbert is two."""
+    if isinstance(table, list | tuple):
+        return [pair for item in table for pair in _nested(kind, item)]
+    name = table.get("name") if isinstance(table, dict) else table
+    if not isinstance(name, str) or name not in registry().names(kind):
+        return []
+    inner = table.items() if isinstance(table, dict) else ()
+    return [
+        (kind, name),
+        *(pair for key, value in inner if key != "name" for pair in _nested(kind, value)),
+    ]

@@ -1,0 +1,335 @@
+"""What a backbone must do: serve sizes, tell its S6 calls, and use time, labels and orders."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssmdiff.errors import ConfigError
+from ssmdiff.interfaces import OrderTensors
+from ssmdiff.orders import Grid
+from ssmdiff.testing import probes
+from ssmdiff.testing.block import gradients_of
+from ssmdiff.testing.report import NotApplicableError, ViolationError
+from ssmdiff.testing.suite import Subject, Suite
+
+SIZES: tuple[Grid, ...] = ((8, 8), (8, 16), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64))
+ODD_SIZES: tuple[Grid, ...] = ((1, 1), (7, 5), (31, 33), (32, 33))
+CHANNELS, CLASSES, BATCH = 2, 3, 2
+TOLERANCE = 1e-4  # of the largest value, where only the sequence of sums may differ
+
+
+class BackboneSubject(Subject):
+    """A backbone of probe blocks, its parameters off their start, and the sizes that it serves."""
+
+    def __init__(self, kind: str, spec: str | Mapping[str, Any]) -> None:
+        super().__init__(kind, spec)
+        self.log: list[probes.Call] = []
+        self.model = self.new()
+        self.sizes = [size for size in SIZES if self.serves(size)]
+
+    def new(self, num_classes: int = 0) -> nn.Module:
+        built = iter(range(10**6))
+
+        def block(channels: int, time_channels: int) -> nn.Module:
+            return probes.ProbeBlock(channels, time_channels, next(built), self.log)
+
+        with probes.seeded(0):
+            model: nn.Module = self.build(
+                in_channels=CHANNELS, scan=probes.ProbeScan(), block=block, num_classes=num_classes
+            )
+        return probes.awakened(model).eval()
+
+    def serves(self, size: Grid) -> bool:
+        try:
+            self.slots(size)
+        except ConfigError:
+            return False
+        return True
+
+    def slots(self, size: Grid) -> list[Grid]:
+        return [slot.grid for slot in self.model.scan_slots(size)]  # type: ignore[operator]
+
+    @property
+    def size(self) -> Grid:
+        """The smallest size with more than one token in its largest grid."""
+        if not self.sizes:
+            raise NotApplicableError("no size is served; see 'sizes'")
+        return self.sizes[0]
+
+    def inputs(self, size: Grid | None = None, batch: int = BATCH, step: int = 0) -> dict[str, Any]:
+        """Keyword arguments of a call."""
+        size = size or self.size
+        g = torch.Generator().manual_seed(batch)
+        return {
+            "x": torch.randn(batch, CHANNELS, *size, generator=g),
+            "timesteps": torch.arange(1, batch + 1) * 7,
+            "orders": probes.orders_for(self.slots(size), step=step),
+        }
+
+    def __call__(self, **arguments: Any) -> Tensor:
+        with torch.no_grad():
+            y: Tensor = self.model(**arguments)
+        return y
+
+
+suite = Suite("backbone", BackboneSubject)
+
+
+@suite.check
+def sizes(subject: BackboneSubject) -> str:
+    """It serves some sizes, with the output in the shape of x."""
+    if not subject.sizes:
+        raise ViolationError(
+            f"refuses all of {', '.join(map(_by, SIZES))}", "at least one of these image sizes"
+        )
+    for size in subject.sizes[:3]:
+        for batch in (1, 3):
+            _shaped(subject(**subject.inputs(size, batch)), (batch, CHANNELS, *size), size)
+    return f"serves {', '.join(map(_by, subject.sizes))}"
+
+
+def _shaped(y: Any, expected: tuple[int, ...], size: Grid) -> None:
+    if not isinstance(y, Tensor) or tuple(y.shape) != expected or y.dtype != torch.float32:
+        got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+        raise ViolationError(f"{got} for images of {_by(size)}", f"torch.float32 {expected}, as x")
+    if not y.isfinite().all():
+        raise ViolationError(
+            f"values that are not finite for images of {_by(size)}", "finite values"
+        )
+
+
+@suite.check
+def refusals(subject: BackboneSubject) -> str:
+    """A size that it cannot serve is a ConfigError, from ``scan_slots`` and from the call."""
+    refused = 0
+    for size in (*ODD_SIZES, *SIZES):
+        if subject.serves(size):
+            if size in ODD_SIZES:
+                x = torch.randn(1, CHANNELS, *size)
+                _shaped(subject(x=x, timesteps=torch.tensor([3])), tuple(x.shape), size)
+            continue
+        refused += 1
+        try:
+            subject(x=torch.randn(1, CHANNELS, *size), timesteps=torch.tensor([3]))
+        except ConfigError:
+            continue
+        raise ViolationError(
+            f"scan_slots refuses {_by(size)} and the call serves it", "a ConfigError from both"
+        )
+    return f"{refused} sizes refused with a ConfigError"
+
+
+@suite.check
+def slots(subject: BackboneSubject) -> str:
+    """``scan_slots`` lists the S6 calls, in the order of the calls, each with its grid."""
+    for size in subject.sizes[:3]:
+        arguments = subject.inputs(size)
+        subject.log.clear()
+        subject(**arguments)
+        expected = subject.slots(size)
+        calls = list(subject.log)
+        if [grid for _, grid, _ in calls] != expected:
+            raise ViolationError(
+                f"blocks are called on the grids {[grid for _, grid, _ in calls]} for images of "
+                f"{_by(size)}",
+                f"{expected}, as scan_slots says, one for each order that a block takes",
+            )
+        for i, ((_, _, used), given) in enumerate(zip(calls, arguments["orders"], strict=True)):
+            if not torch.equal(used.order, given.order):
+                raise ViolationError(
+                    f"S6 call {i} is given another order", f"order {i} of the call's"
+                )
+    if not subject.sizes:
+        raise NotApplicableError("no size is served; see 'sizes'")
+    return f"{len(subject.slots(subject.size))} S6 calls on images of {_by(subject.size)}"
+
+
+@suite.check
+def building(subject: BackboneSubject) -> str:
+    """Blocks are built in the order in which they are called: a scan may vary by slot."""
+    subject.log.clear()
+    subject(**subject.inputs())
+    numbers = list(dict.fromkeys(number for number, _, _ in subject.log))
+    if numbers != sorted(numbers):
+        raise ViolationError(
+            f"blocks are called as {numbers}, numbered as they were built",
+            "built in the order of the calls, so that each knows the scan of its slot",
+        )
+    return f"{len(numbers)} blocks"
+
+
+@suite.check
+def timesteps(subject: BackboneSubject) -> str:
+    """Timesteps may be (), (1,) or (B,), integer or float, and they matter."""
+    arguments = subject.inputs()
+    del arguments["timesteps"]
+    expected = subject(timesteps=torch.tensor([5] * BATCH), **arguments)
+    for t in (torch.tensor(5), torch.tensor([5]), torch.tensor(5.0), torch.tensor([5.0] * BATCH)):
+        error = probes.relative(subject(timesteps=t, **arguments), expected)
+        if not error <= TOLERANCE:
+            raise ViolationError(
+                f"timesteps of shape {tuple(t.shape)} in {t.dtype} change the result by "
+                f"{error:.1e}",
+                "the same for (), (1,) and (B,), integer and float",
+            )
+    if not probes.differ(expected, subject(timesteps=torch.tensor(400), **arguments)):
+        raise ViolationError(
+            "other timesteps give the same output", "an output that depends on them"
+        )
+    return "(), (1,) and (B,), integer and float"
+
+
+@suite.check
+def orders(subject: BackboneSubject) -> str:
+    """Given orders are used; without them it draws its own, governed by torch.manual_seed."""
+    given = subject.inputs()
+    if not given["orders"]:
+        raise NotApplicableError("makes no S6 call")
+    y = subject(**given)
+    if not probes.differ(y, subject(**{**given, "orders": subject.inputs(step=1)["orders"]})):
+        raise ViolationError("other orders give the same output", "the orders that are given, used")
+    del given["orders"]
+    drawn = []
+    for seed in (1, 1, 2):
+        with probes.seeded(seed):
+            drawn.append(subject(**given))
+    if not torch.equal(drawn[0], drawn[1]):
+        raise ViolationError(
+            "two calls without orders differ under one torch.manual_seed",
+            "orders drawn from torch's global generator",
+            "orders = ssmdiff.interfaces.own_orders(self.scan, slots, x.device)",
+        )
+    if not probes.differ(drawn[0], drawn[2]):
+        raise ViolationError("calls under two seeds are equal", "fresh orders of a random scan")
+    return "used where given, else drawn"
+
+
+@suite.check
+def context(subject: BackboneSubject) -> str:
+    """A conditional model takes (B,) labels and uses them."""
+    try:
+        model = subject.new(num_classes=CLASSES)
+    except ConfigError as error:
+        raise NotApplicableError(f"takes no classes: {error}") from error
+    arguments = subject.inputs()
+    with torch.no_grad():
+        ys = [model(context=torch.tensor([label] * BATCH), **arguments) for label in (0, 2)]
+    if not probes.differ(*ys):
+        raise ViolationError("another label gives the same output", "an output that depends on it")
+    return f"{CLASSES} classes"
+
+
+@suite.check
+def batch(subject: BackboneSubject) -> str:
+    """An image is treated alone."""
+    arguments = subject.inputs(batch=3)
+    one = {**arguments, "x": arguments["x"][1:2], "timesteps": arguments["timesteps"][1:2]}
+    error = probes.relative(subject(**one), subject(**arguments)[1:2])
+    if not error <= TOLERANCE:
+        raise ViolationError(
+            f"an image alone and in a batch of 3 differ by {error:.1e}", f"at most {TOLERANCE:g}"
+        )
+    return "images are kept apart"
+
+
+@suite.check
+def gradients(subject: BackboneSubject) -> str:
+    """Every parameter gets a gradient, those of a conditional model too."""
+    try:
+        model = subject.new(num_classes=CLASSES).train()
+        labels = {"context": torch.tensor([0, 1, 2])}
+    except ConfigError:
+        model, labels = subject.new().train(), {}
+    arguments = subject.inputs(batch=3)
+    model(**arguments, **labels).square().sum().backward()
+    return gradients_of(
+        {f"parameter {n!r}": p for n, p in model.named_parameters() if p.requires_grad}
+    )
+
+
+@suite.check
+def autocast(subject: BackboneSubject) -> str:
+    """Finite under bfloat16 autocast, as mixed precision training runs it."""
+    with torch.autocast("cpu", torch.bfloat16):
+        y = subject(**subject.inputs())
+    if not y.isfinite().all():
+        raise ViolationError("values that are not finite in bfloat16", "finite values")
+    return f"finite, {y.dtype}"
+
+
+@suite.check
+def determinism(subject: BackboneSubject) -> str:
+    """In evaluation mode equal bits twice, and from a deep copy, which averaged weights are."""
+    arguments = subject.inputs()
+    y = subject(**arguments)
+    if not torch.equal(y, subject(**arguments)):
+        raise ViolationError("two calls with the same arguments differ", "equal bits")
+    with torch.no_grad():
+        copied = copy.deepcopy(subject.model)(**arguments)
+    if not torch.equal(y, copied):
+        raise ViolationError("a deep copy gives another output", "equal bits")
+    return "equal bits twice and from a deep copy"
+
+
+@suite.check
+def state(subject: BackboneSubject) -> str:
+    """Its state goes into another one, which then gives the same bits."""
+    other = subject.new()
+    with torch.no_grad():
+        for tensor in (*other.parameters(), *other.buffers()):
+            tensor.zero_()
+    other.load_state_dict(subject.model.state_dict(), strict=True)
+    arguments = subject.inputs()
+    with torch.no_grad():
+        same = torch.equal(other.eval()(**arguments), subject(**arguments))
+    if not same:
+        raise ViolationError(
+            "a model with the same state gives another output",
+            "everything that forward uses in state_dict: parameters, or register_buffer",
+        )
+    return f"{len(subject.model.state_dict())} tensors"
+
+
+class _Flat(nn.Module):
+    """The model with its orders as plain tensors, as a graph takes them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, timesteps: Tensor, orders: list[Tensor]) -> Tensor:
+        y: Tensor = self.model(
+            x=x, timesteps=timesteps, orders=[OrderTensors(order) for order in orders]
+        )
+        return y
+
+
+@suite.check
+def export(subject: BackboneSubject) -> str:
+    """``torch.export`` gives a graph with the orders as inputs, and the same numbers."""
+    flat = _Flat(subject.model)
+    program = torch.export.export(flat, _flat(subject.inputs()), strict=False).module()
+    for step in (0, 1):
+        arguments = _flat(subject.inputs(step=step))
+        with torch.no_grad():
+            error = probes.relative(program(*arguments), flat(*arguments))
+        if not error <= TOLERANCE:
+            raise ViolationError(
+                f"the exported graph differs by {error:.1e} with the orders of step {step}",
+                f"at most {TOLERANCE:g}",
+            )
+    return "the exported graph agrees, with other orders too"
+
+
+def _flat(arguments: Mapping[str, Any]) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+    orders = [order.order for order in arguments["orders"]]
+    return arguments["x"], arguments["timesteps"], orders
+
+
+def _by(size: Grid) -> str:
+    return " x ".join(map(str, size))

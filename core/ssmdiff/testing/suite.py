@@ -1,0 +1,124 @@
+"""A suite: the checks of one kind, run one by one so that each failure stands by itself.
+
+A check is a function of the subject. It returns what it looked at in a few words, raises
+:class:`~ssmdiff.testing.report.ViolationError` where the component breaks its contract, and
+:class:`~ssmdiff.testing.report.NotApplicableError` where there is nothing to look at. Any other
+exception is a failure of the component too, reported with the line that raised it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from ssmdiff.component import KINDS
+from ssmdiff.errors import ConfigError, SsmdiffError, did_you_mean
+from ssmdiff.plugin import Registered, name_of
+from ssmdiff.registry import registry, split_spec
+from ssmdiff.testing.report import Finding, NotApplicableError, Report, ViolationError
+
+SUITES = {
+    "scan": "ssmdiff.testing.scan",
+    "block": "ssmdiff.testing.block",
+    "backbone": "ssmdiff.testing.backbone",
+    "scheduler": "ssmdiff.testing.scheduler",
+    "kernel": "ssmdiff.testing.kernel",
+    "dataset": "ssmdiff.testing.dataset",
+}
+"""Kinds with a suite, and the module that holds it as ``suite``; imported when it is asked for."""
+
+
+class Subject:
+    """The component under the checks. A suite's own subject adds what its checks share.
+
+    Args:
+        kind: Its kind.
+        spec: Its name, or a table with options.
+
+    Raises:
+        ConfigError: There is no such component, or an option does not fit.
+    """
+
+    def __init__(self, kind: str, spec: str | Mapping[str, Any]) -> None:
+        self.kind, self.spec = kind, spec
+        self.name, chosen = split_spec(kind, spec)
+        self.entry: Registered = registry().find(kind, self.name)
+        registry().options(kind, spec)
+        options = ", ".join(f"{key} = {value!r}" for key, value in chosen.items())
+        self.label = self.entry.label + (f" with {options}" if options else "")
+
+    def build(self, **wired: Any) -> Any:
+        """A new one of the component."""
+        return registry().create(self.kind, self.spec, **wired)
+
+
+S = TypeVar("S", bound=Subject)
+
+
+class Suite(Generic[S]):
+    """The checks of one kind, in the order in which they are told.
+
+    Args:
+        kind: One of :data:`ssmdiff.component.KINDS`.
+        subject: Makes the subject of a spec.
+    """
+
+    def __init__(self, kind: str, subject: Callable[[str, str | Mapping[str, Any]], S]) -> None:
+        self.kind, self._subject = kind, subject
+        self.checks: dict[str, Callable[[S], str]] = {}
+
+    def check(self, function: Callable[[S], str]) -> Callable[[S], str]:
+        """Decorator: add a check, named as the function."""
+        self.checks[function.__name__.replace("_", "-")] = function
+        return function
+
+    def subject(self, spec: str | Mapping[str, Any]) -> S:
+        """What the checks look at."""
+        return self._subject(self.kind, spec)
+
+    def run(self, spec: str | Mapping[str, Any]) -> Report:
+        """Every check on one component."""
+        subject = self.subject(spec)
+        return Report(subject.label, tuple(self.findings(subject)))
+
+    def findings(self, subject: S) -> Iterator[Finding]:
+        """The findings one by one, for whoever waits for them."""
+        return (self.finding(subject, name) for name in self.checks)
+
+    def finding(self, subject: S, name: str) -> Finding:
+        """The outcome of one check."""
+        try:
+            return Finding(name, True, self.checks[name](subject))
+        except NotApplicableError as reason:
+            return Finding(name, True, str(reason), skipped=True)
+        except ViolationError as violation:
+            return Finding(name, False, str(violation))
+        except SsmdiffError as error:
+            return Finding(name, False, str(error))
+        except (Exception, SystemExit) as error:
+            return Finding(name, False, f"{name_of(error)} {_where(error)}")
+
+
+def _where(error: BaseException) -> str:
+    """The deepest line outside ssmdiff's core and torch: most likely the component's own."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = ("/ssmdiff/", "/torch/", "/numpy/", "<")
+    outside = [frame for frame in frames if not any(part in frame.filename for part in ours)]
+    frame = (outside or frames)[-1]
+    return f"({frame.filename}, line {frame.lineno})"
+
+
+def suite_for(kind: str) -> Suite[Any]:
+    """The suite of a kind.
+
+    Raises:
+        ConfigError: There is no such kind, or it has no checks.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"there is no kind {kind!r}; {did_you_mean(kind, KINDS)}")
+    if kind not in SUITES:
+        raise ConfigError(f"kind {kind!r} has no checks; those that have: {', '.join(SUITES)}")
+    suite: Suite[Any] = importlib.import_module(SUITES[kind]).suite
+    return suite

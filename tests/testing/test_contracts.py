@@ -1,0 +1,62 @@
+"""Every component that ssmdiff ships keeps the contract of its kind: one test for each check.
+
+A new component is tested without a line being written here; only one that needs options, or is
+too large as it comes, has a spec below.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from ssmdiff.registry import Registry
+from ssmdiff.testing import SUITES, suite_for
+
+SMALL: dict[tuple[str, str], dict[str, Any]] = {
+    ("backbone", "vmddpm"): {"channels": 8, "widths": [1, 2]},
+    ("backbone", "isotropic"): {"channels": 32, "depth": 2},
+}
+CASES = [
+    (entry.kind.name, entry.component.name, check)
+    for entry in Registry(allowed=[]).all()
+    if entry.kind.name in SUITES
+    for check in suite_for(entry.kind.name).checks
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("images")
+    for i in range(5):
+        pixels = np.random.default_rng(i).integers(0, 256, (40 + i, 48)).astype(np.uint8)
+        Image.fromarray(pixels).save(path / f"{i}.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def subjects(folder: Path):
+    """The subject of a kind and name, built once."""
+    built: dict[tuple[str, str], Any] = {}
+
+    def subject(kind: str, name: str) -> Any:
+        options = {"path": str(folder)} if name == "folder" else SMALL.get((kind, name), {})
+        if (kind, name) not in built:
+            built[kind, name] = suite_for(kind).subject({"name": name, **options})
+        return built[kind, name]
+
+    return subject
+
+
+@pytest.mark.parametrize(("kind", "name", "check"), CASES)
+def test_contract(kind: str, name: str, check: str, subjects) -> None:
+    finding = suite_for(kind).finding(subjects(kind, name), check)
+    if finding.skipped:
+        pytest.skip(finding.detail)
+    assert finding.ok, finding.detail
+
+
+def test_every_kind_with_an_interface_has_a_suite() -> None:
+    assert set(SUITES) == {"scan", "block", "backbone", "scheduler", "kernel", "dataset"}

@@ -1,0 +1,353 @@
+"""The suites find what is wrong with backbones, schedulers, kernels and data sets, and say it.
+
+Scans and blocks with faults are rows of ``tests/faults/test_plugin_contracts.py``.
+"""
+
+from __future__ import annotations
+
+import pytest
+from ssmdiff.errors import ConfigError, ContractError
+from ssmdiff.testing import (
+    Finding,
+    Report,
+    check,
+    check_backbone,
+    check_dataset,
+    check_kernel,
+    check_scan,
+    check_scheduler,
+)
+
+pytestmark = pytest.mark.usefixtures("fresh_registry")
+
+
+def failures(report: Report) -> dict[str, str]:
+    return {finding.name: finding.detail for finding in report.failures}
+
+
+KERNEL = """
+    import torch
+    import ssmdiff
+
+    def bad():
+        from ssmdiff.ops import TorchKernel
+
+        class Bad(TorchKernel):
+            name = "{name}"
+
+            def forward(self, inputs):
+                y = super().forward(inputs)
+                {forward}
+                return y
+
+            def backward(self, grad_y, inputs):
+                found = super().backward(grad_y, inputs)
+                {backward}
+                return found
+
+            def unavailable(self, device, dtype):
+                return {reason}
+
+        return Bad()
+
+    @ssmdiff.hookimpl
+    def ssmdiff_kernels():
+        yield ssmdiff.Component("bad", bad, "does something wrong")
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "said"),
+    [
+        ({"name": "other"}, "availability", "name is 'other'; expected 'bad'"),
+        ({"forward": "y = y * 1.001"}, "numbers", "y on cpu in torch.float64"),
+        ({"forward": "y = y.float()"}, "numbers", "torch.float32 (1, 1, 1)"),
+        ({"forward": "y = torch.full_like(y, torch.nan)"}, "numbers", "is off by nan"),
+        (
+            {"forward": "y = torch.empty_like(y).copy_(y) if 0 else (inputs.u.mul_(1.5), y)[1]"},
+            "determinism",
+            "was written to",
+        ),
+        (
+            {"forward": "extra = torch.empty(9); y = y + 0 * extra.sum().nan_to_num(1)"},
+            None,
+            "",
+        ),
+        ({"forward": "y = y + 0 * torch.empty(9).sum()"}, "every-element", "never set"),
+        ({"backward": "found = found._replace(B=-found.B)"}, "numbers", "B on cpu"),
+        (
+            {"backward": "found = found._replace(A=found.A.bfloat16().float())"},
+            "numbers",
+            "A on cpu",
+        ),
+        (
+            {"backward": "found = found._replace(D=found.u.new_zeros(1))"},
+            "numbers",
+            "D on cpu in torch.float64",
+        ),
+        (
+            {"forward": "y = TorchKernel().forward(inputs._replace(restart=None))"},
+            "numbers",
+            "y on cpu",
+        ),
+        (
+            {"forward": "y = TorchKernel().forward(inputs._replace(discretization='euler'))"},
+            "numbers",
+            "zoh is off by",
+        ),
+    ],
+)
+def test_kernels(install, change: dict[str, str], check: str | None, said: str) -> None:
+    parts = {"name": "bad", "forward": "", "backward": "", "reason": "None"} | change
+    install("ssmdiff-bad", KERNEL.format(**parts))
+    found = failures(check_kernel("bad"))
+    if check is None:
+        assert not found
+    else:
+        assert said in found[check]
+
+
+def test_a_kernel_that_cannot_run_here_is_skipped_and_says_why(install) -> None:
+    parts = {
+        "name": "bad",
+        "forward": "",
+        "backward": "",
+        "reason": "'it needs a quantum computer'",
+    }
+    install("ssmdiff-bad", KERNEL.format(**parts))
+    report = check_kernel("bad")
+    assert report.ok
+    assert {finding.status for finding in report} == {"skip"}
+    assert "quantum" in str(report)
+
+
+DATASET = """
+    import hashlib
+    import random
+    import torch
+    import ssmdiff
+    from ssmdiff.interfaces import ImageSample
+
+    class Bad:
+        channels = 1
+        class_names = ()
+        calls = 0
+
+        def __init__(self, image_size: tuple[int, ...]):
+            self.size = tuple(image_size)
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            if index >= 4:
+                raise IndexError
+            image, label = torch.full((1, *self.size), index / 4), 0
+            {item}
+            return ImageSample(image, label)
+
+        def fingerprint(self):
+            return {fingerprint}
+
+    @ssmdiff.hookimpl
+    def ssmdiff_datasets():
+        yield ssmdiff.Component("bad", Bad, "does something wrong")
+"""
+
+
+@pytest.mark.parametrize(
+    ("item", "check", "said"),
+    [
+        ("", None, ""),
+        ("image = image.double()", "images", "image 0 is torch.float64"),
+        ("image = image * 300", "images", "image 1 reaches from 75 to 75"),
+        ("image = image[0]", "images", "image 0 has shape (16, 16)"),
+        ("image = image / 0", "images", "image 0 reaches from nan"),
+        ("label = 3", "images", "image 0 has label 3; expected an int from 0 to 0"),
+        ("image = image * random.random()", "determinism", "moved a global random state"),
+        ("Bad.calls += 1; image = image + Bad.calls / 1e4", "determinism", "read twice differ"),
+        ("self.f = lambda: 0", "pickling", "pickle"),
+    ],
+)
+def test_datasets(install, item: str, check: str | None, said: str) -> None:
+    install("ssmdiff-bad", DATASET.format(item=item, fingerprint="'abc'"))
+    found = failures(check_dataset("bad"))
+    if check is None:
+        assert not found
+    elif check == "determinism":
+        assert "of two data sets differ" in found[check] or said in found[check]
+    else:
+        assert said in found[check] or "Can't" in found[check]
+
+
+@pytest.mark.parametrize("value", ["str(id(self))", "''", "7"])
+def test_a_fingerprint_that_changes_or_is_no_word(install, value: str) -> None:
+    install("ssmdiff-bad", DATASET.format(item="", fingerprint=value))
+    assert "fingerprint" in failures(check_dataset("bad"))
+
+
+SCHEDULER = """
+    import torch
+    import ssmdiff
+
+    def bad(betas, prediction_type: str):
+        from diffusers import DDIMScheduler
+
+        class Bad(DDIMScheduler):
+            {body}
+
+        return Bad(
+            len(betas), trained_betas=betas.tolist(), prediction_type={prediction},
+            timestep_spacing="{spacing}", clip_sample=True, set_alpha_to_one=True,
+        )
+
+    @ssmdiff.hookimpl
+    def ssmdiff_schedulers():
+        yield ssmdiff.Component("bad", bad, "does something wrong")
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "said"),
+    [
+        ({}, None, ""),
+        ({"spacing": "leading"}, "timesteps", "a start at the noisy end"),
+        ({"prediction": "'epsilon'"}, "distribution", "for prediction 'sample'"),
+        ({"body": "set_timesteps = None"}, "protocol", "there is no method 'set_timesteps'"),
+        (
+            {"body": "def add_noise(self, x, noise, t): return x + noise"},
+            "noise",
+            "the noisy image is off by",
+        ),
+        (
+            {
+                "body": "def scale_model_input(self, x, timestep=None):\n"
+                "                return x + 1e-6 * torch.randn(())"
+            },
+            "independence",
+            "moved a global random state",
+        ),
+    ],
+)
+def test_schedulers(install, change: dict[str, str], check: str | None, said: str) -> None:
+    parts = {"body": "pass", "prediction": "prediction_type", "spacing": "trailing"} | change
+    install("ssmdiff-bad", SCHEDULER.format(**parts))
+    found = failures(check_scheduler("bad"))
+    if check is None:
+        assert not found
+    else:
+        assert said in found[check]
+
+
+BACKBONE = """
+    import torch
+    import ssmdiff
+    from ssmdiff.errors import ConfigError
+    from ssmdiff.interfaces import own_orders
+    from ssmdiff.orders import ScanSlot
+
+    class Bad(torch.nn.Module):
+        def __init__(self, in_channels: int, scan, block, num_classes: int = 0):
+            super().__init__()
+            self.scan = scan
+            self.enter = torch.nn.Conv2d(in_channels, 8, 1)
+            self.time = torch.nn.Linear(1, 8)
+            self.label = torch.nn.Embedding(num_classes, 8) if num_classes else None
+            self.blocks = torch.nn.ModuleList([block(8, 8), block(8, 8)])
+            self.leave = torch.nn.Conv2d(8, in_channels, 1)
+
+        def scan_slots(self, image_size):
+            {slots}
+            return [ScanSlot(tuple(image_size))] * 4
+
+        def forward(self, x, timesteps, context=None, orders=None):
+            {before}
+            slots = self.scan_slots(tuple(x.shape[2:]))
+            if orders is None:
+                orders = own_orders(self.scan, slots, x.device)
+            t = torch.log1p(timesteps.reshape(-1, 1).to(x.dtype).expand(len(x), 1))
+            time = self.time(t)
+            if self.label is not None:
+                time = time + self.label(context)
+            h = self.enter(x)
+            for i, block in enumerate({blocks}):
+                h = block(h, time, orders[2 * i : 2 * i + 2])
+            {after}
+            return self.leave(h)
+
+    @ssmdiff.hookimpl
+    def ssmdiff_backbones():
+        yield ssmdiff.Component("bad", Bad, "does something wrong")
+"""
+REFUSE = "if image_size[0] % 8: raise {error}('sides are multiples of 8')"
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "said"),
+    [
+        ({"slots": REFUSE.format(error="ConfigError")}, None, ""),
+        ({"slots": REFUSE.format(error="ValueError")}, "refusals", "ValueError: sides are"),
+        ({"slots": "raise ConfigError('never')"}, "sizes", "refuses all of 8 x 8"),
+        ({"slots": "return [ScanSlot(tuple(image_size))] * 5"}, "slots", "as scan_slots says"),
+        ({"slots": "return [ScanSlot(tuple(image_size))] * 3"}, "slots", "is given 1 orders"),
+        (
+            {"before": "orders = orders and orders[::-1]"},
+            "slots",
+            "S6 call 0 is given another order",
+        ),
+        ({"before": "orders = None"}, "slots", "S6 call 0 is given another order"),
+        ({"blocks": "reversed(self.blocks)"}, "building", "blocks are called as [1, 0]"),
+        ({"before": "assert timesteps.dim() == 1"}, "timesteps", "AssertionError"),
+        ({"before": "timesteps = timesteps * 0"}, "timesteps", "other timesteps give the same"),
+        ({"before": "context = context and context * 0"}, "context", "Boolean value"),
+        ({"after": "h = h + h.mean(0)"}, "batch", "an image alone and in a batch of 3 differ"),
+        ({"after": "h = h.detach()"}, "gradients", "parameter 'enter.weight'"),
+        ({"after": "h = h + torch.rand(())"}, "determinism", "two calls with the same arguments"),
+    ],
+)
+def test_backbones(install, change: dict[str, str], check: str | None, said: str) -> None:
+    parts = {"slots": "", "before": "", "blocks": "self.blocks", "after": ""} | change
+    install("ssmdiff-bad", BACKBONE.format(**parts))
+    found = failures(check_backbone("bad"))
+    if check is None:
+        assert not found
+    else:
+        assert any(words in found[check] for words in said.split("|"))
+
+
+def test_a_report_is_a_list_that_a_person_can_act_on() -> None:
+    report = Report(
+        "scan 'x' (ssmdiff-x 1.0)",
+        (
+            Finding("grids", True, "serves 3"),
+            Finding("continuity", True, "does not say so", skipped=True),
+            Finding("inverse", False, "got a; expected b. Try: c"),
+        ),
+    )
+    assert str(report).splitlines() == [
+        "scan 'x' (ssmdiff-x 1.0): 3 checks, 1 failed, 1 skipped",
+        "  ok    grids          serves 3",
+        "  skip  continuity     does not say so",
+        "  FAIL  inverse        got a; expected b. Try: c",
+    ]
+    assert [finding.name for finding in report] == ["grids", "continuity", "inverse"]
+    assert len(report) == 3
+    with pytest.raises(ContractError, match=r"1 failed.*\n  FAIL  inverse .*Try: c"):
+        report.raise_for_failures()
+
+
+def test_what_cannot_be_checked_is_a_configuration_error() -> None:
+    for kind, spec, said in (
+        ("scan", "regenrate", "did you mean 'regenerate'"),
+        ("scan", {"name": "regenerate", "blok": 2}, "did you mean 'block'"),
+        ("scam", "cross", "there is no kind 'scam'"),
+        ("metric", "fid", "kind 'metric' has no checks"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            check(kind, spec)
+
+
+def test_options_stand_in_the_report() -> None:
+    report = check_scan({"name": "regenerate", "base": "raster", "block": 2})
+    assert report.subject.endswith("with base = 'raster', block = 2")
+    report.raise_for_failures()
