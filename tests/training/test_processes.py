@@ -34,6 +34,8 @@ RECORD_ORDERS = """
 import hashlib, json, os, sys
 import ssmdiff.training.loop as loop
 from ssmdiff_cli.main import main
+
+pytestmark = pytest.mark.slow
 seen, plain = [], loop.order_tensors
 def recording(orders, device):
     seen.append(hashlib.sha256(b"".join(o.index.tobytes() for o in orders)).hexdigest())
