@@ -29,7 +29,12 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreted = pytest.mark.skipif(
     not INTERPRETED, reason="runs where TRITON_INTERPRET=1: see test_in_the_interpreter"
 )
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-8, torch.float16: 2**-10}
+# Triton's interpreter cuts float32 to bfloat16 where a card, as torch, rounds to the nearest.
+TOLERANCE = {
+    torch.float32: 1e-5,
+    torch.bfloat16: 2**-7 if INTERPRETED else 2**-8,
+    torch.float16: 2**-10,
+}
 
 
 def make(

@@ -14,6 +14,8 @@ import pytest
 from ssmdiff import checkpoint
 from ssmdiff.training.callbacks import read_metrics
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "--image-size", "16", "--batch-size", "4", "--block", "mss",
     "--set", "model.backbone.channels=8", "--set", "model.backbone.widths=[1,2]",
@@ -34,8 +36,6 @@ RECORD_ORDERS = """
 import hashlib, json, os, sys
 import ssmdiff.training.loop as loop
 from ssmdiff_cli.main import main
-
-pytestmark = pytest.mark.slow
 seen, plain = [], loop.order_tensors
 def recording(orders, device):
     seen.append(hashlib.sha256(b"".join(o.index.tobytes() for o in orders)).hexdigest())
