@@ -19,7 +19,8 @@ from ssmdiff.ops.reference import TorchKernel
 from ssmdiff.registry import registry
 
 AUTO = "auto"
-FASTEST_FIRST = ("triton", "mamba-ssm", "numba")
+FASTEST_FIRST = ("triton", "numba")
+BY_NAME_ONLY = ("torch", "mamba-ssm")  # slow; and without zoh and restarts
 LONG = 256  # tokens; beyond it the reference is slow enough to be worth a warning
 
 _chosen = AUTO
@@ -47,7 +48,7 @@ def _resolve(name: str, device: torch.device, dtype: torch.dtype) -> Kernel:
         if reason:
             raise KernelUnavailableError(f"kernel {name!r} cannot run here: {reason}")
         return kernel
-    others = [n for n in registry().names("kernel") if n not in (*FASTEST_FIRST, "torch")]
+    others = [n for n in registry().names("kernel") if n not in (*FASTEST_FIRST, *BY_NAME_ONLY)]
     for candidate in (*FASTEST_FIRST, *others):
         if candidate in registry().names("kernel"):
             try:

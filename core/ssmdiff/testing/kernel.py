@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssmdiff.errors import KernelUnavailableError
 from ssmdiff.ops import Kernel, ScanInputs, TorchKernel
 from ssmdiff.testing import probes
 from ssmdiff.testing.report import NotApplicableError, ViolationError
@@ -94,7 +95,11 @@ def _compare(subject: KernelSubject, inputs: ScanInputs, told: str) -> float:
     largest = 0.0
     for device, dtype in subject.places:
         given = inputs.to(device, dtype)
-        for name, got in results(subject.kernel, given).items():
+        try:
+            found = results(subject.kernel, given)
+        except KernelUnavailableError:
+            continue  # it says that it has no such call: an answer, not a wrong number
+        for name, got in found.items():
             exact = expected[name]
             where = f"{name} on {device} in {dtype}, {told}"
             if got is None or exact is None:
