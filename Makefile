@@ -7,12 +7,17 @@ DEMO := runs/demo
 
 .PHONY: demo test lint wheel-test clean
 
+INSTALL := $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt
+
 # The environment is rebuilt when what it is made from changes.
-$(VENV)/.installed: pyproject.toml constraints.txt requirements-dev.txt
+$(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt \
-		-r requirements-dev.txt -e '.[all]'
+	$(INSTALL) torch
+	$(INSTALL) -e '.[all]'
+	touch $@
+
+$(VENV)/.developed: requirements-dev.txt $(VENV)/.installed
+	$(INSTALL) -r requirements-dev.txt
 	touch $@
 
 # Train on the built-in heads, draw sixteen images, and say where the picture is.
@@ -21,17 +26,17 @@ demo: $(VENV)/.installed
 	$(RUN) ssmdiff_cli.main sample $(DEMO) --n 16 --steps 50 --out $(DEMO)/images --overwrite
 	@echo "the picture: $(CURDIR)/$(DEMO)/images/grid.png"
 
-test: $(VENV)/.installed
+test: $(VENV)/.developed
 	$(RUN) pytest -n auto
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.developed
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(VENV)/bin/lint-imports
 
 # The suite against the built wheel, in an environment of its own.
-wheel-test: $(VENV)/.installed
+wheel-test: $(VENV)/.developed
 	rm -rf dist .venv-wheel
 	$(RUN) build --wheel --quiet
 	$(PYTHON) -m venv .venv-wheel
