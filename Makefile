@@ -3,11 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
+INSTALL := $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := runs/demo
+DEMO_FLAGS :=
 
 .PHONY: demo test lint wheel-test clean
-
-INSTALL := $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # The environment is rebuilt when what it is made from changes.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -22,7 +22,7 @@ $(VENV)/.developed: requirements-dev.txt $(VENV)/.installed
 
 # Train on the built-in heads, draw sixteen images, and say where the picture is.
 demo: $(VENV)/.installed
-	$(RUN) ssmdiff_cli.main train --preset tiny --out $(DEMO) --overwrite
+	$(RUN) ssmdiff_cli.main train --preset tiny --out $(DEMO) --overwrite $(DEMO_FLAGS)
 	$(RUN) ssmdiff_cli.main sample $(DEMO) --n 16 --steps 50 --out $(DEMO)/images --overwrite
 	@echo "the picture: $(CURDIR)/$(DEMO)/images/grid.png"
 

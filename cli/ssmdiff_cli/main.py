@@ -46,6 +46,10 @@ class _Commands(TyperGroup):
             # The reader of our output has gone, as in `ssmdiff plugins list | head -1`.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from error
+        except OSError as error:
+            # A full disk, a file that may not be read: the machine's fault, no bug to trace.
+            typer.echo(f"ssmdiff: {error}", err=True)
+            raise typer.Exit(1) from error
 
 
 app = typer.Typer(

@@ -44,7 +44,7 @@ def train(
 ) -> None:
     """Train a diffusion model; with no argument, the preset 'tiny' on the built-in heads.
 
-    On several devices: accelerate launch --multi_gpu -m ssmdiff_cli.main train ...
+    On several devices: torchrun --nproc-per-node N -m ssmdiff_cli.main train ...
     """
     named = {
         "seed": seed,

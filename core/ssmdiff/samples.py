@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from torch import Tensor
 
+from ssmdiff import compose
 from ssmdiff.checkpoint import load_json, sweep, write_atomically
 from ssmdiff.errors import CheckpointError, ConfigError
 from ssmdiff.pictures import write_grid, write_image
@@ -74,8 +75,10 @@ class SampleFolder:
                 write_image(self._image(i, request.format), image)
 
         config = run.with_sampling(request.scheduler, request.steps)
+        scheduler = compose.build_scheduler(config, run.diffusion)
+        scheduler.set_timesteps(config.sample.steps)  # Heun calls the network twice a step
         batches = -(-len(missing) // batch_size)
-        with _progress(progress, batches * config.sample.steps) as bar:
+        with _progress(progress, batches * len(scheduler.timesteps)) as bar:
             run.sample(
                 seed=request.seed,
                 steps=request.steps,
