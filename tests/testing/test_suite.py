@@ -86,6 +86,14 @@ KERNEL = """
             "D on cpu in torch.float64",
         ),
         (
+            {
+                "backward": "x = inputs.u.clone().requires_grad_();"
+                "torch.autograd.grad((2 * x).sum(), x)"
+            },
+            "inside-the-op",
+            "without torch.autograd",
+        ),
+        (
             {"forward": "y = TorchKernel().forward(inputs._replace(restart=None))"},
             "numbers",
             "y on cpu",

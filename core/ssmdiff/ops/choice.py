@@ -23,7 +23,7 @@ FASTEST_FIRST = ("triton", "numba")
 BY_NAME_ONLY = ("torch", "mamba-ssm")  # slow; and without zoh and restarts
 LONG = 256  # tokens; beyond it the reference is slow enough to be worth a warning
 
-_chosen = AUTO
+_chosen: str | Kernel = AUTO
 _used: set[str] = set()
 
 
@@ -33,7 +33,10 @@ def kernel_for(device: torch.device, dtype: torch.dtype, length: int) -> Kernel:
     Raises:
         KernelUnavailableError: A kernel was asked for by name and cannot run.
     """
-    kernel = _resolve(_chosen, device, dtype)
+    if isinstance(_chosen, str):
+        kernel = _resolve(_chosen, device, dtype)
+    else:
+        kernel = _able(_chosen, device, dtype)
     if kernel.name == "torch" and _chosen == AUTO and length > LONG and dtype != torch.float64:
         _warn_slow(str(device), str(dtype))
     _used.add(kernel.name)
@@ -43,11 +46,7 @@ def kernel_for(device: torch.device, dtype: torch.dtype, length: int) -> Kernel:
 @functools.lru_cache(maxsize=64)
 def _resolve(name: str, device: torch.device, dtype: torch.dtype) -> Kernel:
     if name != AUTO:
-        kernel = load_kernel(name)
-        reason = kernel.unavailable(device, dtype)
-        if reason:
-            raise KernelUnavailableError(f"kernel {name!r} cannot run here: {reason}")
-        return kernel
+        return _able(load_kernel(name), device, dtype)
     others = [n for n in registry().names("kernel") if n not in (*FASTEST_FIRST, *BY_NAME_ONLY)]
     for candidate in (*FASTEST_FIRST, *others):
         if candidate in registry().names("kernel"):
@@ -58,6 +57,14 @@ def _resolve(name: str, device: torch.device, dtype: torch.dtype) -> Kernel:
             if kernel.unavailable(device, dtype) is None:
                 return kernel
     return TorchKernel()
+
+
+def _able(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Kernel:
+    """The kernel, or why it cannot run."""
+    reason = kernel.unavailable(device, dtype)
+    if reason:
+        raise KernelUnavailableError(f"kernel {kernel.name!r} cannot run here: {reason}")
+    return kernel
 
 
 @functools.cache
@@ -95,24 +102,24 @@ def _dtype(name: str) -> torch.dtype:
     return dtype
 
 
-def set_kernel(name: str) -> None:
-    """Choose the kernel of this process: ``"auto"``, or a name, which is then the only one.
+def set_kernel(kernel: str | Kernel) -> None:
+    """Choose the kernel of this process: ``"auto"``, or a name or a kernel, then the only one.
 
     Raises:
         ConfigError: There is no kernel of that name.
         PluginError: It is there and cannot be imported.
     """
     global _chosen
-    if name != AUTO:
-        load_kernel(name)
-    _chosen = name
+    if isinstance(kernel, str) and kernel != AUTO:
+        load_kernel(kernel)
+    _chosen = kernel
 
 
 @contextmanager
-def use_kernel(name: str) -> Iterator[None]:
+def use_kernel(kernel: str | Kernel) -> Iterator[None]:
     """:func:`set_kernel` for a ``with`` block; the backward pass belongs inside it too."""
     before = _chosen
-    set_kernel(name)
+    set_kernel(kernel)
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssmdiff.errors import KernelUnavailableError
-from ssmdiff.ops import Kernel, ScanInputs, TorchKernel
+from ssmdiff.ops import Kernel, ScanInputs, TorchKernel, selective_scan, use_kernel
 from ssmdiff.testing import probes
 from ssmdiff.testing.report import NotApplicableError, ViolationError
 from ssmdiff.testing.suite import Subject, Suite
@@ -208,6 +208,27 @@ def layout(subject: KernelSubject) -> str:
                 f"{name} of strided inputs is off by {error:.1e}", f"at most {TOLERANCE[dtype]:g}"
             )
     return "strided inputs give the same"
+
+
+@suite.check
+def inside_the_op(subject: KernelSubject) -> str:
+    """It works where it will run: inside the op, where torch.autograd is off."""
+    device, dtype = subject.somewhere()
+    inputs = make_inputs(SHAPES[1], restart=None).to(device, dtype)
+    grad_y = torch.randn(inputs.u.shape, generator=torch.Generator().manual_seed(1)).to(inputs.u)
+    expected = subject.kernel.backward(grad_y, inputs)
+    leaves = {name: getattr(inputs, name).clone().requires_grad_() for name in GRADIENTS}
+    try:
+        with use_kernel(subject.kernel):
+            selective_scan(*inputs._replace(**leaves)).backward(grad_y)
+    except RuntimeError as error:
+        raise ViolationError(
+            f"a backward pass through the op raised {type(error).__name__}: {error}",
+            "gradients written out, without torch.autograd, which is off inside the op",
+        ) from error
+    found = {name: leaf.grad for name, leaf in leaves.items()}
+    _same(found, expected._asdict(), "through the op")
+    return "a backward pass through ssmdiff::selective_scan"
 
 
 @suite.check
