@@ -6,6 +6,7 @@ RUN := $(VENV)/bin/python -m
 INSTALL := $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := runs/demo
 DEMO_FLAGS :=
+PYTEST_FLAGS :=
 
 .PHONY: demo test lint wheel-test clean
 
@@ -27,7 +28,7 @@ demo: $(VENV)/.installed
 	@echo "the picture: $(CURDIR)/$(DEMO)/images/grid.png"
 
 test: $(VENV)/.developed
-	$(RUN) pytest -n auto
+	$(RUN) pytest -n auto $(PYTEST_FLAGS)
 
 lint: $(VENV)/.developed
 	$(RUN) ruff check .
@@ -43,7 +44,7 @@ wheel-test: $(VENV)/.developed
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		-r requirements-dev.txt "$$(ls dist/*.whl)[all]"
-	.venv-wheel/bin/python -m pytest -n auto
+	.venv-wheel/bin/python -m pytest -n auto $(PYTEST_FLAGS)
 
 clean:
 	rm -rf $(VENV) .venv-wheel dist build runs

@@ -13,8 +13,6 @@ from pathlib import Path
 # Before torch is imported, and inherited by what tests start: shapes are tiny, and the suite itself
 # takes every core. Tests of threads set their number themselves.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Read by now, and meant for this pytest: not for those that tests start.
-os.environ.pop("PYTEST_ADDOPTS", None)
 
 import pytest
 from hypothesis import settings
