@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ssmdiff import compose
 from ssmdiff.checkpoint import load_json, sweep, write_atomically
+from ssmdiff.config import Config
 from ssmdiff.errors import CheckpointError, ConfigError
 from ssmdiff.pictures import write_grid, write_image
 from ssmdiff.runs import Run
@@ -67,14 +68,14 @@ class SampleFolder:
             ConfigError: The folder holds images of other settings, or something else.
             CheckpointError: The folder cannot be written.
         """
-        self._prepare(self._record(run, request), overwrite)
+        config = run.with_sampling(request.scheduler, request.steps)
+        self._prepare(self._record(run, config, request), overwrite)
         missing = [i for i in range(n) if not self._image(i, request.format).exists()]
 
         def keep(indices: list[int], images: Tensor) -> None:
             for i, image in zip(indices, images, strict=True):
                 write_image(self._image(i, request.format), image)
 
-        config = run.with_sampling(request.scheduler, request.steps)
         scheduler = compose.build_scheduler(config, run.diffusion)
         scheduler.set_timesteps(config.sample.steps)  # Heun calls the network twice a step
         batches = -(-len(missing) // batch_size)
@@ -109,8 +110,7 @@ class SampleFolder:
         return torch.from_numpy(np.moveaxis(pixels, -1, 0) / 127.5 - 1)
 
     @staticmethod
-    def _record(run: Run, request: SampleRequest) -> dict[str, Any]:
-        config = run.with_sampling(request.scheduler, request.steps)
+    def _record(run: Run, config: Config, request: SampleRequest) -> dict[str, Any]:
         weights = run.checkpoint.manifest["files"]["ema.safetensors"]["sha256"]
         return {
             "checkpoint": run.checkpoint.path.name,
