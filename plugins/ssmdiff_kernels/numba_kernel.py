@@ -1,9 +1,10 @@
 """The selective scan on a CPU, compiled by numba: float32 arithmetic, any shape, any order.
 
-This file allocates and converts; the arithmetic is in `numba_scan.py`. Threads are Python threads
-that leave the interpreter while they compute, as many as ``torch.get_num_threads()``. numba's own
-thread pools are avoided on purpose: one aborts in a process forked after its first use, as data
-loaders are, and another must not be called from two threads at once.
+This file allocates and converts; the arithmetic is in `numba_scan.py` and `numba_backward.py`.
+Threads are Python threads that leave the interpreter while they compute, as many as
+``torch.get_num_threads()``. numba's own thread pools are avoided on purpose: one aborts in a
+process forked after its first use, as data loaders are, and another must not be called from two
+threads at once.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ssmdiff_kernels.numba_layout import Scan, Shape
 
 _WIDTH = 16  # channels in a block of `numba_scan`
+_STRIP = 4  # blocks that a job of the forward pass takes, at most
 
 
 class NumbaKernel:
@@ -43,40 +45,46 @@ class NumbaKernel:
 
     def forward(self, inputs: ScanInputs) -> Tensor:
         """The output y (B, L, D) in the dtype of ``inputs.u``, tokens in grid order."""
-        from ssmdiff_kernels import numba_scan
-
         scan, shape = _arguments(inputs)
         y = torch.empty(inputs.u.shape)
-        jobs = shape.batch * -(-shape.channels // _WIDTH)
-        _run(jobs, numba_scan.forward, scan, shape, _flat(y))
+        blocks = -(-shape.channels // _WIDTH)
+        # Wide strips read memory in longer runs; narrow ones are more, for more threads.
+        strip = max(1, min(_STRIP, shape.batch * blocks // (2 * torch.get_num_threads())))
+        jobs = shape.batch * -(-blocks // strip)
+        _run(jobs, _entry("forward", shape), scan, shape, strip, _flat(y))
         return y.to(inputs.u.dtype)
 
     def backward(self, grad_y: Tensor, inputs: ScanInputs) -> ScanGradients:
         """All gradients, from the inputs alone.
 
         Beyond the gradients it allocates the sums of each group of channels for B and C, together
-        about the size of delta (see ``_groups``), and per thread about N (L + 3072) / 2 floats.
+        at most about the size of delta (see ``_groups``), and per thread about N (1.5 L + 6000)
+        floats.
         """
-        from ssmdiff_kernels import numba_scan
+        from ssmdiff_kernels import numba_backward
 
         scan, shape = _arguments(inputs)
         batch, directions, length, channels, states = shape[:5]
-        blocks, padded = -(-channels // _WIDTH), -(-states // 4) * 4
-        groups = _groups(shape)
+        blocks, groups = -(-channels // _WIDTH), _groups(shape)
+        dtype = inputs.u.dtype if scan.u.dtype == np.uint16 else torch.float32
         du = torch.empty(inputs.u.shape)
-        ddelta = torch.empty(inputs.delta.shape)
+        ddelta = torch.empty(inputs.delta.shape, dtype=dtype)
         dA = torch.empty(batch, directions, blocks, states, _WIDTH)
         dskip = torch.empty(batch, blocks * _WIDTH)
         dbias = torch.empty(batch, directions, blocks * _WIDTH)
-        dB, dC = (torch.empty(inputs.B.shape) for _ in range(2))
-        slices = [torch.empty(groups, batch, directions, length, padded) for _ in range(2)]
-        outputs = (du, ddelta, dA, *slices, dskip, dbias)
-        dy = _flat(grad_y.to(torch.float32))
-        arrays = [_flat(x) for x in outputs]
-        _run(batch * groups, numba_scan.backward, scan, shape, groups, dy, *arrays)
+        dB, dC = (torch.empty(inputs.B.shape, dtype=dtype) for _ in range(2))
+        slices = [torch.empty(groups, batch, directions, length, states) for _ in range(2)]
+        arrays = [_flat(x) for x in (grad_y.to(dtype), du, ddelta, dA, *slices, dskip, dbias)]
+        gradients = numba_backward.Gradients(*arrays)
+        _run(batch * groups, _entry("backward", shape), scan, shape, groups, gradients)
         for parts, total in zip(slices, (dB, dC), strict=True):
             _run(
-                batch * directions, numba_scan.add_slices, _flat(parts), shape, groups, _flat(total)
+                batch * directions,
+                numba_backward.add_slices,
+                _flat(parts),
+                shape,
+                groups,
+                _flat(total),
             )
 
         def like(gradient: Tensor, value: Tensor) -> Tensor:
@@ -100,16 +108,27 @@ class NumbaKernel:
 
 
 def _flat(x: Tensor) -> NDArray[Any]:
-    """A tensor's elements in order, as numba takes them; a view where it already is contiguous."""
-    return x.detach().contiguous().view(-1).numpy()
+    """A tensor's elements in order, as numba takes them: bfloat16 as the bits of uint16.
+
+    A view where the tensor already is contiguous.
+    """
+    flat = x.detach().contiguous().view(-1)
+    if flat.dtype == torch.bfloat16:
+        return flat.view(torch.int16).numpy().view(np.uint16)
+    return flat.numpy()
 
 
 def _arguments(inputs: ScanInputs) -> tuple[Scan, Shape]:
-    """The inputs as the jitted functions take them, absent ones as zeros."""
+    """The inputs as the jitted functions take them, absent ones as zeros.
+
+    u, delta, B and C stay bfloat16 if all of them are; mixed dtypes become float32.
+    """
     from ssmdiff_kernels.numba_layout import Scan, Shape
 
     batch, directions, length, channels = inputs.delta.shape
-    u, delta, A, B, C = (_flat(x.to(torch.float32)) for x in inputs[:5])
+    rows = (inputs.u, inputs.delta, inputs.B, inputs.C)
+    narrow = all(x.dtype == torch.bfloat16 for x in rows)
+    u, delta, B, C = (_flat(x if narrow else x.to(torch.float32)) for x in rows)
     D, bias, restart = inputs.D, inputs.delta_bias, inputs.restart
     if D is None:
         D = torch.zeros(directions, channels)
@@ -120,7 +139,7 @@ def _arguments(inputs: ScanInputs) -> tuple[Scan, Shape]:
     scan = Scan(
         u=u,
         delta=delta,
-        A=A,
+        A=_flat(inputs.A.to(torch.float32)),
         B=B,
         C=C,
         order=_flat(inputs.order.to(torch.int32)),
@@ -134,14 +153,25 @@ def _arguments(inputs: ScanInputs) -> tuple[Scan, Shape]:
     return scan, shape
 
 
+def _entry(name: str, shape: Shape) -> Callable[..., None]:
+    """The jitted function of a pass for that shape."""
+    from ssmdiff_kernels import numba_backward, numba_scan
+
+    suffix = "_of_one" if shape.states == 1 else "_zoh" if shape.zoh else ""
+    module = numba_scan if name == "forward" else numba_backward
+    function: Callable[..., None] = getattr(module, name + suffix)
+    return function
+
+
 def _groups(shape: Shape) -> int:
-    """Into how many groups the backward pass divides the channels.
+    """Into how many groups the backward pass divides the blocks of channels.
 
     Many keep many threads busy, but each has its own sums for B and C, 2 N numbers for a token and
-    direction. As many as make these no larger than delta, and at least four.
+    direction: at least four, and no more than make these as large as delta or leave a group less
+    than a strip of three blocks.
     """
     blocks = -(-shape.channels // _WIDTH)
-    return min(blocks, max(4, shape.channels // (2 * shape.states)))
+    return min(blocks, max(4, min(blocks // 3, shape.channels // (2 * shape.states))))
 
 
 _pool: ThreadPoolExecutor | None = None

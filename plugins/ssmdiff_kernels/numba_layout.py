@@ -1,4 +1,4 @@
-"""What the passes of `numba_scan.py` share: the inputs, the workspace, and rows of 16 channels."""
+"""What the passes of `numba_scan.py` share: the inputs, the workspace, strips of channels."""
 
 from __future__ import annotations
 
@@ -7,25 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssmdiff_kernels.numba_math import LOG2_E, f32, softplus_and_sigmoid
-from ssmdiff_kernels.numba_vector import (
-    WIDTH,
-    inlined,
-    load,
-    load_part,
-    prefetch,
-    splat,
-    store,
-    store_part,
-)
+from ssmdiff_kernels.numba_memory import load, load_part, prefetch, store, store_part
+from ssmdiff_kernels.numba_vector import WIDTH, inlined, splat
 
-CHUNK = 32  # steps that are prepared, and in the backward pass kept, at a time
-AHEAD = 4  # steps between the prefetch of a row and its use
+CHUNK = 32
 _SMALLEST_A = f32(1e-30)  # replaces A = 0: 1/A stays finite and the zoh gain has its limit, d
 _ZERO, _ONE = f32(0), f32(1)
 
 
 class Scan(NamedTuple):
-    """The arrays of ``ScanInputs``, flat."""
+    """The arrays of ``ScanInputs``, flat; u, delta, B and C may hold bfloat16 as uint16."""
 
     u: np.ndarray
     delta: np.ndarray
@@ -51,74 +42,74 @@ class Shape(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What one walk reads: the rows of a batch element and a direction, in a block of channels."""
+    """What one walk reads: the rows of a batch element and a direction, in a strip of channels."""
 
     token: int  # rows before token 0 in u (B, L, D)
     row: int  # rows before token 0 in delta (B, K, L, D), B and C (B, K, L, N)
     time: int  # entries before time 0 in order (K, L)
     channel: int
-    width: int  # 16, or what is left of the channels
+    blocks: int  # of 16 channels; the last of all may be narrower
 
 
 class Workspace(NamedTuple):
-    """One array of vectors, and where its sections start.
+    """One array, and where its sections start.
 
-    N vectors each, one for a component of the state, unless another number is given.
+    N' is N, padded to whole groups of components. Sections "of steps" hold, for each block of the
+    strip, a row of 16 channels for each step of a chunk; those "of the state", a row for each of N'
+    components.
     """
 
     data: np.ndarray
-    A: int  # times log2(e)
-    inverse_A: int  # noqa: N815
-    h: int
-    d: int  # CHUNK
-    slope: int  # CHUNK: the derivative of d by delta
-    dh: int
-    dA: int  # noqa: N815 # of this chunk
-    dB: int  # noqa: N815 # N' (see padded_states): of this step, each channel's own
-    dC: int  # noqa: N815 # N'
-    a: int  # CHUNK x N, and so the next two
-    ah: int
-    gain: int
-    starts: int  # chunks x N: the state at the start of each chunk
+    padded: int  # N'
+    A: int  # of the state; times log2(e)
+    inverse_A: int  # noqa: N815 # of the state
+    h: int  # of the state
+    d: int  # of steps
+    u: int  # of steps
+    y: int  # of steps; in the backward pass, dy
+    B: int  # (CHUNK, N')
+    C: int  # (CHUNK, N')
+    slope: int  # of steps: the derivative of d by delta
+    decay: int  # of steps: the sum over n of dL/da a A
+    rate: int  # of steps: of dL/dg times the derivative by d of the zoh gain g, without u
+    gain: int  # of steps: of dL/dg g, without u
+    dB: int  # noqa: N815 # (CHUNK, N'), summed over channels
+    dC: int  # noqa: N815 # (CHUNK, N')
+    dh: int  # of the state
+    dA: int  # noqa: N815 # of the state
+    a: int  # a row for each step and component of one group; and so the next two
+    before: int  # the state before the step
+    g: int
+    starts: int  # of the state, for each chunk: h before it
 
 
 @inlined
-def workspace(shape: Shape, with_backward: bool) -> Workspace:
-    """An uninitialised workspace, aligned to a cache line of 64 bytes."""
-    section, chunk = shape.states * WIDTH, CHUNK * WIDTH
-    padded = padded_states(shape) * WIDTH
-    d = 3 * section
-    dh = d + 2 * chunk
-    dB = dh + 2 * section
-    a = dB + 2 * padded
-    kept = chunk * shape.states
-    starts = a + 3 * kept
+def workspace(shape: Shape, blocks: int, rows: int, with_backward: bool) -> Workspace:
+    """An uninitialised workspace for strips of so many blocks and groups of so many components.
+
+    Aligned to a cache line of 64 bytes.
+    """
+    padded = (shape.states + rows - 1) // rows * rows
+    state, steps, table = blocks * padded * WIDTH, blocks * CHUNK * WIDTH, CHUNK * padded + WIDTH
+    kept = CHUNK * rows * WIDTH
+    inverse_A, h, d = state, 2 * state, 3 * state
+    u, y, B = d + steps, d + 2 * steps, d + 3 * steps
+    C = B + table
+    slope = C + table
+    decay, rate, gain, dB = slope + steps, slope + 2 * steps, slope + 3 * steps, slope + 4 * steps
+    dC = dB + table
+    dh = dC + table
+    dA, a = dh + state, dh + 2 * state
+    before, g, starts = a + kept, a + 2 * kept, a + 3 * kept
     chunks = (shape.length + CHUNK - 1) // CHUNK
-    size = starts + chunks * section if with_backward else dh
+    size = starts + chunks * state if with_backward else slope
     raw = np.empty(size + WIDTH, np.float32)
     skip = (-raw.ctypes.data % 64) // 4
+    data = raw[skip : skip + size]
     return Workspace(
-        raw[skip : skip + size],
-        0,
-        section,
-        2 * section,
-        d,
-        d + chunk,
-        dh,
-        dh + section,
-        dB,
-        dB + padded,
-        a,
-        a + kept,
-        a + 2 * kept,
-        starts,
-    )
-
-
-@inlined
-def padded_states(shape: Shape) -> int:
-    """N', the multiple of 4 that holds N."""
-    return (shape.states + 3) // 4 * 4
+        data, padded, 0, inverse_A, h, d, u, y, B, C, slope, decay, rate, gain,
+        dB, dC, dh, dA, a, before, g, starts,
+    )  # fmt: skip
 
 
 @inlined
@@ -128,15 +119,21 @@ def blocks_of(shape: Shape) -> int:
 
 
 @inlined
-def part_of(shape: Shape, b: int, k: int, channel: int) -> Part:
-    """The rows of batch element b and direction k, and the block that starts at a channel."""
+def part_of(shape: Shape, b: int, k: int, block: int, blocks: int) -> Part:
+    """The rows of batch element b and direction k, and the strip that starts at a block."""
     return Part(
         b * shape.length,
         (b * shape.directions + k) * shape.length,
         k * shape.length,
-        channel,
-        min(WIDTH, shape.channels - channel),
+        block * WIDTH,
+        blocks,
     )
+
+
+@inlined
+def width_of(shape: Shape, part: Part, block: int) -> int:
+    """The channels of a block of the strip: 16, or what is left of them."""
+    return min(WIDTH, shape.channels - part.channel - block * WIDTH)
 
 
 @inlined
@@ -157,57 +154,98 @@ def store_row(array: Any, index: int, value: Any, width: int) -> None:
 
 
 @inlined
-def clear(array: Any, index: int, vectors: int) -> None:
-    """Zero so many vectors."""
-    for n in range(vectors):
+def clear(array: Any, index: int, rows: int) -> None:
+    """Zero so many rows."""
+    for n in range(rows):
         store(array, index + n * WIDTH, splat(_ZERO))
 
 
 @inlined
-def copy(source: Any, index: int, target: Any, place: int, vectors: int) -> None:
-    """Copy so many vectors."""
-    for n in range(vectors):
-        store(target, place + n * WIDTH, load(source, index + n * WIDTH))
+def copy(array: Any, source: int, target: int, rows: int) -> None:
+    """Copy so many rows from one place to another."""
+    for n in range(rows):
+        store(array, target + n * WIDTH, load(array, source + n * WIDTH))
 
 
 @inlined
 def pack_A(ws: Workspace, scan: Scan, shape: Shape, k: int, part: Part) -> None:
-    """A of a direction and a block, (width, N), into the workspace."""
-    first = (k * shape.channels + part.channel) * shape.states
-    for n in range(shape.states):
-        for j in range(WIDTH):
-            value = scan.A[first + j * shape.states + n] if j < part.width else -_ONE
-            if abs(value) < _SMALLEST_A:
-                value = -_SMALLEST_A
-            ws.data[ws.A + n * WIDTH + j] = value * LOG2_E
-            ws.data[ws.inverse_A + n * WIDTH + j] = _ONE / value
+    """A of a direction and a strip, (channels, N), into the workspace; -1 where there is none."""
+    for block in range(part.blocks):
+        channel = part.channel + block * WIDTH
+        first = (k * shape.channels + channel) * shape.states
+        for n in range(ws.padded):
+            at = (block * ws.padded + n) * WIDTH
+            for j in range(WIDTH):
+                value = -_ONE
+                if channel + j < shape.channels and n < shape.states:
+                    value = scan.A[first + j * shape.states + n]
+                if abs(value) < _SMALLEST_A:
+                    value = -_SMALLEST_A
+                ws.data[ws.A + at + j] = value * LOG2_E
+                ws.data[ws.inverse_A + at + j] = _ONE / value
 
 
 @inlined
-def prepare(
-    ws: Workspace, scan: Scan, shape: Shape, part: Part, bias: Any, start: int, stop: int
-) -> None:
-    """The step sizes d of a chunk and their derivatives by delta.
+def gather_states(source: Any, row: int, ws: Workspace, place: int, states: int) -> None:
+    """A row of B or C into the workspace, zeros behind it.
 
-    Done for a chunk at a time, since in the recurrence their long latency would show.
+    Whole rows of 16 are stored. What they spill is overwritten by the next step; the sections have
+    room for the last.
+    """
+    for n in range(0, states, WIDTH):
+        store(ws.data, place + n, load_row(source, row * states + n, min(WIDTH, states - n)))
+
+
+@inlined
+def gather(
+    ws: Workspace,
+    scan: Scan,
+    shape: Shape,
+    part: Part,
+    k: int,
+    start: int,
+    stop: int,
+    ahead: int,
+    beside: Any,
+    with_C: bool,
+    with_slope: bool,
+) -> None:
+    """What a chunk reads, from the tokens' own places: step sizes, u, B and maybe C.
+
+    The same of the chunk ``ahead`` steps further is asked for, since the hardware cannot guess a
+    random order; so are the rows of ``beside`` (B, L, D) if ``with_C``.
     """
     for t in range(start, stop):
-        row = part.row + np.int64(scan.order[part.time + t])
-        d = load_row(scan.delta, row * shape.channels + part.channel, part.width) + bias
-        slope = splat(_ONE)
-        if shape.softplus:
-            d, slope = softplus_and_sigmoid(d)
-        store(ws.data, ws.d + (t - start) * WIDTH, d)
-        store(ws.data, ws.slope + (t - start) * WIDTH, slope)
+        row = part.row + _token_of(scan, shape, part, t)
+        next_row = part.row + _token_of(scan, shape, part, t + ahead)
+        prefetch(scan.B, next_row * shape.states)
+        gather_states(scan.B, row, ws, ws.B + (t - start) * ws.padded, shape.states)
+        if with_C:
+            prefetch(scan.C, next_row * shape.states)
+            gather_states(scan.C, row, ws, ws.C + (t - start) * ws.padded, shape.states)
+    for block in range(part.blocks):
+        channel, width = part.channel + block * WIDTH, width_of(shape, part, block)
+        bias = load_row(scan.bias, k * shape.channels + channel, width)
+        for t in range(start, stop):
+            place = (block * CHUNK + t - start) * WIDTH
+            token = _token_of(scan, shape, part, t)
+            next_token = _token_of(scan, shape, part, t + ahead)
+            prefetch(scan.delta, (part.row + next_token) * shape.channels + channel)
+            prefetch(scan.u, (part.token + next_token) * shape.channels + channel)
+            if with_C:
+                prefetch(beside, (part.token + next_token) * shape.channels + channel)
+            d = load_row(scan.delta, (part.row + token) * shape.channels + channel, width) + bias
+            slope = splat(_ONE)
+            if shape.softplus:
+                d, slope = softplus_and_sigmoid(d)
+            store(ws.data, ws.d + place, d)
+            if with_slope:
+                store(ws.data, ws.slope + place, slope)
+            u = load_row(scan.u, (part.token + token) * shape.channels + channel, width)
+            store(ws.data, ws.u + place, u)
 
 
 @inlined
-def prefetch_walk(scan: Scan, shape: Shape, part: Part, t: int) -> np.int64:
-    """Ask for what a walk reads a few steps after t; returns that step's token."""
-    last = shape.length - 1
-    row = part.row + np.int64(scan.order[part.time + min(t + CHUNK, last)])
-    prefetch(scan.delta, row * shape.channels + part.channel)
-    token = np.int64(scan.order[part.time + min(t + AHEAD, last)])
-    prefetch(scan.B, (part.row + token) * shape.states)
-    prefetch(scan.u, (part.token + token) * shape.channels + part.channel)
-    return token
+def _token_of(scan: Scan, shape: Shape, part: Part, t: int) -> np.int64:
+    """The token of step t, or of the last or first one where t lies outside."""
+    return np.int64(scan.order[part.time + max(0, min(t, shape.length - 1))])

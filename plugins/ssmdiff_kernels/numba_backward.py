@@ -1,0 +1,308 @@
+"""The gradients of `numba_scan.py`: the same layout, chunks, strips and groups.
+
+A block of channels and a direction are first walked forward, and the state at the start of every
+chunk is kept. Then, from the last chunk to the first and for one group of components after another,
+the chunk is walked again, now keeping a and h of each step, and walked back through with the
+adjoint dh.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssmdiff_kernels.numba_layout import (
+    CHUNK,
+    Part,
+    Scan,
+    Shape,
+    Workspace,
+    blocks_of,
+    clear,
+    copy,
+    gather,
+    load_row,
+    pack_A,
+    part_of,
+    store_row,
+    width_of,
+    workspace,
+)
+from ssmdiff_kernels.numba_math import LN_2, f32, zoh_gain_slope
+from ssmdiff_kernels.numba_memory import (
+    fetch_add,
+    lane_sums,
+    load,
+    load_like,
+    prefetch,
+    spread_like,
+    store,
+)
+from ssmdiff_kernels.numba_scan import walk
+from ssmdiff_kernels.numba_vector import (
+    WIDTH,
+    add_products,
+    compiled,
+    inlined,
+    rows_of,
+    splat,
+    splat_group,
+)
+
+STRIP = 3  # blocks of channels that the backward pass takes at a time
+_ZERO = f32(0)
+
+
+class Gradients(NamedTuple):
+    """What the backward pass reads and writes, flat."""
+
+    dy: np.ndarray  # gradient of the output (B, L, D), as u
+    du: np.ndarray  # (B, L, D) float32
+    ddelta: np.ndarray  # (B, K, L, D), as delta
+    dA: np.ndarray  # noqa: N815 # (B, K, blocks, N, 16)
+    dB: np.ndarray  # noqa: N815 # (G, B, K, L, N), a slice for each group of blocks
+    dC: np.ndarray  # noqa: N815 # (G, B, K, L, N)
+    dskip: np.ndarray  # (B, blocks, 16)
+    dbias: np.ndarray  # (B, K, blocks, 16)
+
+
+@compiled
+def backward(jobs: Any, scan: Scan, shape: Shape, groups: int, out: Gradients) -> None:
+    """Take jobs until none is left; together they write every element of the gradients.
+
+    B and C are shared by all channels. Each group of blocks sums over its own channels, in a fixed
+    order, into a slice of its own, for ``add_slices``. The caller adds dA, dskip and dbias over B.
+
+    Args:
+        jobs: (1,) int64, zero at first: the counter shared by the threads.
+        scan: The inputs.
+        shape: Their sizes.
+        groups: G, into how many groups the blocks of channels are divided.
+        out: The gradients.
+    """
+    _backward(jobs, scan, shape, groups, out, splat_group(_ZERO), False)
+
+
+@compiled
+def backward_zoh(jobs: Any, scan: Scan, shape: Shape, groups: int, out: Gradients) -> None:
+    """``backward`` with the zoh gain."""
+    _backward(jobs, scan, shape, groups, out, splat_group(_ZERO), True)
+
+
+@compiled
+def backward_of_one(jobs: Any, scan: Scan, shape: Shape, groups: int, out: Gradients) -> None:
+    """``backward`` for N = 1."""
+    _backward(jobs, scan, shape, groups, out, splat(_ZERO), shape.zoh)
+
+
+@inlined
+def _backward(
+    jobs: Any, scan: Scan, shape: Shape, groups: int, out: Gradients, zero: Any, zoh: bool
+) -> None:
+    states, channels, length = shape.states, shape.channels, shape.length
+    blocks = blocks_of(shape)
+    chunks = (length + CHUNK - 1) // CHUNK
+    ws = workspace(shape, STRIP, rows_of(zero), True)
+    while True:
+        job = fetch_add(jobs)
+        if job >= shape.batch * groups:
+            return
+        b, group = job // groups, job % groups
+        begin, end = group * blocks // groups, (group + 1) * blocks // groups
+        strips = (end - begin + STRIP - 1) // STRIP
+        for strip_of_k in range(shape.directions * strips):
+            k, first = strip_of_k // strips, begin + strip_of_k % strips * STRIP
+            part = part_of(shape, b, k, first, min(STRIP, end - first))
+            state = part.blocks * ws.padded
+            pack_A(ws, scan, shape, k, part)
+            clear(ws.data, ws.h, state)
+            for chunk in range(chunks):
+                copy(ws.data, ws.h, ws.starts + chunk * state * WIDTH, state)
+                if chunk + 1 < chunks:
+                    start, stop = chunk * CHUNK, (chunk + 1) * CHUNK
+                    gather(ws, scan, shape, part, k, start, stop, CHUNK, out.dy, False, False)
+                    for block in range(part.blocks):
+                        for n in range(0, ws.padded, rows_of(zero)):
+                            walk(ws, scan, part, start, stop, block, n, zero, zoh, False, False)
+
+            sums_row = (group * shape.batch * shape.directions + b * shape.directions + k) * length
+            clear(ws.data, ws.dh, state)
+            clear(ws.data, ws.dA, state)
+            for block in range(part.blocks):
+                store(
+                    out.dbias,
+                    ((b * shape.directions + k) * blocks + first + block) * WIDTH,
+                    splat(_ZERO),
+                )
+                if k == 0:
+                    store(out.dskip, (b * blocks + first + block) * WIDTH, splat(_ZERO))
+            for chunk in range(chunks - 1, -1, -1):
+                start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, length)
+                gather(ws, scan, shape, part, k, start, stop, -CHUNK, out.dy, True, True)
+                for block in range(part.blocks):
+                    channel, width = part.channel + block * WIDTH, width_of(shape, part, block)
+                    for t in range(start, stop):
+                        token = np.int64(scan.order[part.time + t])
+                        place = (part.token + token) * channels + channel
+                        dy_t = load_row(out.dy, place, width)
+                        store(ws.data, ws.y + (block * CHUNK + t - start) * WIDTH, dy_t)
+                        prefetch(out.du, place)
+                        prefetch(out.ddelta, (part.row + token) * channels + channel)
+                        if block == 0:
+                            prefetch(out.dB, (sums_row + token) * states)
+                            prefetch(out.dC, (sums_row + token) * states)
+                clear(ws.data, ws.decay, part.blocks * CHUNK)
+                clear(ws.data, ws.rate, part.blocks * CHUNK)
+                if zoh:
+                    clear(ws.data, ws.gain, part.blocks * CHUNK)
+                copy(ws.data, ws.starts + chunk * state * WIDTH, ws.h, state)
+                for block in range(part.blocks):
+                    for n in range(0, ws.padded, rows_of(zero)):
+                        walk(ws, scan, part, start, stop, block, n, zero, zoh, False, True)
+                        _walk_back(ws, scan, part, start, stop, block, n, zero, zoh)
+                for block in range(part.blocks):
+                    _scatter(ws, scan, shape, part, k, start, stop, block, zoh, out)
+                for t in range(start, stop):
+                    row = sums_row + np.int64(scan.order[part.time + t])
+                    for n in range(0, states, WIDTH):
+                        width, at = min(WIDTH, states - n), (t - start) * ws.padded + n
+                        dB_t, dC_t = load(ws.data, ws.dB + at), load(ws.data, ws.dC + at)
+                        if first > begin:
+                            dB_t = dB_t + load_row(out.dB, row * states + n, width)
+                            dC_t = dC_t + load_row(out.dC, row * states + n, width)
+                        store_row(out.dB, row * states + n, dB_t, width)
+                        store_row(out.dC, row * states + n, dC_t, width)
+            for block in range(part.blocks):
+                summed = (b * shape.directions + k) * blocks + first + block
+                for n in range(states):
+                    dA_n = load(ws.data, ws.dA + (block * ws.padded + n) * WIDTH)
+                    store(out.dA, (summed * states + n) * WIDTH, dA_n)
+
+
+@inlined
+def _scatter(
+    ws: Workspace,
+    scan: Scan,
+    shape: Shape,
+    part: Part,
+    k: int,
+    start: int,
+    stop: int,
+    block: int,
+    zoh: bool,
+    out: Gradients,
+) -> None:
+    """The gradients of u and delta of a chunk to their tokens' places, and their sums over time.
+
+    Sums over time are taken chunk by chunk, then over chunks: less rounding.
+    """
+    channel, width = part.channel + block * WIDTH, width_of(shape, part, block)
+    skip = load_row(scan.skip, channel, width)
+    skip_sum, bias_sum = splat(_ZERO), splat(_ZERO)
+    for t in range(start, stop):
+        at = (block * CHUNK + t - start) * WIDTH
+        token = np.int64(scan.order[part.time + t])
+        place = (part.token + token) * shape.channels + channel
+        d, u = load(ws.data, ws.d + at), load(ws.data, ws.u + at)
+        dy, rate = load(ws.data, ws.y + at), load(ws.data, ws.rate + at)
+        du = load(ws.data, ws.gain + at) if zoh else d * rate
+        if k == 0:
+            du = du + dy * skip
+            skip_sum = skip_sum + dy * u
+        else:
+            du = du + load_row(out.du, place, width)
+        store_row(out.du, place, du, width)
+        decay = load(ws.data, ws.decay + at)
+        ddelta = (decay * LN_2 + rate * u) * load(ws.data, ws.slope + at)
+        bias_sum = bias_sum + ddelta
+        store_row(out.ddelta, (part.row + token) * shape.channels + channel, ddelta, width)
+    blocks = blocks_of(shape)
+    b = part.token // shape.length
+    summed = ((b * shape.directions + k) * blocks) * WIDTH + channel
+    store(out.dbias, summed, load(out.dbias, summed) + bias_sum)
+    if k == 0:
+        summed = b * blocks * WIDTH + channel
+        store(out.dskip, summed, load(out.dskip, summed) + skip_sum)
+
+
+@inlined
+def _walk_back(
+    ws: Workspace,
+    scan: Scan,
+    part: Part,
+    start: int,
+    stop: int,
+    block: int,
+    n: int,
+    zero: Any,
+    zoh: bool,
+) -> None:
+    """Take the adjoint dh of a group of components from n on back through a chunk that was kept."""
+    rows, state = rows_of(zero), (block * ws.padded + n) * WIDTH
+    A = load_like(ws.data, ws.A + state, zero)
+    inverse_A = load_like(ws.data, ws.inverse_A + state, zero)
+    dh = load_like(ws.data, ws.dh + state, zero)
+    h = load_like(ws.data, ws.h + state, zero)
+    dA = zero
+    for t in range(stop - 1, start - 1, -1):
+        at = t - start
+        row = (block * CHUNK + at) * WIDTH
+        d, u = load(ws.data, ws.d + row), load(ws.data, ws.u + row)
+        dy = load(ws.data, ws.y + row)
+        B = spread_like(ws.data, ws.B + at * ws.padded + n, zero)
+        C = spread_like(ws.data, ws.C + at * ws.padded + n, zero)
+        a = load_like(ws.data, ws.a + at * rows * WIDTH, zero)
+        before = load_like(ws.data, ws.before + at * rows * WIDTH, zero)
+        lane_sums(h * dy, ws.data, ws.dC + at * ws.padded + n, block > 0)
+        h = before
+        dh = dh + C * dy
+        da_a = dh * a * before
+        if scan.restart[part.time + t]:
+            da_a = zero
+        dA = dA + da_a * d
+        decay = load(ws.data, ws.decay + row)
+        store(ws.data, ws.decay + row, add_products(da_a, A, decay))
+        rate = load(ws.data, ws.rate + row)
+        if zoh:
+            g = load_like(ws.data, ws.g + at * rows * WIDTH, zero)
+            dhB, gx = dh * B, g * u
+            dA = dA + dhB * u * zoh_gain_slope(A * LN_2 * d, d, a, g, inverse_A)
+            gain = load(ws.data, ws.gain + row)
+            store(ws.data, ws.gain + row, add_products(dhB, g, gain))
+            store(ws.data, ws.rate + row, add_products(dhB, a, rate))
+            lane_sums(dh * gx, ws.data, ws.dB + at * ws.padded + n, block > 0)
+        else:
+            x = d * u
+            store(ws.data, ws.rate + row, add_products(dh, B, rate))
+            lane_sums(dh * x, ws.data, ws.dB + at * ws.padded + n, block > 0)
+        dh = dh * a
+        if scan.restart[part.time + t]:
+            dh = zero
+    store(ws.data, ws.dh + state, dh)
+    store(ws.data, ws.dA + state, load_like(ws.data, ws.dA + state, zero) + dA)
+
+
+@compiled
+def add_slices(jobs: Any, slices: Any, shape: Shape, groups: int, total: Any) -> None:
+    """Add the groups' slices of dB or dC; a job is a batch element and a direction.
+
+    Args:
+        jobs: (1,) int64, zero at first: the counter shared by the threads.
+        slices: flat (G, B, K, L, N), from ``backward``.
+        shape: The sizes.
+        groups: G.
+        total: flat (B, K, L, N), as B.
+    """
+    size = shape.length * shape.states
+    elements = shape.batch * shape.directions * size
+    while True:
+        first = fetch_add(jobs) * size
+        if first >= elements:
+            return
+        for place in range(first, first + size, WIDTH):
+            width = min(WIDTH, first + size - place)
+            value = load_row(slices, place, width)
+            for group in range(1, groups):
+                value = value + load_row(slices, group * elements + place, width)
+            store_row(total, place, value, width)
