@@ -1,9 +1,11 @@
 """The parts of `gpu.sh`: correctness and speed of the kernels on this GPU, and of a network.
 
     python benchmarks/gpu.py --only correctness,speed,network,tests --json gpu.json
+    TRITON_INTERPRET=1 python benchmarks/gpu.py --dry
 
 Every part stands by itself: what it finds is written when it ends, and one that fails leaves its
-error in the results. No GPU has run it yet.
+error in the results. No GPU has run it yet. ``--dry`` goes through the parts on tiny shapes on the
+CPU, so that a mistake in this file shows without a GPU; its times mean nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +14,16 @@ import argparse
 import datetime
 import itertools
 import json
+import multiprocessing
+import os
 import platform
 import statistics
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +31,6 @@ import torch
 from torch import Tensor
 
 ROOT = Path(__file__).parents[1]
-BATCH, LENGTH, CHANNELS, DIRECTIONS, STATES = 16, 4096, 192, 4, 16
 # (B, L, D, K, N): one of everything, odd, blocks and chunks that divide nothing, long, many states.
 SHAPES = (
     (1, 1, 1, 1, 1),
@@ -34,11 +39,18 @@ SHAPES = (
     (1, 1025, 192, 4, 16),
     (2, 130, 33, 1, 64),
 )
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-8, torch.float16: 2**-10}
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+SHAPE = (16, 4096, 192, 4, 16)  # of the speed
+DRY = "--dry" in sys.argv
+DEVICE = "cuda"
+if DRY:
+    DEVICE, SHAPES, SHAPE = "cpu", SHAPES[:1], (2, 4, 3, 2, 2)
 
 
 def check() -> dict[str, Any]:
     """The machine; ends the script where there is no GPU."""
+    if DRY:
+        return {"card": "none: a dry run in Triton's interpreter", "torch": torch.__version__}
     if not torch.cuda.is_available():
         print("There is no GPU here (torch.cuda.is_available() is False): nothing was run.")
         raise SystemExit(3)
@@ -82,42 +94,64 @@ def make(shape: tuple[int, ...], restart: bool, **options: Any) -> Any:
     )
 
 
+Case = tuple[tuple[int, ...], str, bool, torch.dtype]
+
+
 def correctness() -> dict[str, Any]:
-    """The largest relative error of every output and gradient against the float64 reference."""
+    """The largest relative error of every output and gradient against the float64 reference.
+
+    Triton compiles anew, some ten seconds each, for every dtype, discretisation and block of N:
+    processes share that out, and only the first odd shape is run in all combinations.
+    """
+    both = (("euler", False), ("zoh", True))
+    every = tuple(itertools.product(("euler", "zoh"), (False, True)))
+    cases: list[Case] = [
+        (shape, method, restart, dtype)
+        for shape in SHAPES
+        for method, restart in (every if shape == (2, 35, 19, 3, 5) else both)
+        for dtype in DTYPES
+    ]
+    workers = 1 if DRY else min(8, os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        found = list(pool.map(compare, cases))
+    if wrong := [line for _, lines in found for line in lines]:
+        raise AssertionError("; ".join(wrong[:20]))
+    errors: dict[str, dict[str, float]] = {str(dtype): {} for dtype in DTYPES}
+    for (*_, dtype), (each, _) in zip(cases, found, strict=True):
+        largest = errors[str(dtype)]
+        for name, error in each.items():
+            largest[name] = max(largest.get(name, 0.0), error)
+    return {"largest_relative_error": errors, "cases": len(cases), "equal_bits_twice": True}
+
+
+def compare(case: Case) -> tuple[dict[str, float], list[str]]:
+    """The error of each result of the triton kernel, by the suite's table, and what is wrong."""
     from ssmdiff.ops.reference import TorchKernel
+    from ssmdiff.testing.kernel_cases import error_of, limit_of, results
     from ssmdiff_kernels.triton_kernel import TritonKernel
 
-    def everything(kernel: Any, inputs: Any, dy: Tensor) -> dict[str, Tensor]:
-        return {"y": kernel.forward(inputs), **kernel.backward(dy, inputs)._asdict()}
-
-    errors: dict[str, dict[str, float]] = {str(dtype): {} for dtype in TOLERANCE}
-    wrong = []
-    for shape, method, restart in itertools.product(SHAPES, ("euler", "zoh"), (False, True)):
-        exact = make(shape, restart, discretization=method)
-        dy = torch.randn(exact.u.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
-        expected = everything(TorchKernel(), exact, dy.double())
-        for dtype, limit in TOLERANCE.items():
-            inputs = exact.to("cuda", dtype)
-            got = everything(TritonKernel(), inputs, dy.to(inputs.u))
-            again = everything(TritonKernel(), inputs, dy.to(inputs.u))
-            for name, value in expected.items():
-                error = (got[name].cpu().double() - value).abs().max()
-                relative = float(error / value.abs().max().clamp_min(1e-30))
-                before = errors[str(dtype)].get(name, 0.0)
-                if not relative <= before:
-                    errors[str(dtype)][name] = relative
-                told = f"{name} {dtype} {shape} {method} restart={restart}"
-                if not relative <= limit:
-                    wrong.append(f"{told}: {relative:.2e}")
-                if not torch.equal(got[name], again[name]):
-                    wrong.append(f"{told}: other bits the second time")
-    if wrong:
-        raise AssertionError("; ".join(wrong[:20]))
-    return {"largest_relative_error": errors, "shapes": SHAPES, "equal_bits_twice": True}
+    shape, method, restart, dtype = case
+    inputs = make(shape, restart, discretization=method).to(DEVICE, dtype)
+    expected: dict[str, Any] = results(TorchKernel(), inputs.to("cpu", torch.float64))
+    got: dict[str, Any] = results(TritonKernel(), inputs)
+    again: dict[str, Any] = results(TritonKernel(), inputs)
+    errors, wrong = {}, []
+    for name, value in expected.items():
+        error = errors[name] = error_of(name, got[name], value)
+        told = f"{name} {dtype} {shape} {method} restart={restart}"
+        if not error <= limit_of(name, dtype):
+            wrong.append(f"{told}: {error:.2e}")
+        if not torch.equal(got[name], again[name]):
+            wrong.append(f"{told}: other bits the second time")
+    return errors, wrong
 
 
-def timed(function: Callable[[], Any], repetitions: int = 20) -> dict[str, float]:
+def timed(function: Callable[[], Any], repetitions: int = 20) -> dict[str, Any]:
     """Median and quartiles in ms over calls that are timed one by one, and the peak memory."""
+    if DRY:
+        start_s = time.perf_counter()
+        function()
+        return {"ms": (time.perf_counter() - start_s) * 1e3, "extra_memory_mib": 0.0}
     for _ in range(3):
         function()
     torch.cuda.synchronize()
@@ -133,8 +167,8 @@ def timed(function: Callable[[], Any], repetitions: int = 20) -> dict[str, float
         torch.cuda.synchronize()
         times_ms.append(start.elapsed_time(stop))
     low, median, high = statistics.quantiles(times_ms, n=4)
-    peak = (torch.cuda.max_memory_allocated() - before) / 2**20
-    return {"ms": median, "quartiles_ms": [low, high], "extra_memory_mib": round(peak, 1)}
+    peak = round((torch.cuda.max_memory_allocated() - before) / 2**20, 1)
+    return {"ms": median, "quartiles_ms": [low, high], "extra_memory_mib": peak}
 
 
 def _nbytes(*tensors: Tensor | None) -> int:
@@ -184,20 +218,24 @@ def speed() -> dict[str, Any]:
     from ssmdiff_kernels.mamba_ssm_kernel import MambaSsmKernel
     from ssmdiff_kernels.triton_kernel import TritonKernel
 
-    block = torch.empty(2**28, device="cuda")
+    batch, L, D, K, N = SHAPE
+    block = torch.empty(2**10 if DRY else 2**28, device=DEVICE)
     other = torch.empty_like(block)
     copy = timed(lambda: other.copy_(block))["ms"]
     rates: dict[str, Any] = {"copy_gb_s": 2 * _nbytes(block) / copy / 1e6}
     block = other = torch.empty(0)
     mamba = MambaSsmKernel()
-    reason = mamba.unavailable(torch.device("cuda"), torch.bfloat16)
-    kernels = [TritonKernel(), ExpandScanMerge(TritonKernel()), *([] if reason else [mamba])]
-    exps = BATCH * LENGTH * CHANNELS * DIRECTIONS * STATES
+    reason = mamba.unavailable(torch.device(DEVICE), torch.bfloat16)
+    kernels: list[Any] = [
+        TritonKernel(),
+        ExpandScanMerge(TritonKernel()),
+        *([] if reason else [mamba]),
+    ]
+    exps = batch * L * D * K * N
     rows = []
     for dtype in (torch.bfloat16, torch.float32):
-        shape = (1, LENGTH, CHANNELS, DIRECTIONS, STATES)
-        s = make(shape, restart=False).to("cuda", dtype)
-        again = lambda x: x.repeat(BATCH, *[1] * (x.dim() - 1))  # noqa: E731
+        s = make((1, *SHAPE[1:]), restart=False).to(DEVICE, dtype)
+        again = lambda x: x.repeat(batch, *[1] * (x.dim() - 1))  # noqa: E731
         s = s._replace(**{name: again(getattr(s, name)) for name in ("u", "delta", "B", "C")})
         s = s._replace(A=s.A.float(), D=s.D.float(), delta_bias=s.delta_bias.float())
         dy = torch.randn_like(s.u)
@@ -212,35 +250,52 @@ def speed() -> dict[str, Any]:
             row["forward_gb_s"] = needed / seconds / 1e9  # what must be read and written once
             row["forward_gexp_s"] = exps / seconds / 1e9  # what must be computed once
             rows.append(row)
-    card = torch.cuda.get_device_properties(0)
-    clock_khz = getattr(card, "clock_rate", None)
-    if clock_khz:  # 16 exponentials a clock for each multiprocessor of NVIDIA's since 7.0
-        rates["exp_limit_gexp_s"] = card.multi_processor_count * 16 * clock_khz / 1e6
+    limit = exp_limit_gexp_s()
+    for row in rows:
+        row["of_copy_rate"] = row["forward_gb_s"] / rates["copy_gb_s"]
+        row["of_exp_limit"] = row["forward_gexp_s"] / limit if limit else None
     return {
-        "shape": {"B": BATCH, "L": LENGTH, "D": CHANNELS, "K": DIRECTIONS, "N": STATES},
+        "shape": dict(zip(("B", "L", "D", "K", "N"), SHAPE, strict=True)),
+        "exp_limit_gexp_s": limit,
         "mamba_ssm_absent": reason,
         **rates,
         "rows": rows,
     }
 
 
+def exp_limit_gexp_s() -> float | None:
+    """16 exponentials a clock for each multiprocessor of NVIDIA's since 7.0, at the top clock."""
+    if DRY or torch.version.hip:
+        return None
+    asked = subprocess.run(
+        ["nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    mhz = float(asked.stdout.splitlines()[0])
+    return torch.cuda.get_device_properties(0).multi_processor_count * 16 * mhz / 1e3
+
+
 def network() -> dict[str, Any]:
     """A training step and a sampling step of the preset small, in bfloat16, on random images."""
     from ssmdiff import compose
     from ssmdiff.config import Config, load_preset, merge
-    from ssmdiff.ops import kernels_used
+    from ssmdiff.ops import kernels_used, set_kernel
     from ssmdiff.options import validate
 
     # Not `resolve`: it looks up the noise scheduler, whose library a bare machine lacks.
-    config = validate(Config, merge(Config().to_dict(), load_preset("small")), "")
+    table = merge(Config().to_dict(), load_preset("small"))
+    if DRY:  # by the kernel of the CPU: the interpreter would take minutes
+        set_kernel("numba")
+        table = merge(table, {"data": {"image_size": [16, 16]}, "train": {"batch_size": 1}})
+    config = validate(Config, table, "")
     batch = config.train.batch_size
-    model = compose.build_backbone(config, in_channels=1, num_classes=0).cuda()
+    model = compose.build_backbone(config, in_channels=1, num_classes=0).to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    x = torch.randn(batch, 1, *config.data.image_size, device="cuda")
-    t = torch.randint(0, config.diffusion.timesteps, (batch,), device="cuda")
+    x = torch.randn(batch, 1, *config.data.image_size, device=DEVICE)
+    t = torch.randint(0, config.diffusion.timesteps, (batch,), device=DEVICE)
 
     def predict() -> Tensor:
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast(DEVICE, torch.bfloat16):
             prediction: Tensor = model(x=x, timesteps=t)
         return prediction
 
@@ -265,9 +320,11 @@ def network() -> dict[str, Any]:
 
 def tests() -> dict[str, Any]:
     """The tests marked gpu."""
+    how = ["--collect-only"] if DRY else []
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider",
-         "-c", "/dev/null", "--rootdir", str(ROOT), "--noconftest", "tests/kernels"],
+        [sys.executable, "-m", "pytest", "-q", "-m", "gpu", *how, "-p", "no:cacheprovider",
+         "-c", "/dev/null", "--rootdir", str(ROOT), "--noconftest",
+         "tests/kernels/test_triton_kernel.py", "tests/kernels/test_mamba_ssm_kernel.py"],
         capture_output=True, text=True, cwd=ROOT, check=False,
     )  # fmt: skip
     tail = (run.stdout + run.stderr)[-1500:]
@@ -284,16 +341,21 @@ def table(results: dict[str, Any]) -> None:
     for dtype, found in results.get("correctness", {}).get("largest_relative_error", {}).items():
         print(dtype, " ".join(f"{name} {error:.1e}" for name, error in found.items()))
     measured = results.get("speed", {})
-    print(f"{'kernel':20}{'dtype':16}{'fwd ms':>9}{'both ms':>9}{'MiB':>9}{'GB/s':>8}{'Gexp/s':>8}")
+    print(
+        f"{'kernel':20}{'dtype':16}{'fwd ms':>9}{'both ms':>9}{'MiB':>9}{'GB/s':>8}{'Gexp/s':>8}",
+        end="",
+    )
+    print(f"{'of copy':>8}{'of exp':>8}")
     for row in measured.get("rows", []):
         forward, both = row["forward"]["ms"], row["both"]["ms"]
         memory = row["both"]["extra_memory_mib"]
         print(f"{row['kernel']:20}{row['dtype']:16}{forward:9.2f}{both:9.2f}{memory:9.0f}", end="")
-        print(f"{row['forward_gb_s']:8.0f}{row['forward_gexp_s']:8.0f}")
+        print(f"{row['forward_gb_s']:8.0f}{row['forward_gexp_s']:8.0f}", end="")
+        shares = (row["of_copy_rate"], row["of_exp_limit"])
+        print("".join("       -" if share is None else f"{share:8.0%}" for share in shares))
     for name in ("copy_gb_s", "exp_limit_gexp_s", "mamba_ssm_absent"):
         print(f"{name}: {measured.get(name)}")
-    for name in ("network", "tests"):
-        print(f"{name}: {json.dumps(results.get(name))}")
+    print("\n".join(f"{name}: {json.dumps(results.get(name))}" for name in ("network", "tests")))
 
 
 PARTS = {"correctness": correctness, "speed": speed, "network": network, "tests": tests}
@@ -303,6 +365,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--dry", action="store_true", help="tiny shapes in Triton's interpreter")
     arguments = parser.parse_args()
     machine = check()
     results = {"machine": machine}
@@ -320,10 +383,13 @@ def main() -> int:
         except Exception:  # the others are to be run all the same; the error stands in the results
             results[name], failed = {"error": traceback.format_exc()}, True
         print(f"{name}: {'failed' if 'error' in results[name] else 'done'}", flush=True)
-        torch.cuda.empty_cache()
+        if not DRY:
+            torch.cuda.empty_cache()
         if arguments.json:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
             arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    if DRY:
+        table(results)
     return int(failed)
 
 

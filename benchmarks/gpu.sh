@@ -26,7 +26,7 @@ info.mkdir()
 points = project["entry-points"]["ssmdiff"].items()
 (info / "entry_points.txt").write_text("[ssmdiff]\n" + "".join(f"{k} = {v}\n" for k, v in points))
 END
-  export PYTHONPATH="core:plugins:cli:$WORK:.gpu-deps${PYTHONPATH:+:$PYTHONPATH}"
+  export PYTHONPATH="core:plugins:cli:export:$WORK:.gpu-deps${PYTHONPATH:+:$PYTHONPATH}"
 fi
 
 "$PYTHON" benchmarks/gpu.py --only check || exit 3

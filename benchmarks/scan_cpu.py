@@ -2,215 +2,152 @@
 
     python benchmarks/scan_cpu.py --json benchmarks/results/scan_cpu.json
 
-The peer is written down here as published: mamba-ssm's ``selective_scan_ref``, a Python loop over
-time with autograd for the gradients, over sequences that were gathered into the scan's order and
-whose K directions are folded into the channels, as VMamba's CrossScan and CrossMerge do. Its
-gradients are timed once: one to four minutes, mostly the system clearing memory for them, so that
-the time depends on what else runs. Both compute in float32 with the threads torch has. Run it on a
-quiet machine; the load is part of the result.
+The peer is mamba-ssm's ``selective_scan_ref`` as `ssmdiff.bench.scan_peers` has it, a Python loop
+over time with autograd for the gradients. Its gradients are timed once: one to four minutes, mostly
+the system clearing memory for them, so that the time depends on what else runs; ``--no-gradients``
+leaves them out. Then raster against random, and the time of a token, over the number of tokens.
+All computes in float32 with the threads torch has, everything in turn, so that a drift hits all
+alike. Run it on a quiet machine; the load is part of the result. For memory: ssmdiff bench scan.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
+import functools
 import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numba
 import torch
-import torch.nn.functional as F
+from ssmdiff.bench.machine import load_average, machine
+from ssmdiff.bench.scan import ScanShape, make_inputs
+from ssmdiff.bench.scan_peers import both_by_autograd, mamba_reference
+from ssmdiff.bench.timing import Timing, clocked, interleaved
+from ssmdiff.ops import load_kernel
 from ssmdiff.ops.kernels import ScanInputs
-from ssmdiff_kernels.numba_kernel import NumbaKernel
 from torch import Tensor
 
 BATCH, LENGTH, CHANNELS, DIRECTIONS, STATES = 2, 1024, 192, 4, 16
+LENGTHS = (256, 1024, 4096, 16384, 65536)
+ORDERS = ("raster", "random")
+PEER_S = 3.0  # for its forward calls, a second or so each
 
 
-def make_inputs(order: Tensor) -> ScanInputs:
-    """Float32 inputs of the benchmark's shape, with small steps as Mamba initialises them."""
-    generator = torch.Generator().manual_seed(0)
-
-    def randn(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
-    row = (BATCH, DIRECTIONS, LENGTH)
-    A = -torch.arange(1.0, STATES + 1).expand(DIRECTIONS, CHANNELS, STATES).contiguous()
-    return ScanInputs(
-        u=randn(BATCH, LENGTH, CHANNELS),
-        delta=randn(*row, CHANNELS),
-        A=A,
-        B=randn(*row, STATES),
-        C=randn(*row, STATES),
-        order=order,
-        D=torch.ones(DIRECTIONS, CHANNELS),
-        delta_bias=torch.full((DIRECTIONS, CHANNELS), -3.0),
-    )
+def inputs_of(order: str, length: int, batch: int = BATCH) -> tuple[ScanInputs, Tensor]:
+    """The benchmark's inputs along an order, and a gradient of y."""
+    shape = ScanShape(batch, CHANNELS, DIRECTIONS, STATES, order)
+    inputs = make_inputs(shape, length)
+    generator = torch.Generator().manual_seed(1)
+    return inputs, torch.randn(inputs.u.shape, generator=generator)
 
 
-def orders() -> dict[str, Tensor]:
-    """Raster as VMamba has it (rows, columns, and both reversed), and a random order for each."""
-    side = int(LENGTH**0.5)
-    rows = torch.arange(LENGTH)
-    columns = rows.view(side, side).T.reshape(-1)
-    generator = torch.Generator().manual_seed(0)
-    random = [torch.randperm(LENGTH, generator=generator) for _ in range(DIRECTIONS)]
-    raster = [rows, columns, rows.flip(0), columns.flip(0)]
-    return {"raster": torch.stack(raster).int(), "random": torch.stack(random).int()}
+def both(kernel: Any, inputs: ScanInputs, grad_y: Tensor) -> None:
+    """Forward and all gradients of a kernel."""
+    kernel.forward(inputs)
+    kernel.backward(grad_y, inputs)
 
 
-def selective_scan_ref(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
-) -> Tensor:
-    """As in mamba-ssm: u, delta (B, D, L), A (D, N), B, C (B, K, N, L), D and delta_bias (D,)."""
-    delta = F.softplus(delta + delta_bias[..., None])
-    repeat = A.shape[0] // B.shape[1]
-    B, C = B.repeat_interleave(repeat, 1), C.repeat_interleave(repeat, 1)
-    deltaA = torch.exp(torch.einsum("bdl,dn->bdln", delta, A))
-    deltaB_u = torch.einsum("bdl,bdnl,bdl->bdln", delta, B, u)
-    x = A.new_zeros(u.shape[0], *A.shape)
-    ys = []
-    for i in range(u.shape[2]):
-        x = deltaA[:, :, i] * x + deltaB_u[:, :, i]
-        ys.append(torch.einsum("bdn,bdn->bd", x, C[:, :, :, i]))
-    return torch.stack(ys, 2) + u * D[:, None]
+def timed(
+    calls: dict[tuple[str, ...], Callable[[], Any]], repeats: int, budget_s: float = float("inf")
+) -> dict[tuple[str, ...], Timing]:
+    """Each call's times, taken in turn after an uncounted call of each."""
+    for call in calls.values():
+        call()
+    names = {" ".join(key): key for key in calls}
+    turns = {name: clocked(calls[key]) for name, key in names.items()}
+    found = interleaved(turns, repeats, budget_s)
+    return {names[name]: t for name, t in found.items() if isinstance(t, Timing)}
 
 
-def peer_forward(inputs: ScanInputs) -> Tensor:
-    """Gather (CrossScan), scan with the directions folded into the channels, merge (CrossMerge)."""
-    order = inputs.order.long()
-    at = order[None, :, :, None]
-
-    def gathered(x: Tensor) -> Tensor:  # (B, K, L, .) to (B, K, ., L)
-        return x.gather(2, at.expand(x.shape)).transpose(2, 3)
-
-    assert inputs.D is not None
-    assert inputs.delta_bias is not None
-    y = selective_scan_ref(
-        inputs.u[:, order].transpose(2, 3).flatten(1, 2),
-        gathered(inputs.delta).flatten(1, 2),
-        inputs.A.flatten(0, 1),
-        gathered(inputs.B),
-        gathered(inputs.C),
-        inputs.D.flatten(),
-        inputs.delta_bias.flatten(),
-    )
-    y = y.unflatten(1, (DIRECTIONS, CHANNELS)).transpose(2, 3)
-    return torch.zeros_like(y).scatter(2, at.expand(y.shape), y).sum(1)
-
-
-def peer_forward_backward(inputs: ScanInputs, grad_y: Tensor) -> None:
-    """All gradients by autograd, as in training."""
-    names = ("u", "delta", "A", "B", "C", "D", "delta_bias")
-    leaves = {name: getattr(inputs, name).clone().requires_grad_() for name in names}
-    peer_forward(inputs._replace(**leaves)).backward(grad_y)
-
-
-def timed(function: Callable[[], Any], repeats: int) -> dict[str, float]:
-    """Milliseconds of single calls, after an uncounted one if there are several."""
-    if repeats > 1:
-        function()
-    times = []
-    processor_start = time.process_time()
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append((time.perf_counter() - start) * 1e3)
-    return {
-        "median_ms": statistics.median(times),
-        "min_ms": min(times),
-        "processor_ms": (time.process_time() - processor_start) / repeats * 1e3,  # all threads
-        "repeats": repeats,
-    }
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def measure(repeats: int) -> dict[str, Any]:
+def against_the_peer(repeats: int, gradients: bool) -> dict[str, Any]:
     """Times of both, the ratios of their medians, and how far the two outputs are apart."""
-    kernel = NumbaKernel()
+    kernel = load_kernel("numba")
+    ours: dict[tuple[str, ...], Callable[[], Any]] = {}
+    peers: dict[tuple[str, ...], Callable[[], Any]] = {}
     results: dict[str, Any] = {}
-    for name, order in orders().items():
-        inputs = make_inputs(order)
-        grad_y = torch.randn(inputs.u.shape, generator=torch.Generator().manual_seed(1))
-
-        def both(inputs: ScanInputs = inputs, grad_y: Tensor = grad_y) -> None:
-            kernel.forward(inputs)
-            kernel.backward(grad_y, inputs)
-
-        def forward(inputs: ScanInputs = inputs) -> Tensor:
-            return kernel.forward(inputs)
-
-        def zoh(inputs: ScanInputs = inputs) -> Tensor:
-            return kernel.forward(inputs._replace(discretization="zoh"))
-
-        def peer(inputs: ScanInputs = inputs) -> Tensor:
-            with torch.no_grad():
-                return peer_forward(inputs)
-
-        results[name] = {
-            "numba_forward": timed(forward, repeats),
-            "numba_forward_zoh": timed(zoh, repeats),
-            "numba_forward_backward": timed(both, repeats),
-            "peer_forward": timed(peer, 3),
-        }
-        expected = peer(inputs)
-        results[name]["max_relative_difference"] = float(
-            (forward() - expected).abs().max() / expected.abs().max()
-        )
-    # The peer's gradients take the same time in any order; inputs are those of the last one.
-    once = timed(lambda: peer_forward_backward(inputs, grad_y), 1)
-    for entry in results.values():
-        entry["peer_forward_backward"] = once
+    for order in ORDERS:
+        inputs, grad_y = inputs_of(order, LENGTH)
+        zoh = inputs._replace(discretization="zoh")
+        peer = functools.partial(torch.no_grad()(mamba_reference), inputs)
+        ours[order, "numba_forward"] = functools.partial(kernel.forward, inputs)
+        ours[order, "numba_forward_zoh"] = functools.partial(kernel.forward, zoh)
+        ours[order, "numba_forward_backward"] = functools.partial(both, kernel, inputs, grad_y)
+        peers[order, "peer_forward"] = peer
+        expected = peer()
+        difference = (kernel.forward(inputs) - expected).abs().max() / expected.abs().max()
+        results[order] = {"max_relative_difference": float(difference)}
+    found = timed(ours | peers, repeats, PEER_S)
+    if gradients:  # the same time in any order; the inputs are those of the last one
+        once = functools.partial(both_by_autograd, mamba_reference, inputs, grad_y)
+        (seconds,) = clocked(once)(1, False)
+        for order in ORDERS:
+            found[order, "peer_forward_backward"] = Timing((seconds,))
+    for (order, name), timing in found.items():
+        results[order][name] = {f"{key}_ms": v for key, v in timing.to_json().items()}
+        results[order][name]["repeats"] = results[order][name].pop("repeats_ms")
+    for order, entry in results.items():
         for what in ("forward", "forward_backward"):
-            ours, theirs = entry[f"numba_{what}"], entry[f"peer_{what}"]
-            entry[f"ratio_{what}"] = theirs["median_ms"] / ours["median_ms"]
+            if (order, f"peer_{what}") in found:
+                theirs, numba = found[order, f"peer_{what}"], found[order, f"numba_{what}"]
+                entry[f"ratio_{what}"] = theirs.median_s / numba.median_s
+        backward = found[order, "numba_forward_backward"].median_s
+        entry["numba_both_over_forward"] = backward / found[order, "numba_forward"].median_s
     return results
+
+
+def over_lengths(repeats: int) -> list[dict[str, Any]]:
+    """Microseconds of a token and the cost of a random order, from few tokens to many; B = 1."""
+    kernel = load_kernel("numba")
+    rows = []
+    for length in LENGTHS:
+        calls: dict[tuple[str, ...], Callable[[], Any]] = {}
+        for order in ORDERS:
+            inputs, grad_y = inputs_of(order, length, batch=1)
+            calls[order, "forward"] = functools.partial(kernel.forward, inputs)
+            calls[order, "forward_backward"] = functools.partial(both, kernel, inputs, grad_y)
+        found = timed(calls, repeats, 4.0)
+        row: dict[str, Any] = {"L": length}
+        for (order, what), timing in found.items():
+            row[f"{order}_{what}_us_per_token"] = timing.median_s / length * 1e6
+        for what in ("forward", "forward_backward"):
+            medians = [found[order, what].median_s for order in ORDERS]
+            row[f"random_over_raster_{what}"] = medians[1] / medians[0]
+        rows.append(row)
+    return rows
+
+
+def show(results: dict[str, Any], lengths: list[dict[str, Any]]) -> None:
+    """What was found, for a reader."""
+    for order, entry in results.items():
+        print(f"\n{order}")
+        for key, value in entry.items():
+            if isinstance(value, dict):
+                low, high = value["quartiles_ms"]
+                median, least = value["median_ms"], value["min_ms"]
+                print(f"  {key:26} {median:9.2f} ({low:.2f} to {high:.2f}), min {least:.2f} ms")
+            else:
+                print(f"  {key:26} {value:.3g}")
+    for row in lengths:
+        print("  ".join(f"{key} {value:.3g}" for key, value in row.items()))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the numba kernel and the published loop.")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--repeats", type=int, default=50, help="timed calls of the numba kernel")
+    parser.add_argument("--no-gradients", action="store_true", help="leave out the peer's")
     options = parser.parse_args()
-    load = os.getloadavg()[0]  # more than this program's threads afterwards: others were busy
-    machine: dict[str, Any] = {
-        "processor": processor(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numba": numba.__version__,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
     shape = {"B": BATCH, "L": LENGTH, "D": CHANNELS, "K": DIRECTIONS, "N": STATES}
-    print("  ".join(f"{key} {value}" for key, value in (machine | shape).items()))
-    results = measure(options.repeats)
-    for name, entry in results.items():
-        print(f"\n{name}")
-        for key, value in entry.items():
-            if isinstance(value, dict):
-                median, least, cpu = (value[f"{k}_ms"] for k in ("median", "min", "processor"))
-                print(f"  {key:26} median {median:9.2f}  min {least:9.2f}  processor {cpu:9.2f} ms")
-            else:
-                print(f"  {key:26} {value:.3g}")
-    machine["load_average_before_and_after"] = [load, os.getloadavg()[0]]
+    record: dict[str, Any] = {"machine": machine(), "shape": shape}
+    print("  ".join(f"{key} {value}" for key, value in (record["machine"] | shape).items()))
+    record["results"] = against_the_peer(options.repeats, not options.no_gradients)
+    record["lengths"] = over_lengths(options.repeats)
+    show(record["results"], record["lengths"])
+    record["machine"]["load_average_after"] = load_average()
     if options.json:
-        text = json.dumps({"machine": machine, "shape": shape, "results": results}, indent=2)
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(text + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

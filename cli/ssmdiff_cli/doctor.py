@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+
+REPORT = Path("ssmdiff-tensorrt.json")
 
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    tensorrt: Annotated[
+        bool,
+        typer.Option(
+            "--tensorrt",
+            help=f"Build tiny engines, compare and time them; writes {REPORT} to send.",
+        ),
+    ] = False,
 ) -> None:
     """Check this machine: versions, plugins, and each kernel against the reference."""
+    if tensorrt:
+        _tensorrt(as_json)
+        return
     from ssmdiff.doctor import examine
     from ssmdiff.errors import SsmdiffError
 
@@ -32,3 +45,31 @@ def doctor(
             typer.echo(f"  CONFLICT {conflict}")
     if not report["ok"]:
         raise SsmdiffError("something is wrong; see the lines marked wrong or broken")
+
+
+def _tensorrt(as_json: bool) -> None:
+    from ssmdiff.errors import SsmdiffError
+    from ssmdiff_export.tensorrt.doctor import examine_tensorrt
+
+    report = examine_tensorrt(REPORT)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        for name, value in report["machine"].items():
+            typer.echo(f"{name:<12} {value}")
+        typer.echo("\nengines of tiny models, against torch")
+        for trial in report["trials"]:
+            typer.echo(f"  {trial['name']:<12} {trial['status']:<12} {_detail(trial)}")
+    typer.echo(f"report: {REPORT.resolve()}", err=True)
+    if not report["ok"]:
+        raise SsmdiffError(f"TensorRT does not work here as it should; please send {REPORT}")
+
+
+def _detail(trial: dict[str, Any]) -> str:
+    if trial["status"] != "ok":
+        return str(trial["error"]).splitlines()[0]
+    ms = trial["milliseconds"]
+    return (
+        f"largest relative error {trial['parity']['max_rel']:.1e}; {ms['engine']:.2f} ms, "
+        f"torch {ms['torch']:.2f} ms; built in {trial['build_s']:.0f} s"
+    )

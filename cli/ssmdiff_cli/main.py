@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 # on an idle machine, and much where another program runs too (docs/performance.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from ssmdiff_cli import check, cite, config, doctor, plugins, sample, scans, train
+from ssmdiff_cli import bench, check, cite, config, doctor, export, plugins, sample, scans, train
 
 
 class _Commands(TyperGroup):
@@ -63,6 +63,8 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
+app.command("export")(export.export)
+app.add_typer(bench.app, name="bench")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(scans.app, name="scans")
 app.add_typer(config.app, name="config")
@@ -70,7 +72,7 @@ app.command("doctor")(doctor.doctor)
 app.command("cite")(cite.cite)
 scans.app.command("check")(check.check_scan)
 plugins.app.command("check")(check.check_plugin)
-OURS = ("train", "sample", "plugins", "scans", "config", "doctor", "cite")
+OURS = ("train", "sample", "export", "bench", "plugins", "scans", "config", "doctor", "cite")
 
 
 def _version(show: bool) -> None:

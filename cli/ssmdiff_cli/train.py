@@ -26,6 +26,15 @@ def train(
     lr: settings.LearningRate = None,
     precision: settings.Precision = None,
     kernel: settings.Kernel = None,
+    activation_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--activation-checkpointing", help="Recompute layers in the backward: less memory."
+        ),
+    ] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="torch.compile: minutes at first, then faster.")
+    ] = False,
     workers: settings.Workers = None,
     seed: settings.Seed = None,
     out: Annotated[
@@ -58,6 +67,8 @@ def train(
         "train.batch_size": batch_size,
         "train.learning_rate": lr,
         "train.precision": precision,
+        "train.activation_checkpointing": activation_checkpointing or None,
+        "train.compile": compile or None,
         "train.kernel": kernel,
     }
     if resume and overwrite:
@@ -75,7 +86,9 @@ def train(
 
     from ssmdiff.training import train as run_training
     from ssmdiff.training.callbacks import ConsoleProgress
+    from ssmdiff.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     folder = run_training(
         resolved,
         out or _new_folder(resolved),

@@ -4,7 +4,8 @@ A *scan* says in which *order* the tokens of a grid are visited; a *block* mixes
 order with a state space model; a *backbone* stacks blocks into a denoiser; a *noise scheduler*
 turns a denoiser into images; a *kernel* makes the scan fast.
 
-Most names are imported on first use, so that ``import ssmdiff`` stays light and needs no torch.
+Most names are imported on first use, so that ``import ssmdiff`` stays light: it needs numpy alone,
+so that an exported model is sampled where little else is installed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# Not on first use: importing the submodule would put the module where the function belongs.
+# Not on first use: importing the submodule would put the module where the function belongs. That
+# module imports pluggy when the registry is first asked for.
 from ssmdiff.registry import create, registry
 
 if TYPE_CHECKING:

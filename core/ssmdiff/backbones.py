@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ssmdiff.errors import ConfigError
 from ssmdiff.interfaces import OrderTensors, own_orders
@@ -60,6 +61,9 @@ class ImageBackbone(nn.Module):
     """
 
     name: ClassVar[str]
+    activation_checkpointing: bool = False
+    """Whether :meth:`run_layer` keeps only what goes into a layer, and computes the layer again in
+    the backward pass. Set by :func:`checkpoint_activations`."""
 
     def __init__(
         self, in_channels: int, scan: Scan, num_classes: int, channels: int, time_channels: int
@@ -100,6 +104,15 @@ class ImageBackbone(nn.Module):
         self._check_context(context, batch)
         return self.embedding(_per_image(timesteps, batch), context), iter(orders)
 
+    def run_layer(self, layer: nn.Module, *arguments: Any) -> Any:
+        """``layer(*arguments)``, recomputed in the backward pass where that was asked for.
+
+        Dropout is drawn from the same state of the generators again, so gradients are the same.
+        """
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(layer, *arguments, use_reentrant=False)
+        return layer(*arguments)
+
     def check_sides(self, image_size: Grid, stride: int, reason: str, remedy: str) -> None:
         """Refuse an image size that ``stride`` does not divide, and name the nearest that it does.
 
@@ -137,6 +150,25 @@ class ImageBackbone(nn.Module):
                 f"context is {context.dtype} of shape {tuple(context.shape)}; expected ({batch},) "
                 f"integer class labels, 0 to {self.num_classes - 1}"
             )
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Let a backbone recompute its layers in the backward pass instead of keeping their insides.
+
+    A backbone that can do so has an attribute ``activation_checkpointing``, False until it is set
+    here, and then runs its layers through ``torch.utils.checkpoint``; an :class:`ImageBackbone` has
+    both. A backbone may leave it out.
+
+    Raises:
+        ConfigError: This one does.
+    """
+    if not hasattr(model, "activation_checkpointing"):
+        raise ConfigError(
+            f"train.activation_checkpointing: the backbone {type(model).__name__} cannot recompute "
+            "its layers (it has no attribute 'activation_checkpointing'); leave it out, and try "
+            "a smaller train.micro_batch_size"
+        )
+    model.activation_checkpointing = True  # type: ignore[assignment]
 
 
 # Orders are drawn with numpy on the host: torch.compile breaks its graph there and does not trace.

@@ -20,9 +20,8 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from ssmdiff.diffusion_options import BetaSchedule, Prediction
 from ssmdiff.errors import ConfigError, did_you_mean
-from ssmdiff.options import STRICT, validate
+from ssmdiff.options import STRICT, Seed, validate
 from ssmdiff.registry import registry
-from ssmdiff.seeds import Seed
 
 MAX_FILE_BYTES = 1 << 20
 DEFAULT_PRESET = "tiny"
@@ -91,6 +90,10 @@ class TrainConfig(Section):
     grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    activation_checkpointing: bool = False
+    """Recompute each layer in the backward pass: much less memory, about a third more time."""
+    compile: bool = False
+    """Compile the network with torch.compile: minutes at the start, then faster steps."""
     kernel: str = "auto"
     checkpoint_every: Positive = 1000
     """Steps between checkpoints."""

@@ -63,6 +63,10 @@ class CheckpointError(SsmdiffError):
     """A checkpoint or a run folder cannot be written, read or trusted."""
 
 
+class ExportError(SsmdiffError):
+    """A model cannot be exported, or an exported file cannot be used or does not agree."""
+
+
 class RunInterruptedError(SsmdiffError):
     """Training was asked to stop by a signal and saved first. ``exit_code`` is 128 + the signal."""
 

@@ -5,14 +5,20 @@ Axis letters: B batch, C channels, H W (D) grid, L tokens, K directions, T times
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ssmdiff.orders import Grid, Scan, ScanOrder, ScanSlot, draw_orders
+
+if TYPE_CHECKING:
+    from ssmdiff.runs import Run
 
 
 class OrderTensors(NamedTuple):
@@ -25,16 +31,36 @@ class OrderTensors(NamedTuple):
 
 
 def order_tensors(orders: Sequence[ScanOrder], device: torch.device) -> tuple[OrderTensors, ...]:
-    """Copy the orders of a plan to a device, equal tables once."""
-    copies: dict[int, OrderTensors] = {}
+    """The orders of a plan on a device. Each table is copied there once, and never written to.
+
+    The copies live as long as their tables: those of fixed scans from step to step, those of random
+    ones for the step that drew them. To a GPU they go through pinned memory, without a wait.
+    """
+    # Under a mode that watches or replaces tensors (a fake one, say) a copy is no plain tensor, and
+    # must not be met again outside of it.
+    cache = _on_device if torch._C._len_torch_dispatch_stack() == 0 else {}
+    found = []
     for order in orders:
-        if id(order) not in copies:
-            restart = order.restart
-            copies[id(order)] = OrderTensors(
-                torch.tensor(order.index, device=device),
-                None if restart is None else torch.tensor(restart, device=device),
+        copies = cache.setdefault(order, {})
+        if device not in copies:
+            copies[device] = OrderTensors(
+                _copy_to(order.index, device),
+                None if order.restart is None else _copy_to(order.restart, device),
             )
-    return tuple(copies[id(order)] for order in orders)
+        found.append(copies[device])
+    return tuple(found)
+
+
+_on_device: MutableMapping[ScanOrder, dict[torch.device, OrderTensors]] = WeakKeyDictionary()
+
+
+def _copy_to(table: np.ndarray, device: torch.device) -> Tensor:
+    # No inference tensor even while sampling: training meets the same copy.
+    with torch.inference_mode(False):
+        host = torch.tensor(table)
+        if device.type == "cuda":
+            return host.pin_memory().to(device, non_blocking=True)
+        return host.to(device)
 
 
 class Block(Protocol):
@@ -134,7 +160,12 @@ class NoiseScheduler(Protocol):
     def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor: ...
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:
-        """One step back; the new sample is ``.prev_sample`` of the result, or its first item."""
+        """One step back; the new sample is ``.prev_sample`` of the result, or its first item.
+
+        A scheduler whose steps are random takes a parameter ``noise``, (B, C, *image_size) float32
+        standard normal numbers that are a function of (seed, image, step) alone. One that takes
+        ``generator`` instead, as diffusers does, gets a list of torch.Generators, one per image.
+        """
         ...
 
 
@@ -171,3 +202,45 @@ Denoiser = Callable[[Tensor, Tensor, Sequence[OrderTensors]], Tensor]
 
 Betas = np.ndarray
 """(T,) float64, beta_1 .. beta_T of eq. 1."""
+
+ExportPrecision = Literal["fp32", "fp16", "bf16"]
+ScanBody = Literal["scan", "chunked"]
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What ``ssmdiff export`` asks of an exporter."""
+
+    run: Run
+    out: Path
+    """The file, or the folder, to write; it is there whole or not at all."""
+    precision: ExportPrecision = "fp32"
+    """Of the weights and the activations; the scan's state and the file's I/O stay float32."""
+    body: ScanBody = "scan"
+    """How the scan is computed where our operator is not installed."""
+    batch: tuple[int, int, int] = (1, 8, 64)
+    """Fewest, usual and most images of a call."""
+    verify: bool = True
+    """Compare with torch; above tolerance nothing is left behind."""
+    progress: bool = False
+    overwrite: bool = False
+
+
+class ExportResult(NamedTuple):
+    """What an exporter wrote, and what to tell about it."""
+
+    files: tuple[Path, ...]
+    lines: tuple[str, ...]
+
+
+class Exporter(Protocol):
+    """A target of ``ssmdiff export``; a factory is called without arguments but its options."""
+
+    def export(self, request: ExportRequest) -> ExportResult:
+        """Write the model.
+
+        Raises:
+            ConfigError: The target is there already and may not be replaced.
+            ExportError: The model cannot be exported, or the file does not agree with torch.
+        """
+        ...

@@ -10,14 +10,24 @@ import functools
 import inspect
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PydanticUserError,
+    ValidationError,
+    create_model,
+)
 
 from ssmdiff.component import Kind
 from ssmdiff.errors import ConfigError, ContractError, did_you_mean
 
 M = TypeVar("M", bound=BaseModel)
+
+Seed = Annotated[int, Field(ge=0, lt=2**63, description="0 up to 2**63 - 1")]
+"""The type of an option that seeds :func:`ssmdiff.seeds.stream`."""
 
 STRICT = ConfigDict(
     extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True

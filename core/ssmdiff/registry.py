@@ -18,9 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-import pluggy
-
-from ssmdiff import hookspecs
 from ssmdiff.component import KINDS, Component, Kind
 from ssmdiff.errors import (
     ConfigError,
@@ -51,9 +48,10 @@ class Registry:
     def __init__(
         self, points: Iterable[EntryPoint] | None = None, allowed: Iterable[str] | None = None
     ) -> None:
+        from ssmdiff import hooks  # not above: sampling an exported model needs no pluggy
+
         self.plugins: list[Plugin] = []
-        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self.manager.add_hookspecs(hookspecs)
+        self.manager = hooks.new_manager()
         self._components: dict[tuple[str, str], list[Registered]] = {}
         found = list(entry_points(group=GROUP) if points is None else points)
         for point in self._selected(found, allowed):
@@ -78,14 +76,15 @@ class Registry:
                 yield point
 
     def _load(self, point: EntryPoint) -> None:
+        from ssmdiff import hooks
+
         distribution, version = _distribution(point)
         plugin = Plugin(point.name, distribution, version, point.value)
         self.plugins.append(plugin)
         start_s = time.perf_counter()
         try:
             module = point.load()
-            _check_api(module)
-            self._register(module, plugin.key)
+            hooks.register(self.manager, module, plugin.key)
             for kind in KINDS.values():
                 for component in self._collect(kind, module):
                     plugin.components.append((kind.name, component))
@@ -105,25 +104,6 @@ class Registry:
         for kind_name, component in plugin.components:
             entry = Registered(KINDS[kind_name], component, plugin)
             self._components.setdefault((kind_name, component.name), []).append(entry)
-
-    def _register(self, module: object, name: str) -> None:
-        """Hand the module to pluggy; refuse hooks that ssmdiff lacks, and wrong arguments."""
-        try:
-            self.manager.register(module, name=name)
-        except pluggy.PluginValidationError as error:
-            raise ContractError(" ".join(str(error).split())) from error
-        for hook in vars(module):
-            if hook in vars(hookspecs) and hook.startswith("ssmdiff_"):
-                if hasattr(vars(module)[hook], f"{hookspecs.PROJECT}_impl"):
-                    continue
-                raise ContractError(f"hook {hook!r} is not marked with @ssmdiff.hookimpl")
-        for caller in self.manager.get_hookcallers(module) or ():
-            if not caller.has_spec():
-                known = (hook for hook in vars(hookspecs) if hook.startswith("ssmdiff_"))
-                raise ContractError(
-                    f"hook {caller.name!r} is not one of ssmdiff's; "
-                    f"{did_you_mean(caller.name, known)}"
-                )
 
     def _collect(self, kind: Kind, module: object) -> Iterator[Component]:
         names: set[str] = set()
@@ -289,18 +269,6 @@ def _distribution(point: EntryPoint) -> tuple[str, str]:
     return (dist.name or "unknown", dist.version or "0") if dist else ("unknown", "0")
 
 
-def _check_api(module: object) -> None:
-    """Refuse a plugin for a newer plugin interface before its unknown hooks are called misspelt."""
-    api = getattr(module, "SSMDIFF_API", hookspecs.API)
-    if type(api) is not int or api < 1:
-        raise ContractError(f"SSMDIFF_API is {api!r}; expected a whole number such as 1")
-    if api > hookspecs.API:
-        raise ContractError(
-            f"needs ssmdiff >= plugin API {api}, and the ssmdiff that is installed has API "
-            f"{hookspecs.API}. Try: pip install --upgrade ssmdiff"
-        )
-
-
 def _canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name.strip().lower())
 
@@ -314,16 +282,10 @@ def event_hooks(listeners: Iterable[object]) -> Any:
     Raises:
         ContractError: A listener has a hook that ssmdiff lacks, or with arguments it lacks.
     """
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
+    from ssmdiff import hooks
+
     plugins = [module for _, module in registry().manager.list_name_plugin()]
-    try:
-        for listener in reversed([*listeners, *plugins]):  # the last to be registered hears first
-            manager.register(listener)
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise ContractError(" ".join(str(error).split())) from error
-    return manager.hook
+    return hooks.event_hooks([*listeners, *plugins])
 
 
 @functools.cache

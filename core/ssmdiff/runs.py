@@ -10,6 +10,7 @@ RUN/
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tomllib
 import warnings
@@ -24,10 +25,13 @@ from torch import Tensor, nn
 
 from ssmdiff import checkpoint as ckpt
 from ssmdiff import compose
+from ssmdiff.compiling import compile_backbone
 from ssmdiff.config import Config, load_file, resolve
 from ssmdiff.errors import CheckpointError, ConfigError, did_you_mean
+from ssmdiff.graphs import GraphedDenoiser
+from ssmdiff.interfaces import Denoiser
 from ssmdiff.provenance import provenance
-from ssmdiff.sampling import module_denoiser, sample
+from ssmdiff.sampling import Sampling, module_denoiser, sample_batches
 
 CONFIG = "config.toml"
 
@@ -218,6 +222,15 @@ class Run:
         self.model.to(device)
         return self
 
+    def compile(self) -> Run:
+        """Compile the model with torch.compile; the work, minutes, is done when it first samples.
+
+        Raises:
+            ConfigError: There is no compiler on this machine.
+        """
+        compile_backbone(self.model)
+        return self
+
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
@@ -243,6 +256,7 @@ class Run:
         indices: Iterable[int] | None = None,
         on_batch: Callable[[list[int], Tensor], None] | None = None,
         on_step: Callable[[], None] | None = None,
+        cuda_graphs: bool = True,
     ) -> Tensor:
         """Draw images 0 to n - 1 of a seed.
 
@@ -256,6 +270,8 @@ class Run:
             indices: Draw these images instead of 0 to n - 1.
             on_batch: Called with the indices and images of each batch.
             on_step: Called after each call of the network.
+            cuda_graphs: On a CUDA device, record the network's launches once for each batch size
+                and replay them, where that can be done.
 
         Returns:
             (n, C, *image_size) float32, -1 to 1.
@@ -264,26 +280,43 @@ class Run:
             ConfigError: The label does not fit the model.
         """
         config = self.with_sampling(scheduler, steps)
-        plan = compose.order_plan(self.model, config, seed)
-        shape = (self.channels, *config.data.image_size)
-        wanted = list(range(n) if indices is None else indices)
-        batches = []
-        for start in range(0, len(wanted), batch_size):
-            chosen = wanted[start : start + batch_size]
-            images = sample(
-                module_denoiser(self.model, self._context(label, len(chosen))),
-                compose.build_scheduler(config, self.diffusion),
-                plan,
-                shape,
-                chosen,
-                config.sample.steps,
-                self.device,
-                on_step,
-            )
-            if on_batch:
-                on_batch(chosen, images)
-            batches.append(images)
-        return torch.cat(batches) if batches else torch.empty(0, *shape)
+        return sample_batches(
+            functools.cache(functools.partial(self._denoiser, label, cuda_graphs)),
+            functools.partial(compose.build_scheduler, config, self.diffusion),
+            compose.order_plan(self.model, config, seed),
+            (self.channels, *config.data.image_size),
+            list(range(n) if indices is None else indices),
+            config.sample.steps,
+            batch_size,
+            self.device,
+            on_batch,
+            on_step,
+        )
+
+    def sampling(
+        self, scheduler: str | Mapping[str, Any] | None = None, steps: int | None = None
+    ) -> Sampling:
+        """What :meth:`sample` would do with these arguments."""
+        config = self.with_sampling(scheduler, steps)
+        new = functools.partial(compose.build_scheduler, config, self.diffusion)
+        return Sampling(config.sample.scheduler, config.sample.steps, new)
+
+    @property
+    def image_size(self) -> tuple[int, ...]:
+        """(H, W)."""
+        return self.config.data.image_size
+
+    def origin(self) -> dict[str, Any]:
+        """What the weights are, for the record beside the images."""
+        weights = self.checkpoint.manifest["files"]["ema.safetensors"]["sha256"]
+        return {"checkpoint": self.checkpoint.path.name, "weights_sha256": weights}
+
+    def _denoiser(self, label: int | None, cuda_graphs: bool, n: int) -> Denoiser:
+        """The model for batches of n images."""
+        denoiser = module_denoiser(self.model, self._context(label, n))
+        if cuda_graphs and self.device.type == "cuda":
+            return GraphedDenoiser(denoiser)
+        return denoiser
 
     def _context(self, label: int | None, n: int) -> Tensor | None:
         conditional = self.config.model.class_conditional

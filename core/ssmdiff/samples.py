@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,16 +22,47 @@ from rich.progress import (
 )
 from torch import Tensor
 
-from ssmdiff import compose
 from ssmdiff.checkpoint import load_json, sweep, write_atomically
-from ssmdiff.config import Config
 from ssmdiff.errors import CheckpointError, ConfigError
+from ssmdiff.orders import Grid
 from ssmdiff.pictures import write_grid, write_image
-from ssmdiff.runs import Run
+from ssmdiff.sampling import Sampling
 
 RECORD = "samples.json"
 GRID = "grid.png"
 GRID_IMAGES = 64
+
+
+class ImageModel(Protocol):
+    """A trained model that images are drawn from: a run, or an exported file."""
+
+    channels: int
+
+    @property
+    def image_size(self) -> Grid: ...
+
+    def sampling(self, scheduler: str | None = None, steps: int | None = None) -> Sampling:
+        """What :meth:`sample` would do with these arguments."""
+        ...
+
+    def origin(self) -> dict[str, Any]:
+        """What the weights are, as JSON, for the record beside the images."""
+        ...
+
+    def sample(
+        self,
+        *,
+        seed: int,
+        steps: int | None,
+        scheduler: str | None,
+        label: int | None,
+        batch_size: int,
+        indices: Sequence[int],
+        on_batch: Callable[[list[int], Tensor], None],
+        on_step: Callable[[], None],
+    ) -> Tensor:
+        """Draw the images of these indices, as :meth:`ssmdiff.runs.Run.sample` does."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +84,7 @@ class SampleFolder:
 
     def fill(
         self,
-        run: Run,
+        model: ImageModel,
         request: SampleRequest,
         n: int,
         batch_size: int,
@@ -68,19 +100,17 @@ class SampleFolder:
             ConfigError: The folder holds images of other settings, or something else.
             CheckpointError: The folder cannot be written.
         """
-        config = run.with_sampling(request.scheduler, request.steps)
-        self._prepare(self._record(run, config, request), overwrite)
+        sampling = model.sampling(request.scheduler, request.steps)
+        self._prepare(self._record(model, sampling, request), overwrite)
         missing = [i for i in range(n) if not self._image(i, request.format).exists()]
 
         def keep(indices: list[int], images: Tensor) -> None:
             for i, image in zip(indices, images, strict=True):
                 write_image(self._image(i, request.format), image)
 
-        scheduler = compose.build_scheduler(config, run.diffusion)
-        scheduler.set_timesteps(config.sample.steps)  # Heun calls the network twice a step
         batches = -(-len(missing) // batch_size)
-        with _progress(progress, batches * len(scheduler.timesteps)) as bar:
-            run.sample(
+        with _progress(progress, batches * sampling.calls) as bar:
+            model.sample(
                 seed=request.seed,
                 steps=request.steps,
                 scheduler=request.scheduler,
@@ -90,7 +120,7 @@ class SampleFolder:
                 on_batch=keep,
                 on_step=lambda: bar.advance(bar.task_ids[0]),
             )
-        if len(config.data.image_size) != 2 or run.channels not in (1, 3):
+        if len(model.image_size) != 2 or model.channels not in (1, 3):
             return None
         shown = [self._load(i, request.format) for i in range(min(n, GRID_IMAGES))]
         write_grid(self.path / GRID, torch.stack(shown))
@@ -110,14 +140,12 @@ class SampleFolder:
         return torch.from_numpy(np.moveaxis(pixels, -1, 0) / 127.5 - 1)
 
     @staticmethod
-    def _record(run: Run, config: Config, request: SampleRequest) -> dict[str, Any]:
-        weights = run.checkpoint.manifest["files"]["ema.safetensors"]["sha256"]
+    def _record(model: ImageModel, sampling: Sampling, request: SampleRequest) -> dict[str, Any]:
         return {
-            "checkpoint": run.checkpoint.path.name,
-            "weights_sha256": weights,
+            **model.origin(),
             "seed": request.seed,
-            "steps": config.sample.steps,
-            "scheduler": config.sample.scheduler,
+            "steps": sampling.steps,
+            "scheduler": dict(sampling.scheduler),
             "label": request.label,
             "format": request.format,
         }

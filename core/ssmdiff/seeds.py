@@ -2,21 +2,18 @@
 
 A stream is a numpy Generator over Philox, keyed by SeedSequence. It is the same on every platform
 and device, costs microseconds to open, and can be opened where torch is not installed: a model
-exported for ONNX Runtime draws the noise and the orders that the research code drew.
+exported for ONNX Runtime draws the noise and the orders that the research code drew. So this module
+needs numpy alone.
 """
 
 from __future__ import annotations
 
 import zlib
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from ssmdiff.errors import ConfigError
-
-Seed = Annotated[int, Field(ge=0, lt=2**63, description="0 up to 2**63 - 1")]
 
 
 def stream(seed: int, purpose: str, *counters: int) -> np.random.Generator:
@@ -47,6 +44,16 @@ def permutation(generator: np.random.Generator, length: int) -> NDArray[np.int64
     of ``Generator.permutation`` may change between its versions, and trained models with them.
     """
     return np.argsort(generator.bit_generator.random_raw(length), kind="stable")
+
+
+def first_noise(seed: int, index: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """x_T of image ``index`` of a seed, float32 of the given shape (C, *image_size)."""
+    return stream(seed, "sample", index).standard_normal(shape, dtype=np.float32)
+
+
+def step_noise(seed: int, index: int, step: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """What a random sampler adds to image ``index`` in its ``step``-th step, counted from 0."""
+    return stream(seed, "sample step", index, step).standard_normal(shape, dtype=np.float32)
 
 
 def stream_seed(seed: int, purpose: str, *counters: int) -> int:

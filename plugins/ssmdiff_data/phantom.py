@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from ssmdiff.errors import ConfigError
 from ssmdiff.interfaces import ImageSample
-from ssmdiff.seeds import Seed, stream
+from ssmdiff.options import Seed
+from ssmdiff.seeds import stream
 
 Array = NDArray[np.float32]
 

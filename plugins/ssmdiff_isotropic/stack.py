@@ -139,7 +139,7 @@ class Isotropic(ImageBackbone):
         for i, layer in enumerate(self.layers):
             given = [next(run) for _ in range(layer.scan_calls)]  # type: ignore[arg-type]
             skip = skips.pop() if i >= len(self.layers) - self.skips else None
-            h = layer(h, time, grid, given, skip)
+            h = self.run_layer(layer, h, time, grid, given, skip)
             if i < self.skips:
                 skips.append(h)
         pixels = self.out(self.out_norm(h, time))

@@ -35,6 +35,7 @@ class MambaSsmKernel:
     """The scan for CUDA tensors, by euler and without restarts; any other call is refused."""
 
     name = "mamba-ssm"
+    same_bits = "never"
 
     def unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """Why this kernel cannot run for tensors of that device and dtype, or None if it can."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from typing import Annotated, Any
 
@@ -11,9 +12,9 @@ import ssmdiff
 from numpy.typing import NDArray
 from pydantic import Field
 from ssmdiff import Scan, ScanOrder
-from ssmdiff.seeds import permutation
+from ssmdiff.orders import GroupShuffle, fixed_order
 
-from ssmdiff_scans.paths import needed
+from ssmdiff_scans.paths import Grid, needed
 
 
 class Regenerate(Scan):
@@ -51,24 +52,29 @@ class Regenerate(Scan):
         varied.base = base
         return varied
 
-    def order(
-        self, grid: tuple[int, ...], generator: np.random.Generator | None = None
-    ) -> ScanOrder:
+    def order(self, grid: Grid, generator: np.random.Generator | None = None) -> ScanOrder:
         generator = needed("regenerate", generator)
-        base = self.base.order(grid, generator)
-        return ScanOrder(self.shuffle(grid, generator)[base.index], base.restart)
+        recipe = self.recipe(grid)
+        if recipe is None:  # a random base draws first, from the same stream
+            recipe = GroupShuffle(self.base.order(grid, generator), blocks_of(grid, self.block))
+        return recipe.draw(generator)
 
-    def shuffle(self, grid: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.int64]:
-        """(L,): the token that the shuffled grid shows at each place."""
-        tokens = np.arange(math.prod(grid)).reshape(grid)
-        blocks = tuple(side // self.block for side in grid)
-        count = math.prod(blocks)
-        if count > 1:
-            inner = tuple(slice(0, n * self.block) for n in blocks)
-            # (n_1, block, n_2, block, ...) -> (n_1 n_2 ..., block, block, ...)
-            split = [size for n in blocks for size in (n, self.block)]
-            axes = [*range(0, len(split), 2), *range(1, len(split), 2)]
-            parts = tokens[inner].reshape(split).transpose(axes)
-            shuffled = parts.reshape(count, -1)[permutation(generator, count)].reshape(parts.shape)
-            tokens[inner] = shuffled.transpose(np.argsort(axes)).reshape(tokens[inner].shape)
-        return tokens.ravel()
+    def recipe(self, grid: Grid) -> GroupShuffle | None:
+        """The shuffle of this grid's blocks; None where the base is itself random."""
+        return None if self.base.stochastic else _recipe(self.base, grid, self.block)
+
+
+@functools.lru_cache(maxsize=256)
+def _recipe(base: Scan, grid: Grid, block: int) -> GroupShuffle:
+    return GroupShuffle(fixed_order(base, grid), blocks_of(grid, block))
+
+
+def blocks_of(grid: Grid, block: int) -> NDArray[np.int64]:
+    """(count, block ** dims): the tokens of each block that fits, blocks and tokens row by row."""
+    tokens = np.arange(math.prod(grid)).reshape(grid)
+    counts = tuple(side // block for side in grid)
+    inner = tokens[tuple(slice(0, n * block) for n in counts)]
+    # (n_1, block, n_2, block, ...) -> (n_1 n_2 ..., block, block, ...)
+    split = inner.reshape([size for n in counts for size in (n, block)])
+    axes = [*range(0, split.ndim, 2), *range(1, split.ndim, 2)]
+    return split.transpose(axes).reshape(math.prod(counts), -1 if inner.size else 0)

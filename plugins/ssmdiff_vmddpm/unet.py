@@ -167,7 +167,7 @@ class VMDDPMUNet(ImageBackbone):
 
     def _layers(self, layers: Any, h: Tensor, time: Tensor, run: Iterator[OrderTensors]) -> Tensor:
         for layer in layers:
-            h = layer(h, time, [next(run) for _ in range(layer.scan_calls)])
+            h = self.run_layer(layer, h, time, [next(run) for _ in range(layer.scan_calls)])
         return h
 
     def _join(self, fuse: nn.Module, h: Tensor, skip: Tensor) -> Tensor:

@@ -53,7 +53,9 @@ def test_the_editable_install_finds_every_room() -> None:
 def test_every_plugin_folder_has_an_entry_point() -> None:
     points = PYPROJECT["project"]["entry-points"]["ssmdiff"]
     assert points["core"] == "ssmdiff.builtin", "what the core itself contributes"
-    assert sorted(set(points.values()) - {points["core"]}) == packages("plugins")
+    assert points["export"] == "ssmdiff_export.plugin", "so that its runtime needs no pluggy"
+    inside = {points["core"], points["export"]}
+    assert sorted(set(points.values()) - inside) == packages("plugins")
 
 
 def test_the_import_linter_knows_every_package() -> None:
@@ -77,9 +79,9 @@ def test_the_command_line_may_import_no_plugin() -> None:
 def test_plugin_modules_import_nothing_heavy(python) -> None:
     result = python(f"""
         import importlib, sys
-        for name in {packages("plugins")!r}:
+        for name in {[*packages("plugins"), "ssmdiff_export.plugin"]!r}:
             importlib.import_module(name)
-            for heavy in ("torch", "numba", "diffusers", "PIL", "matplotlib"):
+            for heavy in ("torch", "numba", "diffusers", "PIL", "matplotlib", "onnx"):
                 assert heavy not in sys.modules, f"import {{name}} imports {{heavy}}"
     """)
     assert result.returncode == 0, result.stderr

@@ -51,6 +51,8 @@ def quick(line):
     words = shlex.split(line)
     assert words[0] == "ssmdiff", f"{line}: only ssmdiff commands go into console blocks"
     words = words[1:]
+    if words[:2] == ["bench", "scan"]:
+        words += ["--tokens", "8,16", "--channels", "4", "--states", "2", "--repeats", "2"]
     if words[0] == "train":
         words += QUICK + ([] if "--steps" in words else ["--steps", "2"])
     return words

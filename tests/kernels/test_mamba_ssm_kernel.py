@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch.nn.functional as F
 from ssmdiff.errors import KernelUnavailableError
 from ssmdiff.ops.kernels import Kernel, ScanInputs
 from ssmdiff.ops.reference import TorchKernel
+from ssmdiff.testing import kernel_cases as cases
+from ssmdiff.testing import suite_for
 from ssmdiff_kernels.mamba_ssm_kernel import MODULE, MambaSsmKernel
 from torch import Tensor
 
@@ -83,12 +86,17 @@ def bwd(
     assert dout.stride(-1) == 1 or dout.shape[-1] == 1
     assert x.shape == (*u.shape[:2], -(-u.shape[2] // 2048), 2 * A.shape[1])
     given = [u, delta, A, B, C, D, delta_bias]
-    leaves = [None if v is None else v.detach().clone().requires_grad_() for v in given]
-    with torch.enable_grad():
+
+    def differentiate() -> list[Tensor | None]:
+        leaves = [None if v is None else v.detach().clone().requires_grad_() for v in given]
         y = _published(*leaves, delta_softplus)  # type: ignore[arg-type]
-    present = [leaf for leaf in leaves if leaf is not None]
-    found = iter(torch.autograd.grad(y, present, dout))
-    return [None if leaf is None else next(found) for leaf in leaves]
+        present = [leaf for leaf in leaves if leaf is not None]
+        found = iter(torch.autograd.grad(y, present, dout))
+        return [None if leaf is None else next(found) for leaf in leaves]
+
+    # The CUDA kernel needs no autograd, which is off inside the op, but on in a thread of its own.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(differentiate).result()
 
 
 @pytest.fixture
@@ -160,6 +168,24 @@ def test_bfloat16() -> None:
 def test_mixed_dtypes_are_not_rounded_to_the_narrowest() -> None:
     inputs = make()
     assert_close(inputs._replace(u=inputs.u.bfloat16(), B=inputs.B.bfloat16()), 2**-8)
+
+
+@pytest.mark.parametrize("check", list(suite_for("kernel").checks))
+@pytest.mark.usefixtures("stand_in")
+def test_contract_with_the_stand_in(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every check of kernels, on the CPU, where the stand-in is."""
+    monkeypatch.setattr(cases, "LONG", 512)  # the stand-in is as slow as the reference
+    own = MambaSsmKernel.unavailable
+    monkeypatch.setattr(
+        MambaSsmKernel, "unavailable", lambda self, device, dtype: own(self, CUDA, dtype)
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    suite = suite_for("kernel")
+    subject = suite.subject("mamba-ssm")
+    assert {dtype for _, dtype in subject.places} == {torch.float32, torch.bfloat16, torch.float16}
+    finding = suite.finding(subject, check)
+    assert finding.ok, finding.detail
+    assert not finding.skipped, finding.detail
 
 
 @pytest.mark.parametrize(

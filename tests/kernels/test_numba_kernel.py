@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import platform
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -167,10 +172,27 @@ def test_agrees_with_one_only_of_D_and_bias() -> None:
     assert_close(inputs._replace(delta_bias=None))
 
 
-def test_agrees_in_many_blocks_of_channels() -> None:
-    """More blocks than groups, so that dB and dC are summed within and over groups."""
-    inputs = make(channels=200, states=16)
-    assert_close(inputs)
+@pytest.mark.parametrize("channels", [67, 200])
+@pytest.mark.parametrize("count", [1, 4])
+def test_agrees_in_strips_of_blocks(channels: int, count: int, threads: None) -> None:
+    """Strips of one block and of several, the last one narrower; dB and dC summed over groups."""
+    torch.set_num_threads(count)
+    assert_close(make(channels=channels, states=16))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names x86 features")
+def test_without_wide_vectors(tmp_path: Path) -> None:
+    """What a processor without AVX-512 runs: the exponential by a polynomial."""
+    program = (
+        "from ssmdiff_kernels.numba_vector import HAS_TABLES; assert not HAS_TABLES\n"
+        "from tests.kernels.test_numba_kernel import assert_close, make\n"
+        "assert_close(make(70, 40, 2, 16)); assert_close(make(70, 40, 2, 16, discretization='zoh'))"
+    )
+    features = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
+    environment = os.environ | features | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", program], cwd=root, env=environment, check=True)
 
 
 def test_restart_at_every_step_and_at_none() -> None:
@@ -226,9 +248,10 @@ def test_nan_goes_through(name: str, discretization: str) -> None:
 
 
 @pytest.mark.parametrize("discretization", ["euler", "zoh"])
-def test_bfloat16(discretization: str) -> None:
+@pytest.mark.parametrize("states", [1, 16])
+def test_bfloat16(states: int, discretization: str) -> None:
     """Arithmetic is float32: what is lost is the rounding of the results to 8 bits."""
-    inputs = make(40, 24, 2, 16, discretization=discretization)
+    inputs = make(40, 24, 2, states, discretization=discretization)
     inputs = ScanInputs(
         *(
             x.to(torch.bfloat16) if isinstance(x, Tensor) and x.is_floating_point() else x

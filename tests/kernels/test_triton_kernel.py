@@ -16,6 +16,8 @@ import pytest
 import torch
 from ssmdiff.ops.kernels import Kernel, ScanInputs
 from ssmdiff.ops.reference import TorchKernel
+from ssmdiff.testing import kernel_cases as cases
+from ssmdiff.testing import suite_for
 from torch import Tensor
 
 pytest.importorskip("triton")
@@ -162,6 +164,28 @@ def test_compiles_for_a_card_that_is_not_here(backend: str, arch: int | str, lan
 
 @interpreted
 @pytest.mark.parametrize(
+    "check", [name for name in suite_for("kernel").checks if name not in ("edges", "threads")]
+)
+def test_contract(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The contract suite with less of everything: a step takes milliseconds here.
+
+    Its edges, 40 cases, are left to the tests below and to a GPU; the interpreter has one thread.
+    """
+    monkeypatch.setattr(cases, "SHAPES", ((1, 1, 1, 1, 1), (2, 5, 19, 2, 3), (1, 35, 3, 1, 1)))
+    monkeypatch.setattr(cases, "SMALL", ((1, 6, 17, 1, 3),))
+    monkeypatch.setattr(cases, "NAN", (2, 5, 19, 2, 3))
+    monkeypatch.setattr(cases, "LONG", 70)  # two chunks
+    suite = suite_for("kernel")
+    subject = suite.subject("triton")
+    if check not in ("hostile", "mixed-dtypes"):
+        subject.places = [(CPU, torch.float32)]
+    finding = suite.finding(subject, check)
+    assert finding.ok, finding.detail
+    assert not finding.skipped, finding.detail
+
+
+@interpreted
+@pytest.mark.parametrize(
     ("length", "channels", "directions", "states", "discretization"),
     [
         (1, 1, 1, 1, "zoh"),
@@ -282,11 +306,18 @@ def test_strided_inputs() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-@pytest.mark.parametrize("dtype", list(TOLERANCE))
-@pytest.mark.parametrize("discretization", ["euler", "zoh"])
 @pytest.mark.parametrize(
-    ("length", "channels", "directions", "states"),
-    [(1, 1, 1, 1), (35, 19, 3, 5), (1000, 192, 4, 16), (257, 40, 2, 64)],
+    ("length", "channels", "directions", "states", "discretization", "dtype"),
+    [
+        *(
+            (35, 19, 3, 5, discretization, dtype)  # some ten seconds each, for the compiler
+            for discretization in ("euler", "zoh")
+            for dtype in TOLERANCE
+        ),
+        (1, 1, 1, 1, "zoh", torch.float32),
+        (1000, 192, 4, 16, "euler", torch.bfloat16),
+        (257, 40, 2, 64, "euler", torch.bfloat16),
+    ],
 )
 def test_on_a_gpu(
     length: int,

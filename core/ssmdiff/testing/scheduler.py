@@ -127,8 +127,8 @@ def independence(subject: SchedulerSubject) -> str:
     if probes.global_states() != before:
         raise ViolationError(
             "sampling moved a global random state",
-            "noise from the generators that step() is given",
-            "take a parameter 'generator' in step, as diffusers does",
+            "noise that step() is given",
+            "take a parameter 'noise' in step, or 'generator' as diffusers does",
         )
     if not torch.equal(together, again):
         raise ViolationError("two runs from one seed differ", "equal bits")

@@ -37,7 +37,8 @@ def first_non_finite(model: nn.Module, forward: Callable[[], Any]) -> str:
     # A module's hook runs after those inside it, so the innermost culprit is named.
     handles = [m.register_forward_hook(check(name)) for name, m in model.named_modules() if name]
     try:
-        with torch.no_grad():
+        # A hook is not called inside a module that was compiled without it.
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             forward()
     finally:
         for handle in handles:
@@ -62,9 +63,20 @@ def explain(error: Exception, step: int, config: Config, kept: str) -> SsmdiffEr
             f"{train.precision}; {kept}. Try --set train.micro_batch_size={max(1, part // 2)} (the "
             "batch stays the same), --precision bf16, or a smaller image or model"
         )
+    if config.train.compile and _by_the_compiler(error):
+        return SsmdiffError(
+            f"step {step}: torch.compile failed: {name_of(error).partition(chr(10))[0]}; {kept}. "
+            "Go on without --compile"
+        )
     plugin = _raised_by(error)
     who = f"plugin {plugin.name!r} ({plugin.source}) raised" if plugin else "the code raised"
     return PluginBrokenError(f"step {step}: {who} {name_of(error)}; {kept}")
+
+
+def _by_the_compiler(error: Exception) -> bool:
+    from torch._dynamo.exc import TorchDynamoException  # over a second to import
+
+    return isinstance(error, TorchDynamoException)
 
 
 def kept_checkpoint(candidates: list[Path]) -> str:

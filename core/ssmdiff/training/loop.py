@@ -20,6 +20,8 @@ from torch import Tensor
 
 from ssmdiff import checkpoint as ckpt
 from ssmdiff import compose
+from ssmdiff.backbones import checkpoint_activations
+from ssmdiff.compiling import compile_backbone
 from ssmdiff.config import Config, differences
 from ssmdiff.errors import ConfigError, DivergedError, RunInterruptedError, SsmdiffError
 from ssmdiff.interfaces import OrderTensors, order_tensors
@@ -50,6 +52,8 @@ FREE_ON_RESUME = (
     "train.steps",
     "train.batch_size",
     "train.micro_batch_size",
+    "train.activation_checkpointing",
+    "train.compile",
     "train.kernel",
     "train.checkpoint_every",
     "train.checkpoint_minutes",
@@ -143,7 +147,11 @@ class Trainer:
         self.model.to(accelerator.device)
         self.ema = build_ema(self.model, config.train.ema_decay)
         self.optimizer = build_optimizer(self.model, config.train)
+        if config.train.activation_checkpointing:
+            checkpoint_activations(self.model)
         self.wrapped, self.stepper = accelerator.prepare(self.model, self.optimizer)
+        if config.train.compile:
+            compile_backbone(self.model)
         self.step = self.images_seen = 0
         self.saved_step = -1
         self.saved_s = time.monotonic()

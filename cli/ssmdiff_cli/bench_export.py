@@ -1,0 +1,83 @@
+"""The ways of ``ssmdiff bench sample`` that run an exported file; their workers import no torch."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssmdiff.bench.worker import Case, Job, Way
+from ssmdiff.errors import SsmdiffError
+
+if TYPE_CHECKING:
+    from ssmdiff.bench.sample import Draw
+
+GET = "try: pip install 'ssmdiff[onnx]'"
+
+
+def export_ways(run: Path, checkpoint: str, draw: Draw, folder: Path) -> list[Way]:
+    """ONNX Runtime plain, with our op, and on a GPU; the file is written into ``folder``."""
+    path, absent = folder / "model.onnx", None
+    missing = [m for m in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(m)]
+    if missing:
+        absent = f"the package {missing[0]} is not installed; {GET}"
+    else:
+        absent = _export(run, checkpoint, path)
+    library: Path | None = None
+    without = absent
+    if absent is None:
+        try:
+            from ssmdiff_export.ort_library.build import library as build
+
+            library = build()
+        except SsmdiffError as error:
+            without = str(error)
+
+    def way(name: str, provider: str, library: Path | None, absent: str | None) -> Way:
+        return Way(name, functools.partial(_load, path, provider, library, draw), absent)
+
+    return [
+        way("onnx", "cpu", None, absent),
+        way("onnx-library", "cpu", library, without),
+        way("onnx-cuda", "cuda", None, absent or _no_provider("CUDAExecutionProvider")),
+        way("onnx-tensorrt", "tensorrt", None, absent or _no_provider("TensorrtExecutionProvider")),
+    ]
+
+
+def _export(run: Path, checkpoint: str, path: Path) -> str | None:
+    """Write the file, or say why it cannot be written."""
+    from ssmdiff.runs import load_run
+    from ssmdiff_export.onnx_export import export_onnx
+
+    try:
+        # Not verified here: the benchmark tells how far its images are from torch's.
+        export_onnx(load_run(run, checkpoint), path, verify=False)
+    except SsmdiffError as error:
+        return f"the run cannot be exported: {error}"
+    return None
+
+
+def _no_provider(name: str) -> str | None:
+    import onnxruntime
+
+    if name in onnxruntime.get_available_providers():
+        return None
+    return (
+        f"this ONNX Runtime has no {name}; try: pip install onnxruntime-gpu, on a machine with it"
+    )
+
+
+def _load(path: Path, provider: str, library: Path | None, draw: Draw, case: Case) -> Job:
+    """In the worker: a session, and a call that draws from it."""
+    from ssmdiff_export.runtime import OnnxSampler
+
+    start_s = time.perf_counter()
+    sampler: Any = OnnxSampler(path, provider=provider, library=library)
+    return Job(
+        lambda: sampler.sample(**draw.arguments()),
+        device="cpu" if provider == "cpu" else "none",
+        facts={"load_s": round(time.perf_counter() - start_s, 3)},
+        output=lambda images: images,
+    )

@@ -1,0 +1,7 @@
+"""Measures ways of doing the same thing beside each other, in one run: time, memory, ratios.
+
+``timing`` and ``memory`` hold what is measured, ``worker`` one way in a process of its own,
+``compare`` all ways in turn over all sizes, ``record`` and ``plot`` the result. ``scan`` and
+``step`` know what is compared; peers are third-party packages that are found by importing them.
+Nothing here imports torch before it is used.
+"""

@@ -1,0 +1,73 @@
+"""The orders of an exported model's random scans, drawn as an OrderPlan draws them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import ssmdiff
+from numpy.typing import NDArray
+from ssmdiff.errors import ExportError
+from ssmdiff.orders import Scan, ScanOrder, checked_order
+from ssmdiff.seeds import stream
+
+from ssmdiff_export.runtime.card import ModelCard
+
+
+def signed(order: ScanOrder) -> NDArray[np.int32]:
+    """(K, L) int32 as the graph reads it: ``-1 - token`` where the state starts anew before it."""
+    index = order.index.astype(np.int32)
+    return index if order.restart is None else np.where(order.restart, -1 - index, index)
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """What :class:`ssmdiff.OrderPlan` is to a model in torch: orders by (seed, step, slot).
+
+    Args:
+        card: Says which slots are random, and how their orders are drawn.
+        seed: Of the images.
+    """
+
+    card: ModelCard
+    seed: int
+
+    def draw(self, step: int) -> tuple[ScanOrder, ...]:
+        """The orders of one step, of the slots that the graph takes orders for."""
+        drawn = []
+        for i, slot in enumerate(self.card.slots):
+            if slot.order is None:
+                continue
+            generator = stream(self.seed, "order", step, i)
+            if slot.recipe is not None:
+                drawn.append(self.card.recipes[slot.recipe].draw(generator))
+            else:
+                drawn.append(checked_order(self._scan.at(i), slot.grid, generator))
+        return tuple(drawn)
+
+    @functools.cached_property
+    def _scan(self) -> Scan:
+        """The scan itself, for orders without a recipe: needs its package, and no torch.
+
+        Raises:
+            ExportError: It is not installed here.
+        """
+        name = self.card.scan["name"]
+        try:
+            scan: Scan = ssmdiff.create("scan", self.card.scan)
+        except (ModuleNotFoundError, ssmdiff.SsmdiffError) as error:
+            made_with = self.card.components.get("model.scan", name)
+            raise ExportError(
+                f"the orders of scan {name!r} are random and the file has no recipe for them, so "
+                f"the scan and what ssmdiff requires have to be installed where it is sampled; the "
+                f"model was made with {made_with}: {error}"
+            ) from error
+        return scan
+
+
+def feeds(card: ModelCard, orders: Sequence[ScanOrder]) -> dict[str, NDArray[np.int32]]:
+    """What :meth:`FilePlan.draw` gave, as inputs of the graph by name."""
+    names = [slot.order for slot in card.slots if slot.order is not None]
+    return {name: signed(order) for name, order in zip(names, orders, strict=True)}
