@@ -26,6 +26,7 @@ from ssmdiff.bench.scan_peers import both_by_autograd, mamba_reference
 from ssmdiff.bench.timing import Timing, clocked, interleaved
 from ssmdiff.ops import load_kernel
 from ssmdiff.ops.kernels import ScanInputs
+from ssmdiff.training.memory import keep_freed_memory
 from torch import Tensor
 
 BATCH, LENGTH, CHANNELS, DIRECTIONS, STATES = 2, 1024, 192, 4, 16
@@ -138,6 +139,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=50, help="timed calls of the numba kernel")
     parser.add_argument("--no-gradients", action="store_true", help="leave out the peer's")
     options = parser.parse_args()
+    keep_freed_memory()  # as ssmdiff train does: else new pages are cleared in every call
     shape = {"B": BATCH, "L": LENGTH, "D": CHANNELS, "K": DIRECTIONS, "N": STATES}
     record: dict[str, Any] = {"machine": machine(), "shape": shape}
     print("  ".join(f"{key} {value}" for key, value in (record["machine"] | shape).items()))

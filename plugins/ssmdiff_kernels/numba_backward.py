@@ -14,6 +14,7 @@ import numpy as np
 
 from ssmdiff_kernels.numba_layout import (
     CHUNK,
+    Ahead,
     Part,
     Scan,
     Shape,
@@ -25,6 +26,7 @@ from ssmdiff_kernels.numba_layout import (
     load_row,
     pack_A,
     part_of,
+    pointers,
     store_row,
     width_of,
     workspace,
@@ -32,9 +34,11 @@ from ssmdiff_kernels.numba_layout import (
 from ssmdiff_kernels.numba_math import LN_2, f32, zoh_gain_slope
 from ssmdiff_kernels.numba_memory import (
     fetch_add,
+    keep_alive,
     lane_sums,
     load,
     load_like,
+    pointer,
     prefetch,
     spread_like,
     store,
@@ -55,16 +59,16 @@ _ZERO = f32(0)
 
 
 class Gradients(NamedTuple):
-    """What the backward pass reads and writes, flat."""
+    """What the backward pass reads and writes, flat arrays; pointers to them inside."""
 
-    dy: np.ndarray  # gradient of the output (B, L, D), as u
-    du: np.ndarray  # (B, L, D) float32
-    ddelta: np.ndarray  # (B, K, L, D), as delta
-    dA: np.ndarray  # noqa: N815 # (B, K, blocks, N, 16)
-    dB: np.ndarray  # noqa: N815 # (G, B, K, L, N), a slice for each group of blocks
-    dC: np.ndarray  # noqa: N815 # (G, B, K, L, N)
-    dskip: np.ndarray  # (B, blocks, 16)
-    dbias: np.ndarray  # (B, K, blocks, 16)
+    dy: Any  # gradient of the output (B, L, D), as u
+    du: Any  # (B, L, D) float32
+    ddelta: Any  # (B, K, L, D), as delta
+    dA: Any  # noqa: N815 # (B, K, blocks, N, 16)
+    dB: Any  # noqa: N815 # (G, B, K, L, N), a slice for each group of blocks
+    dC: Any  # noqa: N815 # (G, B, K, L, N)
+    dskip: Any  # (B, blocks, 16)
+    dbias: Any  # (B, K, blocks, 16)
 
 
 @compiled
@@ -98,16 +102,27 @@ def backward_of_one(jobs: Any, scan: Scan, shape: Shape, groups: int, out: Gradi
 
 @inlined
 def _backward(
-    jobs: Any, scan: Scan, shape: Shape, groups: int, out: Gradients, zero: Any, zoh: bool
+    jobs: Any, arrays: Scan, shape: Shape, groups: int, outputs: Gradients, zero: Any, zoh: bool
 ) -> None:
+    scan = pointers(arrays)
+    out = Gradients(
+        pointer(outputs.dy),
+        pointer(outputs.du),
+        pointer(outputs.ddelta),
+        pointer(outputs.dA),
+        pointer(outputs.dB),
+        pointer(outputs.dC),
+        pointer(outputs.dskip),
+        pointer(outputs.dbias),
+    )
     states, channels, length = shape.states, shape.channels, shape.length
     blocks = blocks_of(shape)
     chunks = (length + CHUNK - 1) // CHUNK
-    ws = workspace(shape, STRIP, rows_of(zero), True)
+    ws, memory = workspace(shape, STRIP, rows_of(zero), True)
     while True:
-        job = fetch_add(jobs)
+        job = fetch_add(pointer(jobs))
         if job >= shape.batch * groups:
-            return
+            break
         b, group = job // groups, job % groups
         begin, end = group * blocks // groups, (group + 1) * blocks // groups
         strips = (end - begin + STRIP - 1) // STRIP
@@ -121,10 +136,26 @@ def _backward(
                 copy(ws.data, ws.h, ws.starts + chunk * state * WIDTH, state)
                 if chunk + 1 < chunks:
                     start, stop = chunk * CHUNK, (chunk + 1) * CHUNK
-                    gather(ws, scan, shape, part, k, start, stop, CHUNK, out.dy, False, False)
+                    gather(ws, scan, shape, part, k, start, stop, False, False)
                     for block in range(part.blocks):
                         for n in range(0, ws.padded, rows_of(zero)):
-                            walk(ws, scan, part, start, stop, block, n, zero, zoh, False, False)
+                            ahead = Ahead(CHUNK, n // rows_of(zero), ws.padded // rows_of(zero))
+                            walk(
+                                ws,
+                                scan,
+                                shape,
+                                part,
+                                start,
+                                stop,
+                                block,
+                                n,
+                                ahead,
+                                out.dy,
+                                zero,
+                                zoh,
+                                False,
+                                False,
+                            )
 
             sums_row = (group * shape.batch * shape.directions + b * shape.directions + k) * length
             clear(ws.data, ws.dh, state)
@@ -139,7 +170,7 @@ def _backward(
                     store(out.dskip, (b * blocks + first + block) * WIDTH, splat(_ZERO))
             for chunk in range(chunks - 1, -1, -1):
                 start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, length)
-                gather(ws, scan, shape, part, k, start, stop, -CHUNK, out.dy, True, True)
+                gather(ws, scan, shape, part, k, start, stop, True, True)
                 for block in range(part.blocks):
                     channel, width = part.channel + block * WIDTH, width_of(shape, part, block)
                     for t in range(start, stop):
@@ -159,7 +190,23 @@ def _backward(
                 copy(ws.data, ws.starts + chunk * state * WIDTH, ws.h, state)
                 for block in range(part.blocks):
                     for n in range(0, ws.padded, rows_of(zero)):
-                        walk(ws, scan, part, start, stop, block, n, zero, zoh, False, True)
+                        ahead = Ahead(-CHUNK, n // rows_of(zero), ws.padded // rows_of(zero))
+                        walk(
+                            ws,
+                            scan,
+                            shape,
+                            part,
+                            start,
+                            stop,
+                            block,
+                            n,
+                            ahead,
+                            out.dy,
+                            zero,
+                            zoh,
+                            False,
+                            True,
+                        )
                         _walk_back(ws, scan, part, start, stop, block, n, zero, zoh)
                 for block in range(part.blocks):
                     _scatter(ws, scan, shape, part, k, start, stop, block, zoh, out)
@@ -178,6 +225,7 @@ def _backward(
                 for n in range(states):
                     dA_n = load(ws.data, ws.dA + (block * ws.padded + n) * WIDTH)
                     store(out.dA, (summed * states + n) * WIDTH, dA_n)
+    keep_alive(memory)
 
 
 @inlined
@@ -294,15 +342,16 @@ def add_slices(jobs: Any, slices: Any, shape: Shape, groups: int, total: Any) ->
         groups: G.
         total: flat (B, K, L, N), as B.
     """
+    source, target = pointer(slices), pointer(total)
     size = shape.length * shape.states
     elements = shape.batch * shape.directions * size
     while True:
-        first = fetch_add(jobs) * size
+        first = fetch_add(pointer(jobs)) * size
         if first >= elements:
             return
         for place in range(first, first + size, WIDTH):
             width = min(WIDTH, first + size - place)
-            value = load_row(slices, place, width)
+            value = load_row(source, place, width)
             for group in range(1, groups):
-                value = value + load_row(slices, group * elements + place, width)
-            store_row(total, place, value, width)
+                value = value + load_row(source, group * elements + place, width)
+            store_row(target, place, value, width)

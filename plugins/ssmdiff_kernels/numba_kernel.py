@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ssmdiff_kernels.numba_layout import Scan, Shape
 
 _WIDTH = 16  # channels in a block of `numba_scan`
-_STRIP = 4  # blocks that a job of the forward pass takes, at most
+_STRIP = 6  # blocks that a job of the forward pass takes, at most
 
 
 class NumbaKernel:
@@ -47,9 +47,7 @@ class NumbaKernel:
         """The output y (B, L, D) in the dtype of ``inputs.u``, tokens in grid order."""
         scan, shape = _arguments(inputs)
         y = torch.empty(inputs.u.shape)
-        blocks = -(-shape.channels // _WIDTH)
-        # Wide strips read memory in longer runs; narrow ones are more, for more threads.
-        strip = max(1, min(_STRIP, shape.batch * blocks // (2 * torch.get_num_threads())))
+        blocks, strip = -(-shape.channels // _WIDTH), _strip(shape)
         jobs = shape.batch * -(-blocks // strip)
         _run(jobs, _entry("forward", shape), scan, shape, strip, _flat(y))
         return y.to(inputs.u.dtype)
@@ -161,6 +159,19 @@ def _entry(name: str, shape: Shape) -> Callable[..., None]:
     module = numba_scan if name == "forward" else numba_backward
     function: Callable[..., None] = getattr(module, name + suffix)
     return function
+
+
+def _strip(shape: Shape) -> int:
+    """How many blocks of channels a job of the forward pass takes; its results do not depend on it.
+
+    Wide strips read memory in longer runs; narrow ones are more, for all threads to have as many.
+    """
+    blocks, threads = -(-shape.channels // _WIDTH), torch.get_num_threads()
+    for strip in range(_STRIP, 1, -1):
+        jobs = shape.batch * -(-blocks // strip)
+        if jobs % threads == 0 or jobs > 4 * threads:
+            return strip
+    return 1
 
 
 def _groups(shape: Shape) -> int:

@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssmdiff_kernels.numba_math import LOG2_E, f32, softplus_and_sigmoid
-from ssmdiff_kernels.numba_memory import load, load_part, prefetch, store, store_part
+from ssmdiff_kernels.numba_memory import (
+    load,
+    load_part,
+    pointer,
+    prefetch,
+    store,
+    store_part,
+)
 from ssmdiff_kernels.numba_vector import WIDTH, inlined, splat
 
 CHUNK = 32
@@ -16,17 +23,20 @@ _ZERO, _ONE = f32(0), f32(1)
 
 
 class Scan(NamedTuple):
-    """The arrays of ``ScanInputs``, flat; u, delta, B and C may hold bfloat16 as uint16."""
+    """The arrays of ``ScanInputs``, flat; u, delta, B and C may hold bfloat16 as uint16.
 
-    u: np.ndarray
-    delta: np.ndarray
-    A: np.ndarray
-    B: np.ndarray
-    C: np.ndarray
-    order: np.ndarray
-    restart: np.ndarray  # uint8
-    skip: np.ndarray  # (channels,): D summed over k, since the directions share u
-    bias: np.ndarray
+    Inside of the jitted code, pointers to them.
+    """
+
+    u: Any
+    delta: Any
+    A: Any
+    B: Any
+    C: Any
+    order: Any
+    restart: Any  # uint8
+    skip: Any  # (channels,): D summed over k, since the directions share u
+    bias: Any
 
 
 class Shape(NamedTuple):
@@ -52,14 +62,14 @@ class Part(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """One array, and where its sections start.
+    """A pointer to memory of this thread, and where its sections start.
 
     N' is N, padded to whole groups of components. Sections "of steps" hold, for each block of the
     strip, a row of 16 channels for each step of a chunk; those "of the state", a row for each of N'
     components.
     """
 
-    data: np.ndarray
+    data: Any
     padded: int  # N'
     A: int  # of the state; times log2(e)
     inverse_A: int  # noqa: N815 # of the state
@@ -84,10 +94,26 @@ class Workspace(NamedTuple):
 
 
 @inlined
-def workspace(shape: Shape, blocks: int, rows: int, with_backward: bool) -> Workspace:
+def pointers(scan: Scan) -> Scan:
+    """Where the arrays begin."""
+    return Scan(
+        pointer(scan.u),
+        pointer(scan.delta),
+        pointer(scan.A),
+        pointer(scan.B),
+        pointer(scan.C),
+        pointer(scan.order),
+        pointer(scan.restart),
+        pointer(scan.skip),
+        pointer(scan.bias),
+    )
+
+
+@inlined
+def workspace(shape: Shape, blocks: int, rows: int, with_backward: bool) -> Any:
     """An uninitialised workspace for strips of so many blocks and groups of so many components.
 
-    Aligned to a cache line of 64 bytes.
+    Aligned to a cache line of 64 bytes. Returns it and the array that holds it.
     """
     padded = (shape.states + rows - 1) // rows * rows
     state, steps, table = blocks * padded * WIDTH, blocks * CHUNK * WIDTH, CHUNK * padded + WIDTH
@@ -103,13 +129,13 @@ def workspace(shape: Shape, blocks: int, rows: int, with_backward: bool) -> Work
     before, g, starts = a + kept, a + 2 * kept, a + 3 * kept
     chunks = (shape.length + CHUNK - 1) // CHUNK
     size = starts + chunks * state if with_backward else slope
-    raw = np.empty(size + WIDTH, np.float32)
-    skip = (-raw.ctypes.data % 64) // 4
-    data = raw[skip : skip + size]
-    return Workspace(
-        data, padded, 0, inverse_A, h, d, u, y, B, C, slope, decay, rate, gain,
+    memory = np.empty(size + WIDTH, np.float32)
+    aligned = pointer(memory[(-memory.ctypes.data % 64) // 4 :])
+    sections = Workspace(
+        aligned, padded, 0, inverse_A, h, d, u, y, B, C, slope, decay, rate, gain,
         dB, dC, dh, dA, a, before, g, starts,
     )  # fmt: skip
+    return sections, memory
 
 
 @inlined
@@ -205,35 +231,21 @@ def gather(
     k: int,
     start: int,
     stop: int,
-    ahead: int,
-    beside: Any,
     with_C: bool,
     with_slope: bool,
 ) -> None:
-    """What a chunk reads, from the tokens' own places: step sizes, u, B and maybe C.
-
-    The same of the chunk ``ahead`` steps further is asked for, since the hardware cannot guess a
-    random order; so are the rows of ``beside`` (B, L, D) if ``with_C``.
-    """
+    """What a chunk reads, from the tokens' own places: step sizes, u, B and maybe C."""
     for t in range(start, stop):
-        row = part.row + _token_of(scan, shape, part, t)
-        next_row = part.row + _token_of(scan, shape, part, t + ahead)
-        prefetch(scan.B, next_row * shape.states)
+        row = part.row + np.int64(scan.order[part.time + t])
         gather_states(scan.B, row, ws, ws.B + (t - start) * ws.padded, shape.states)
         if with_C:
-            prefetch(scan.C, next_row * shape.states)
             gather_states(scan.C, row, ws, ws.C + (t - start) * ws.padded, shape.states)
     for block in range(part.blocks):
         channel, width = part.channel + block * WIDTH, width_of(shape, part, block)
         bias = load_row(scan.bias, k * shape.channels + channel, width)
         for t in range(start, stop):
             place = (block * CHUNK + t - start) * WIDTH
-            token = _token_of(scan, shape, part, t)
-            next_token = _token_of(scan, shape, part, t + ahead)
-            prefetch(scan.delta, (part.row + next_token) * shape.channels + channel)
-            prefetch(scan.u, (part.token + next_token) * shape.channels + channel)
-            if with_C:
-                prefetch(beside, (part.token + next_token) * shape.channels + channel)
+            token = np.int64(scan.order[part.time + t])
             d = load_row(scan.delta, (part.row + token) * shape.channels + channel, width) + bias
             slope = splat(_ONE)
             if shape.softplus:
@@ -245,7 +257,32 @@ def gather(
             store(ws.data, ws.u + place, u)
 
 
+class Ahead(NamedTuple):
+    """What a walk asks for while it computes, so that memory works all the time.
+
+    The hardware cannot guess a random order. What the chunk ``steps`` further reads is divided
+    among the walks of this one, of which this is number ``turn`` of ``turns`` in a block.
+    """
+
+    steps: int
+    turn: int
+    turns: int
+
+
 @inlined
-def _token_of(scan: Scan, shape: Shape, part: Part, t: int) -> np.int64:
-    """The token of step t, or of the last or first one where t lies outside."""
-    return np.int64(scan.order[part.time + max(0, min(t, shape.length - 1))])
+def prefetch_ahead(
+    scan: Scan, shape: Shape, part: Part, beside: Any, block: int, t: int, ahead: Ahead
+) -> None:
+    """Ask for this walk's share of what step ``t + ahead.steps`` reads; ``beside`` is (B, L, D)."""
+    later = max(0, min(t + ahead.steps, shape.length - 1))
+    token = np.int64(scan.order[part.time + later])
+    channel = part.channel + block * WIDTH
+    if 0 % ahead.turns == ahead.turn:
+        prefetch(scan.delta, (part.row + token) * shape.channels + channel)
+    if 1 % ahead.turns == ahead.turn:
+        prefetch(scan.u, (part.token + token) * shape.channels + channel)
+    if 2 % ahead.turns == ahead.turn:
+        prefetch(beside, (part.token + token) * shape.channels + channel)
+    if 3 % ahead.turns == ahead.turn and block == 0:
+        prefetch(scan.B, (part.row + token) * shape.states)
+        prefetch(scan.C, (part.row + token) * shape.states)

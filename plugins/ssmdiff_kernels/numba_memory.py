@@ -28,12 +28,35 @@ _FLOAT = ir.FloatType()
 _INT16 = ir.IntType(16)
 
 
+@intrinsic
+def pointer(typing_context: Any, array: Any) -> Any:
+    """Where a flat array begins. The array must outlive it: nothing counts references to it.
+
+    All functions here take pointers. An array that is handed from function to function has its
+    references counted, by calls in the middle of a loop that cost more than the loop.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        return context.make_array(sig.args[0])(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), codegen
+
+
+@intrinsic
+def keep_alive(typing_context: Any, array: Any) -> Any:
+    """Does nothing, after the last use of a pointer into an array of this function."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        return context.get_dummy_value()
+
+    return types.void(array), codegen
+
+
 def _address(
     context: Any, builder: ir.IRBuilder, sig: Any, args: Any, which: int, pointee: ir.Type
 ) -> ir.Value:
-    """The address of element ``args[which + 1]`` of the flat array ``args[which]``."""
-    array = context.make_array(sig.args[which])(context, builder, args[which])
-    element = builder.gep(array.data, [args[which + 1]])
+    """The address of element ``args[which + 1]`` behind the pointer ``args[which]``."""
+    element = builder.gep(args[which], [args[which + 1]])
     return builder.bitcast(element, pointee.as_pointer())
 
 
@@ -226,13 +249,17 @@ def lane_sums(typing_context: Any, x: Any, target: Any, place: Any, accumulate: 
 
 @intrinsic
 def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of ``array[index]``; an address outside the array does no harm."""
+    """Ask for the cache line of ``array[index]``; an address outside the array does no harm.
+
+    Into the second-level cache: what a chunk will need would drive out of the first what the
+    present one works on.
+    """
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         address = _address(context, builder, sig, args, 0, ir.IntType(8))
         kind = ir.FunctionType(ir.VoidType(), [address.type, INT32, INT32, INT32])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [address, INT32(0), INT32(3), INT32(1)])
+        builder.call(function, [address, INT32(0), INT32(2), INT32(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), codegen
@@ -240,10 +267,9 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def fetch_add(typing_context: Any, counter: Any) -> Any:
-    """Add one to ``counter[0]`` (int64) for all threads at once, and return what it was."""
+    """Add one to the int64 at a pointer for all threads at once, and return what it was."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        array = context.make_array(sig.args[0])(context, builder, args[0])
-        return builder.atomic_rmw("add", array.data, ir.IntType(64)(1), "monotonic")
+        return builder.atomic_rmw("add", args[0], ir.IntType(64)(1), "monotonic")
 
     return types.int64(counter), codegen

@@ -25,6 +25,7 @@ import numpy as np
 
 from ssmdiff_kernels.numba_layout import (
     CHUNK,
+    Ahead,
     Part,
     Scan,
     Shape,
@@ -35,6 +36,8 @@ from ssmdiff_kernels.numba_layout import (
     load_row,
     pack_A,
     part_of,
+    pointers,
+    prefetch_ahead,
     store_row,
     width_of,
     workspace,
@@ -42,8 +45,10 @@ from ssmdiff_kernels.numba_layout import (
 from ssmdiff_kernels.numba_math import exp2, exp2_and_less_one, f32
 from ssmdiff_kernels.numba_memory import (
     fetch_add,
+    keep_alive,
     load,
     load_like,
+    pointer,
     spread_like,
     store,
 )
@@ -87,15 +92,18 @@ def forward_of_one(jobs: Any, scan: Scan, shape: Shape, strip: int, y: Any) -> N
 
 
 @inlined
-def _forward(jobs: Any, scan: Scan, shape: Shape, strip: int, y: Any, zero: Any, zoh: bool) -> None:
+def _forward(
+    jobs: Any, arrays: Scan, shape: Shape, strip: int, output: Any, zero: Any, zoh: bool
+) -> None:
+    scan, y = pointers(arrays), pointer(output)
     channels = shape.channels
     blocks = blocks_of(shape)
     strips = (blocks + strip - 1) // strip
-    ws = workspace(shape, strip, rows_of(zero), False)
+    ws, memory = workspace(shape, strip, rows_of(zero), False)
     while True:
-        job = fetch_add(jobs)
+        job = fetch_add(pointer(jobs))
         if job >= shape.batch * strips:
-            return
+            break
         b, first = job // strips, job % strips * strip
         for k in range(shape.directions):
             part = part_of(shape, b, k, first, min(strip, blocks - first))
@@ -103,11 +111,27 @@ def _forward(jobs: Any, scan: Scan, shape: Shape, strip: int, y: Any, zero: Any,
             clear(ws.data, ws.h, part.blocks * ws.padded)
             for start in range(0, shape.length, CHUNK):
                 stop = min(start + CHUNK, shape.length)
-                gather(ws, scan, shape, part, k, start, stop, CHUNK, y, True, False)
+                gather(ws, scan, shape, part, k, start, stop, True, False)
                 clear(ws.data, ws.y, part.blocks * CHUNK)
                 for block in range(part.blocks):
                     for n in range(0, ws.padded, rows_of(zero)):
-                        walk(ws, scan, part, start, stop, block, n, zero, zoh, True, False)
+                        ahead = Ahead(CHUNK, n // rows_of(zero), ws.padded // rows_of(zero))
+                        walk(
+                            ws,
+                            scan,
+                            shape,
+                            part,
+                            start,
+                            stop,
+                            block,
+                            n,
+                            ahead,
+                            y,
+                            zero,
+                            zoh,
+                            True,
+                            False,
+                        )
                 for block in range(part.blocks):
                     channel, width = part.channel + block * WIDTH, width_of(shape, part, block)
                     skip = load_row(scan.skip, channel, width)
@@ -120,17 +144,21 @@ def _forward(jobs: Any, scan: Scan, shape: Shape, strip: int, y: Any, zero: Any,
                         else:
                             y_t = y_t + load_row(y, place, width)
                         store_row(y, place, y_t, width)
+    keep_alive(memory)
 
 
 @inlined
 def walk(
     ws: Workspace,
     scan: Scan,
+    shape: Shape,
     part: Part,
     start: int,
     stop: int,
     block: int,
     n: int,
+    ahead: Ahead,
+    beside: Any,
     zero: Any,
     zoh: bool,
     emit: bool,
@@ -146,6 +174,7 @@ def walk(
     inverse_A = load_like(ws.data, ws.inverse_A + state, zero)
     h = load_like(ws.data, ws.h + state, zero)
     for t in range(start, stop):
+        prefetch_ahead(scan, shape, part, beside, block, t, ahead)
         at = t - start
         row = (block * CHUNK + at) * WIDTH
         if keep:

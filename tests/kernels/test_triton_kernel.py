@@ -124,6 +124,7 @@ def test_says_why_it_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install 'ssmdiff[cuda]'" in (KERNEL.unavailable(CUDA, torch.float32) or "")
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
 def test_in_the_interpreter() -> None:
     run = subprocess.run(
@@ -177,7 +178,7 @@ def test_contract(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cases, "LONG", 70)  # two chunks
     suite = suite_for("kernel")
     subject = suite.subject("triton")
-    if check not in ("hostile", "mixed-dtypes"):
+    if check != "mixed-dtypes":
         subject.places = [(CPU, torch.float32)]
     finding = suite.finding(subject, check)
     assert finding.ok, finding.detail
@@ -225,14 +226,6 @@ def test_16_bits(dtype: torch.dtype) -> None:
 
 
 @interpreted
-def test_mixed_dtypes_keep_their_own() -> None:
-    """As under autocast: activations in bfloat16, parameters in float32."""
-    inputs = make()
-    half = {name: getattr(inputs, name).bfloat16() for name in ("u", "delta", "B", "C")}
-    assert_close(inputs._replace(**half))
-
-
-@interpreted
 def test_slices_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workspace for one image at a time: the same as all at once, up to the order of the sums."""
     inputs = make(9, directions=2, batch=3)
@@ -271,15 +264,6 @@ def test_softplus_over_its_whole_range() -> None:
 
 
 @interpreted
-def test_nan_goes_through() -> None:
-    inputs = make(restart=False)
-    for name in ("u", "delta", "A", "B", "C", "D", "delta_bias"):
-        poisoned = getattr(inputs, name).clone()
-        poisoned.view(-1)[0] = float("nan")
-        assert KERNEL.forward(inputs._replace(**{name: poisoned})).isnan().any(), name
-
-
-@interpreted
 def test_every_element_is_written_and_twice_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, untouched = make(35, 40), make(35, 40)
     expected = results(KERNEL, inputs, gradient_for(inputs))
@@ -291,17 +275,6 @@ def test_every_element_is_written_and_twice_the_same(monkeypatch: pytest.MonkeyP
     for name, value in untouched._asdict().items():
         if isinstance(value, Tensor):
             assert torch.equal(getattr(inputs, name), value), name
-
-
-@interpreted
-def test_strided_inputs() -> None:
-    inputs = make(9)
-    strided = {
-        name: getattr(inputs, name).transpose(-1, -2).contiguous().transpose(-1, -2)
-        for name in ("u", "delta", "A", "B", "C", "D", "delta_bias", "order", "restart")
-    }
-    expected = results(KERNEL, inputs, gradient_for(inputs))
-    assert_equal(expected, results(KERNEL, inputs._replace(**strided), gradient_for(inputs)))
 
 
 @pytest.mark.gpu

@@ -481,3 +481,17 @@ def test_no_tokens_are_refused() -> None:
     nothing = {name: getattr(case, name)[:, :, :0] for name in ("delta", "B", "C")}
     with pytest.raises(ConfigError, match="no tokens"):
         replace(case, **nothing, u=case.u[:, :0], order=case.order[:, :0]).y()
+
+
+def test_nan_does_not_pass_a_restart() -> None:
+    """The state is dropped, not multiplied by zero."""
+    length = 6
+    u = torch.ones(1, length, 2, dtype=torch.float64)
+    u[0, 1] = torch.nan
+    one = torch.ones(1, 1, length, 2, dtype=torch.float64)
+    restart = torch.zeros(1, length, dtype=torch.bool)
+    restart[0, 3] = True
+    A = -torch.ones(1, 2, 2, dtype=torch.float64)
+    order = torch.arange(length, dtype=torch.int32)[None]
+    y = selective_scan(u, one, A, one, one, order, restart=restart)
+    assert y.isnan()[0, :, 0].tolist() == [False, True, True, False, False, False]

@@ -1,6 +1,7 @@
-"""The suites find what is wrong with backbones, schedulers, kernels and data sets, and say it.
+"""The suites find what is wrong with backbones, schedulers and data sets, and say it.
 
-Scans and blocks with faults are rows of ``tests/faults/test_plugin_contracts.py``.
+Kernels with faults stand in ``test_kernel_suite.py``, scans and blocks with faults are rows of
+``tests/faults/test_plugin_contracts.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from ssmdiff.testing import (
     check,
     check_backbone,
     check_dataset,
-    check_kernel,
     check_scan,
     check_scheduler,
 )
@@ -23,110 +23,6 @@ pytestmark = pytest.mark.usefixtures("fresh_registry")
 
 def failures(report: Report) -> dict[str, str]:
     return {finding.name: finding.detail for finding in report.failures}
-
-
-KERNEL = """
-    import torch
-    import ssmdiff
-
-    def bad():
-        from ssmdiff.ops import TorchKernel
-
-        class Bad(TorchKernel):
-            name = "{name}"
-
-            def forward(self, inputs):
-                y = super().forward(inputs)
-                {forward}
-                return y
-
-            def backward(self, grad_y, inputs):
-                found = super().backward(grad_y, inputs)
-                {backward}
-                return found
-
-            def unavailable(self, device, dtype):
-                return {reason}
-
-        return Bad()
-
-    @ssmdiff.hookimpl
-    def ssmdiff_kernels():
-        yield ssmdiff.Component("bad", bad, "does something wrong")
-"""
-
-
-@pytest.mark.parametrize(
-    ("change", "check", "said"),
-    [
-        ({"name": "other"}, "availability", "name is 'other'; expected 'bad'"),
-        ({"forward": "y = y * 1.001"}, "numbers", "y on cpu in torch.float64"),
-        ({"forward": "y = y.float()"}, "numbers", "torch.float32 (1, 1, 1)"),
-        ({"forward": "y = torch.full_like(y, torch.nan)"}, "numbers", "is off by nan"),
-        (
-            {"forward": "y = torch.empty_like(y).copy_(y) if 0 else (inputs.u.mul_(1.5), y)[1]"},
-            "determinism",
-            "was written to",
-        ),
-        (
-            {"forward": "extra = torch.empty(9); y = y + 0 * extra.sum().nan_to_num(1)"},
-            None,
-            "",
-        ),
-        ({"forward": "y = y + 0 * torch.empty(9).sum()"}, "every-element", "never set"),
-        ({"backward": "found = found._replace(B=-found.B)"}, "numbers", "B on cpu"),
-        (
-            {"backward": "found = found._replace(A=found.A.bfloat16().float())"},
-            "numbers",
-            "A on cpu",
-        ),
-        (
-            {"backward": "found = found._replace(D=found.u.new_zeros(1))"},
-            "numbers",
-            "D on cpu in torch.float64",
-        ),
-        (
-            {
-                "backward": "x = inputs.u.clone().requires_grad_();"
-                "torch.autograd.grad((2 * x).sum(), x)"
-            },
-            "inside-the-op",
-            "without torch.autograd",
-        ),
-        (
-            {"forward": "y = TorchKernel().forward(inputs._replace(restart=None))"},
-            "numbers",
-            "y on cpu",
-        ),
-        (
-            {"forward": "y = TorchKernel().forward(inputs._replace(discretization='euler'))"},
-            "numbers",
-            "zoh is off by",
-        ),
-    ],
-)
-def test_kernels(install, change: dict[str, str], check: str | None, said: str) -> None:
-    parts = {"name": "bad", "forward": "", "backward": "", "reason": "None"} | change
-    install("ssmdiff-bad", KERNEL.format(**parts))
-    found = failures(check_kernel("bad"))
-    if check is None:
-        assert not found
-    else:
-        assert said in found[check]
-
-
-def test_a_kernel_that_cannot_run_here_is_skipped_and_says_why(install) -> None:
-    parts = {
-        "name": "bad",
-        "forward": "",
-        "backward": "",
-        "reason": "'it needs a quantum computer'",
-    }
-    install("ssmdiff-bad", KERNEL.format(**parts))
-    report = check_kernel("bad")
-    assert report.ok
-    assert {finding.status for finding in report} == {"skip"}
-    assert "quantum" in str(report)
 
 
 DATASET = """

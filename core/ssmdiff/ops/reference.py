@@ -138,7 +138,7 @@ class _Sequences:
     def keep(self, state: Tensor, t: int) -> Tensor:
         if self.restart is None:
             return state
-        return state * ~self.restart[None, :, t, None, None]
+        return state.masked_fill(self.restart[None, :, t, None, None], 0)
 
     def skip(self) -> Tensor | float:
         return 0.0 if self.D is None else self.u * self.D[:, None]

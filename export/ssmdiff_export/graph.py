@@ -1,0 +1,263 @@
+"""The graph that is exported: a backbone with its orders as inputs or constants, traced by torch.
+
+torch.export sees the scan as one operator. :func:`lowered` then puts our ONNX node in its place,
+with bias, softplus, the sum over the directions and D's skip as plain operators around it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from ssmdiff import compose
+from ssmdiff.errors import ExportError, SsmdiffError
+from ssmdiff.interfaces import ExportPrecision, OrderTensors, order_tensors
+from ssmdiff.orders import OrderPlan, ScanOrder
+from ssmdiff.runs import Run
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ssmdiff_export.names import ATTRIBUTES, DOMAIN, DOMAIN_VERSION, OPERATORS
+
+DTYPES: dict[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
+BATCH = "batch"
+
+
+@dataclass(frozen=True)
+class Interface:
+    """The inputs of a graph: what a run's model needs beside the image and the timesteps."""
+
+    plan: OrderPlan
+    conditional: bool
+
+    @classmethod
+    def of(cls, run: Run) -> Interface:
+        conditional = run.config.model.class_conditional
+        return cls(compose.order_plan(run.model, run.config, 0), conditional)
+
+    def random(self, slot: int) -> bool:
+        """Whether the orders of a slot are drawn anew at every step, and so are an input."""
+        return self.plan.scan.at(slot).stochastic
+
+    @property
+    def order_inputs(self) -> dict[int, str]:
+        """Slot -> input, for the random ones."""
+        slots = range(len(self.plan.slots))
+        return {slot: f"order_{slot}" for slot in slots if self.random(slot)}
+
+    @property
+    def names(self) -> list[str]:
+        context = ["context"] if self.conditional else []
+        return ["x", "timesteps", *context, *self.order_inputs.values()]
+
+    def arrays(self, orders: Sequence[ScanOrder]) -> dict[str, np.ndarray]:
+        """The order inputs of one step, (K, L) int32 with restarts in the sign."""
+        return {name: coded(orders[slot]) for slot, name in self.order_inputs.items()}
+
+
+def coded(order: ScanOrder) -> np.ndarray:
+    """An order as the node reads it: ``-1 - token`` where the state starts anew."""
+    if order.restart is None:
+        return np.array(order.index, np.int32)
+    return np.where(order.restart, -1 - order.index, order.index).astype(np.int32)
+
+
+class Graph(nn.Module):
+    """``(x, timesteps, context or None, order inputs) -> prediction``, float32 outside.
+
+    Args:
+        model: The backbone, in the precision of the file.
+        interface: Its inputs.
+        dtype: The precision.
+    """
+
+    def __init__(self, model: nn.Module, interface: Interface, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.dtype = model, dtype
+        drawn = interface.plan.draw(0)
+        self.random = interface.order_inputs
+        self.restarts = [order.restart is not None for order in drawn]
+        fixed: dict[tuple[bytes, bytes], tuple[str, str | None]] = {}
+        self.fixed: dict[int, tuple[str, str | None]] = {}
+        for slot, order in enumerate(drawn):
+            if slot in self.random:
+                continue
+            (tensors,) = order_tensors([order], torch.device("cpu"))
+            restart = b"" if order.restart is None else order.restart.tobytes()
+            key = (order.index.tobytes(), restart)
+            if key not in fixed:
+                name = f"fixed_{len(fixed)}"
+                self.register_buffer(name, tensors.order)
+                if tensors.restart is not None:
+                    self.register_buffer(f"{name}_restart", tensors.restart)
+                fixed[key] = (name, None if tensors.restart is None else f"{name}_restart")
+            self.fixed[slot] = fixed[key]
+
+    def forward(
+        self, x: Tensor, timesteps: Tensor, context: Tensor | None, orders: list[Tensor]
+    ) -> Tensor:
+        given = dict(zip(self.random, orders, strict=True))
+        all_orders = [self._order(slot, given) for slot in range(len(self.restarts))]
+        y: Tensor = self.model(
+            x=x.to(self.dtype), timesteps=timesteps, context=context, orders=all_orders
+        )
+        return y.float()
+
+    def _order(self, slot: int, given: dict[int, Tensor]) -> OrderTensors:
+        if slot not in given:
+            order, restart = self.fixed[slot]
+            return OrderTensors(
+                getattr(self, order), None if restart is None else getattr(self, restart)
+            )
+        if not self.restarts[slot]:
+            return OrderTensors(given[slot])
+        anew = given[slot] < 0
+        return OrderTensors(torch.where(anew, -1 - given[slot], given[slot]), anew)
+
+
+class Lowering(TorchFunctionMode):
+    """While it is entered, a call of ``ssmdiff::selective_scan`` is :func:`lowered`.
+
+    Sums of integers become sums of floats, which are all that TensorRT has. Done at the first
+    trace: a decomposition of the exported program would trace all of it again.
+    """
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = dict(kwargs or {})
+        if func is torch.ops.ssmdiff.selective_scan.default:
+            return lowered(*args, **named)
+        if func in (torch.cumsum, torch.Tensor.cumsum) and not args[0].is_floating_point():
+            # TensorRT sums floats alone; the numbers of restarts are exact up to 2**24 tokens.
+            dtype = named.pop("dtype", None) or torch.int64
+            return func(args[0].float(), *args[1:], **named).to(dtype)
+        return func(*args, **named)
+
+
+def trace(run: Run, interface: Interface, precision: ExportPrecision, lower: bool = False) -> Any:
+    """The model of a run as a ``torch.export.ExportedProgram``: any batch, one image size.
+
+    Args:
+        run: The model.
+        interface: Its inputs.
+        precision: Of the weights and activations.
+        lower: Put the ONNX node in the scan's place.
+
+    Raises:
+        ExportError: torch.export cannot follow the model's code.
+    """
+    dtype = DTYPES[precision]
+    graph = Graph(in_precision(run.model, dtype), interface, dtype).eval()
+    batch = torch.export.Dim(BATCH, min=1)
+    shape = (2, run.channels, *run.config.data.image_size)
+    context = torch.zeros(2, dtype=torch.int64) if interface.conditional else None
+    orders = [torch.from_numpy(a) for a in interface.arrays(interface.plan.draw(0)).values()]
+    inputs = (torch.zeros(shape), torch.zeros(2), context, orders)
+    each = {0: batch}
+    shapes = (each, each, each if interface.conditional else None, [None] * len(orders))
+    try:
+        with quiet(), torch.no_grad(), Lowering() if lower else contextlib.nullcontext():
+            return torch.export.export(graph, inputs, dynamic_shapes=shapes)
+    except SsmdiffError:
+        raise
+    except Exception as error:  # whatever a stranger's block does under the tracer
+        raise ExportError(
+            f"the model cannot be exported: {_parts(run)} does not run under torch.export: "
+            f"{first_line(error)}"
+        ) from error
+
+
+def in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy on the CPU in another precision, whose norms still compute in float32."""
+    narrow = copy.deepcopy(model).cpu().to(dtype)
+    if dtype == torch.float32:
+        return narrow
+    for wide, norm in zip(model.modules(), narrow.modules(), strict=True):
+        if isinstance(norm, NORMS):
+            norm.float().load_state_dict(wide.state_dict())
+            norm.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
+            norm.register_forward_hook(lambda _, __, y: y.to(dtype))
+    return narrow
+
+
+def lowered(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    order: Tensor,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    restart: Tensor | None = None,
+    delta_softplus: bool = True,
+    discretization: str = "euler",
+) -> Tensor:
+    """``ssmdiff::selective_scan`` as our ONNX node and plain operators; the op's signature."""
+    steps = delta.float()
+    if delta_bias is not None:
+        steps = steps + delta_bias.float()[:, None]
+    if delta_softplus:
+        steps = F.softplus(steps)
+    if restart is not None:
+        order = torch.where(restart, -1 - order, order)
+    y = torch.onnx.ops.symbolic(
+        f"{DOMAIN}::{OPERATORS[discretization]}",
+        (u, steps, A.float(), B.to(u.dtype), C.to(u.dtype), order),
+        dict(ATTRIBUTES),
+        dtype=u.dtype,
+        shape=delta.shape,
+        version=DOMAIN_VERSION,
+    )
+    merged = y.float().sum(1)
+    if D is not None:
+        merged = merged + u.float() * D.float().sum(0)
+    return merged.to(u.dtype)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what torch's exporters print, log and warn of; errors still come through."""
+    disabled = logging.root.manager.disable
+    sink = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(sink),
+        contextlib.redirect_stderr(sink),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+
+
+def first_line(error: BaseException) -> str:
+    """An exception in one line: its type and the first line of its message."""
+    text = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _parts(run: Run) -> str:
+    model = run.config.model
+    return f"backbone {model.backbone['name']!r} with block {model.block['name']!r}"

@@ -1,0 +1,29 @@
+"""The targets of ``ssmdiff export``."""
+
+from collections.abc import Iterable
+
+from ssmdiff import Component, hookimpl
+
+
+@hookimpl
+def ssmdiff_exporters() -> Iterable[Component]:
+    yield Component(
+        "onnx",
+        "ssmdiff_export.exporters:OnnxExporter",
+        "one ONNX file: any runtime, batch dynamic, random orders as inputs",
+    )
+    yield Component(
+        "pt2",
+        "ssmdiff_export.exporters:Pt2Exporter",
+        "a torch.export archive, for PyTorch without the code of the model",
+    )
+    yield Component(
+        "tensorrt",
+        "ssmdiff_export.tensorrt.exporter:TensorRTExporter",
+        "a TensorRT engine for this machine's GPU",
+    )
+    yield Component(
+        "triton-server",
+        "ssmdiff_export.triton_server:TritonServerExporter",
+        "a model repository for NVIDIA Triton Inference Server",
+    )

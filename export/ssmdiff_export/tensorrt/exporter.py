@@ -1,0 +1,173 @@
+"""``ssmdiff export RUN --to tensorrt``: an engine for this machine, compared with torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from ssmdiff.errors import ConfigError, ExportError
+from ssmdiff.interfaces import ExportPrecision, ExportRequest, ExportResult
+from ssmdiff.runs import Run
+
+from ssmdiff_export import names
+from ssmdiff_export.exporters import need_onnx
+from ssmdiff_export.files import keep, refuse_to_replace, workplace
+from ssmdiff_export.tensorrt.binding import load_tensorrt
+from ssmdiff_export.tensorrt.builder import Batch, Build, build_engine
+from ssmdiff_export.tensorrt.cache import Engine, EngineCache, EngineKey
+from ssmdiff_export.tensorrt.device import Cuda, Device
+from ssmdiff_export.tensorrt.runtime import EngineDenoiser
+from ssmdiff_export.verify import CASES, Case, Parity, compare
+
+SUFFIXES = (".engine", ".plan")
+GIBIBYTE = 1 << 30
+Gibibytes = Annotated[float, Field(gt=0, le=1024)]
+
+
+@dataclass(frozen=True)
+class Made:
+    """An engine, how it was come by, and how it compares."""
+
+    engine: Engine
+    denoiser: EngineDenoiser
+    build: Build | None
+    """None: it was in the cache."""
+    parity: Parity | None
+
+
+class TensorRTExporter:
+    """Writes an engine, and tells the user's engine cache that it was built here.
+
+    Args:
+        workspace_gb: Memory in GiB that TensorRT may use for temporary tensors.
+    """
+
+    def __init__(self, workspace_gb: Gibibytes = 4.0) -> None:
+        self.workspace_bytes = int(workspace_gb * GIBIBYTE)
+
+    def export(self, request: ExportRequest) -> ExportResult:
+        """Build, or take from the cache, compare with torch, write.
+
+        Raises:
+            ConfigError: The file is there already, or has another suffix.
+            ExportError: TensorRT or a GPU is missing, the model cannot be built, or the engine
+                does not agree with torch; nothing is written.
+        """
+        refuse_to_replace(request.out, request.overwrite)
+        if request.out.suffix not in SUFFIXES:
+            raise ConfigError(
+                f"--out {request.out}: an engine's name ends with {' or '.join(SUFFIXES)}, by "
+                "which ssmdiff sample knows it"
+            )
+        need_onnx()
+        load_tensorrt()
+        device, cache = Cuda(), EngineCache()
+        with workplace(request.out) as folder:
+            made = make_engine(
+                request.run,
+                folder,
+                device,
+                cache,
+                precision=request.precision,
+                batch=request.batch,
+                workspace_bytes=self.workspace_bytes,
+                verify=request.verify,
+                progress=request.progress,
+            )
+            (folder / request.out.name).write_bytes(made.engine.plan)
+            files = keep(folder, request.out, with_data=False)
+        return ExportResult(files, tuple(describe(made, request.out, cache)))
+
+
+def make_engine(
+    run: Run,
+    folder: Path,
+    device: Device,
+    cache: EngineCache,
+    *,
+    precision: ExportPrecision,
+    batch: Batch,
+    workspace_bytes: int = 4 * GIBIBYTE,
+    verify: bool = True,
+    progress: bool = False,
+) -> Made:
+    """The engine of a model, by way of an ONNX file in ``folder``; kept in the cache.
+
+    Raises:
+        ExportError: The model cannot be built, or the engine does not agree with torch; it is not
+            kept then.
+    """
+    from ssmdiff_export.onnx_export import export_onnx
+    from ssmdiff_export.parser_rules import check_parser_rules
+
+    model = folder / "model.onnx"
+    export_onnx(run, model, precision=precision, verify=verify, progress=progress)
+    check_parser_rules(model)
+    trt = load_tensorrt()
+    machine = device.machine(trt.__version__)
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    key = EngineKey(digest, precision, batch, workspace_bytes, machine)
+    engine, build = cache.get(key), None
+    if engine is None:
+        build = build_engine(
+            model,
+            batch,
+            precision=precision,
+            workspace_bytes=workspace_bytes,
+            timing_cache=cache.timing_cache(machine),
+            progress=progress,
+        )
+        engine = cache.put(key, build.plan, model_card(model))
+    try:
+        denoiser = EngineDenoiser(engine, device)
+        parity = None
+        if verify:
+            parity = compare(run, denoiser.run, precision, "the engine", cases=_cases(batch))
+    except ExportError:
+        cache.remove(key)
+        raise
+    return Made(engine, denoiser, build, parity)
+
+
+def model_card(model: Path) -> dict[str, Any]:
+    """The card in the metadata of an ONNX file of ours.
+
+    Raises:
+        ExportError: It has none.
+    """
+    import onnx
+
+    properties = onnx.load(model, load_external_data=False).metadata_props
+    found = {entry.key: entry.value for entry in properties}
+    if names.METADATA not in found:
+        raise ExportError(f"{model} has no model card; expected a file of ssmdiff export")
+    card: dict[str, Any] = json.loads(found[names.METADATA])
+    return card
+
+
+def describe(made: Made, out: Path, cache: EngineCache) -> list[str]:
+    """What was made, for a person."""
+    build = made.build
+    how = "taken from the cache"
+    if build is not None:
+        how = f"built in {build.build_s:.0f} s, {build.plugin_layers} scans by the plugin"
+    fewest, usual, most = made.denoiser.batch
+    compared = "not compared with torch" if made.parity is None else made.parity.line
+    return [
+        f"engine: {out} ({len(made.engine.plan) / 1e6:.1f} MB, {how})",
+        f"batches of {fewest} to {most} images, tuned for {usual}",
+        compared,
+        f"it runs on this machine alone; {cache.folder} vouches for it",
+    ]
+
+
+def _cases(batch: Batch) -> tuple[Case, ...]:
+    """The usual comparisons, at batch sizes that the engine takes."""
+    fewest, _, most = batch
+    return tuple(
+        Case(case.seed, case.order_seed, min(max(case.batch, fewest), most)) for case in CASES
+    )

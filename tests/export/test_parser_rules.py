@@ -1,0 +1,97 @@
+"""What TensorRT's parser does not document is named, node by node."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from ssmdiff.errors import ExportError
+from ssmdiff_export import names
+from ssmdiff_export.function import BODIES, scan_function
+from ssmdiff_export.parser_rules import check_parser_rules, parser_findings, rules
+
+FLOAT, INT64, DOUBLE = TensorProto.FLOAT, TensorProto.INT64, TensorProto.DOUBLE
+node, value = helper.make_node, helper.make_tensor_value_info
+AXIS = helper.make_tensor("axis", INT64, [1], [1])
+
+
+def model(*nodes, kind=FLOAT, opset=20, initializers=(), inputs=(), functions=()):
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [value("x", kind, [2, 3]), *inputs],
+        [value("y", kind, None)],
+        list(initializers),
+    )
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ssmdiff", 1)]
+    return helper.make_model(graph, opset_imports=opsets, functions=list(functions))
+
+
+TRIPS = value("trips", INT64, [])
+STEP = helper.make_graph(
+    [node("Identity", ["more"], ["on"]), node("Unique", ["h"], ["h2"], name="inside")],
+    "step",
+    [value("i", INT64, []), value("more", TensorProto.BOOL, []), value("h", FLOAT, [2, 3])],
+    [value("on", TensorProto.BOOL, []), value("h2", FLOAT, [2, 3])],
+)
+REFUSED = [
+    (model(node("Unique", ["x"], ["y"], name="a")), "a (Unique): no such operator"),
+    (model(node("Relu", ["x"], ["y"], name="b"), kind=DOUBLE), "'x' is DOUBLE"),
+    (model(node("Relu", ["x"], ["y"]), opset=8), "file (opset): 8; expected 9 to 24"),
+    (
+        model(node("ReduceSum", ["x", "axes"], ["y"]), inputs=[value("axes", INT64, [1])]),
+        "input 1 (axes) is not known",
+    ),
+    (
+        model(node("CumSum", ["x", "axis"], ["y"]), inputs=[value("axis", INT64, [])]),
+        "input 1 (axis) is not known",
+    ),
+    (model(node("CumSum", ["x", "axis"], ["y"]), kind=INT64, initializers=[AXIS]), "is INT64"),
+    (
+        model(node("ScatterND", ["x", "axis", "x"], ["y"], reduction="add"), initializers=[AXIS]),
+        "reduction 'add' is not supported",
+    ),
+    (model(node("RandomUniform", [], ["y"], shape=[2])), "random numbers"),
+    (model(node("Cast", ["x"], ["y"], to=DOUBLE)), "casts to DOUBLE"),
+    (model(node("Fused", ["x"], ["y"], domain="com.microsoft")), "domain 'com.microsoft'"),
+    (model(node("SelectiveScan", ["x"], ["y"], domain="ssmdiff")), "domain 'ssmdiff'"),
+    (
+        model(node("Loop", ["trips", "", "x"], ["y"], body=STEP, name="l"), inputs=[TRIPS]),
+        "l (Loop): its trip count is dynamic",
+    ),
+    (
+        model(node("Loop", ["trips", "", "x"], ["y"], body=STEP, name="l"), inputs=[TRIPS]),
+        "l/inside (Unique): no such operator",
+    ),
+]
+
+
+@pytest.mark.parametrize(("bad", "message"), REFUSED, ids=[m for _, m in REFUSED])
+def test_what_is_not_documented_is_named(bad, message) -> None:
+    assert any(message in str(finding) for finding in parser_findings(bad))
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("operator", names.OPERATORS.values())
+def test_our_own_functions_are_documented(operator, body) -> None:
+    assert parser_findings(model(functions=[scan_function(operator, body)])) == []
+
+
+def test_a_node_inside_a_function_is_named_with_it() -> None:
+    function = scan_function("SelectiveScan")
+    function.node.append(node("Unique", ["u"], ["z"], name="odd"))
+    (finding,) = parser_findings(model(functions=[function]))
+    assert finding.node == "SelectiveScan/odd"
+
+
+def test_every_documented_operator_is_one_of_onnx() -> None:
+    known = {schema.name for schema in onnx.defs.get_all_schemas()}
+    own = {"ImageScaler", "ParametricSoftplus", "ScaledTanh"}  # experimental ones of ONNX 1.2
+    assert set(rules().operators) - known <= own
+
+
+def test_a_file_is_refused_with_all_its_nodes(tmp_path) -> None:
+    many = [node("Unique", ["x"], [f"y{i}"], name=f"n{i}") for i in range(12)]
+    onnx.save(model(*many, node("Relu", ["x"], ["y"])), tmp_path / "m.onnx")
+    with pytest.raises(ExportError, match=r"(?s)12 nodes .*n9 \(Unique\).*and 2 more"):
+        check_parser_rules(tmp_path / "m.onnx")
