@@ -139,11 +139,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=50, help="timed calls of the numba kernel")
     parser.add_argument("--no-gradients", action="store_true", help="leave out the peer's")
     options = parser.parse_args()
-    keep_freed_memory()  # as ssmdiff train does: else new pages are cleared in every call
     shape = {"B": BATCH, "L": LENGTH, "D": CHANNELS, "K": DIRECTIONS, "N": STATES}
     record: dict[str, Any] = {"machine": machine(), "shape": shape}
     print("  ".join(f"{key} {value}" for key, value in (record["machine"] | shape).items()))
     record["results"] = against_the_peer(options.repeats, not options.no_gradients)
+    keep_freed_memory()  # as ssmdiff train does: else new pages are cleared in every call
     record["lengths"] = over_lengths(options.repeats)
     show(record["results"], record["lengths"])
     record["machine"]["load_average_after"] = load_average()

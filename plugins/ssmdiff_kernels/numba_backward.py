@@ -15,6 +15,7 @@ import numpy as np
 from ssmdiff_kernels.numba_layout import (
     CHUNK,
     Ahead,
+    Chunk,
     Part,
     Scan,
     Shape,
@@ -115,10 +116,11 @@ def _backward(
         pointer(outputs.dskip),
         pointer(outputs.dbias),
     )
-    states, channels, length = shape.states, shape.channels, shape.length
+    states, length = shape.states, shape.length
     blocks = blocks_of(shape)
     chunks = (length + CHUNK - 1) // CHUNK
     ws, memory = workspace(shape, STRIP, rows_of(zero), True)
+    steps = STRIP * CHUNK * WIDTH
     while True:
         job = fetch_add(pointer(jobs))
         if job >= shape.batch * groups:
@@ -132,30 +134,19 @@ def _backward(
             state = part.blocks * ws.padded
             pack_A(ws, scan, shape, k, part)
             clear(ws.data, ws.h, state)
-            for chunk in range(chunks):
-                copy(ws.data, ws.h, ws.starts + chunk * state * WIDTH, state)
-                if chunk + 1 < chunks:
-                    start, stop = chunk * CHUNK, (chunk + 1) * CHUNK
-                    gather(ws, scan, shape, part, k, start, stop, False, False)
-                    for block in range(part.blocks):
-                        for n in range(0, ws.padded, rows_of(zero)):
-                            ahead = Ahead(CHUNK, n // rows_of(zero), ws.padded // rows_of(zero))
-                            walk(
-                                ws,
-                                scan,
-                                shape,
-                                part,
-                                start,
-                                stop,
-                                block,
-                                n,
-                                ahead,
-                                out.dy,
-                                zero,
-                                zoh,
-                                False,
-                                False,
-                            )
+            for i in range(chunks):
+                start = i * CHUNK
+                chunk = Chunk(start, min(start + CHUNK, length), ws.d + i * steps)
+                copy(ws.data, ws.h, ws.starts + i * state * WIDTH, state)
+                gather(ws, scan, shape, part, k, chunk, False, False)
+                for block in range(part.blocks if i + 1 < chunks else 0):
+                    for n in range(0, ws.padded, rows_of(zero)):
+                        turn, turns = n // rows_of(zero), ws.padded // rows_of(zero)
+                        ahead = Ahead(CHUNK, turn, turns, False)
+                        walk(
+                            ws, scan, shape, part, chunk, block, n, ahead, out.dy, zero, zoh,
+                            False, False,
+                        )  # fmt: skip
 
             sums_row = (group * shape.batch * shape.directions + b * shape.directions + k) * length
             clear(ws.data, ws.dh, state)
@@ -168,58 +159,28 @@ def _backward(
                 )
                 if k == 0:
                     store(out.dskip, (b * blocks + first + block) * WIDTH, splat(_ZERO))
-            for chunk in range(chunks - 1, -1, -1):
-                start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, length)
-                gather(ws, scan, shape, part, k, start, stop, True, True)
-                for block in range(part.blocks):
-                    channel, width = part.channel + block * WIDTH, width_of(shape, part, block)
-                    for t in range(start, stop):
-                        token = np.int64(scan.order[part.time + t])
-                        place = (part.token + token) * channels + channel
-                        dy_t = load_row(out.dy, place, width)
-                        store(ws.data, ws.y + (block * CHUNK + t - start) * WIDTH, dy_t)
-                        prefetch(out.du, place)
-                        prefetch(out.ddelta, (part.row + token) * channels + channel)
-                        if block == 0:
-                            prefetch(out.dB, (sums_row + token) * states)
-                            prefetch(out.dC, (sums_row + token) * states)
+            for i in range(chunks - 1, -1, -1):
+                start = i * CHUNK
+                chunk = Chunk(start, min(start + CHUNK, length), ws.d + i * steps)
+                gather(ws, scan, shape, part, k, chunk, True, True)
+                _gather_dy(ws, scan, shape, part, chunk, sums_row, out)
                 clear(ws.data, ws.decay, part.blocks * CHUNK)
                 clear(ws.data, ws.rate, part.blocks * CHUNK)
                 if zoh:
                     clear(ws.data, ws.gain, part.blocks * CHUNK)
-                copy(ws.data, ws.starts + chunk * state * WIDTH, ws.h, state)
+                copy(ws.data, ws.starts + i * state * WIDTH, ws.h, state)
                 for block in range(part.blocks):
                     for n in range(0, ws.padded, rows_of(zero)):
-                        ahead = Ahead(-CHUNK, n // rows_of(zero), ws.padded // rows_of(zero))
+                        turn, turns = n // rows_of(zero), ws.padded // rows_of(zero)
+                        ahead = Ahead(-CHUNK, turn, turns, True)
                         walk(
-                            ws,
-                            scan,
-                            shape,
-                            part,
-                            start,
-                            stop,
-                            block,
-                            n,
-                            ahead,
-                            out.dy,
-                            zero,
-                            zoh,
-                            False,
-                            True,
-                        )
-                        _walk_back(ws, scan, part, start, stop, block, n, zero, zoh)
+                            ws, scan, shape, part, chunk, block, n, ahead, out.dy, zero, zoh,
+                            False, True,
+                        )  # fmt: skip
+                        _walk_back(ws, scan, part, chunk, block, n, zero, zoh)
                 for block in range(part.blocks):
-                    _scatter(ws, scan, shape, part, k, start, stop, block, zoh, out)
-                for t in range(start, stop):
-                    row = sums_row + np.int64(scan.order[part.time + t])
-                    for n in range(0, states, WIDTH):
-                        width, at = min(WIDTH, states - n), (t - start) * ws.padded + n
-                        dB_t, dC_t = load(ws.data, ws.dB + at), load(ws.data, ws.dC + at)
-                        if first > begin:
-                            dB_t = dB_t + load_row(out.dB, row * states + n, width)
-                            dC_t = dC_t + load_row(out.dC, row * states + n, width)
-                        store_row(out.dB, row * states + n, dB_t, width)
-                        store_row(out.dC, row * states + n, dC_t, width)
+                    _scatter(ws, scan, shape, part, k, chunk, block, zoh, out)
+                _scatter_sums(ws, scan, shape, part, chunk, sums_row, first > begin, out)
             for block in range(part.blocks):
                 summed = (b * shape.directions + k) * blocks + first + block
                 for n in range(states):
@@ -229,14 +190,61 @@ def _backward(
 
 
 @inlined
+def _gather_dy(
+    ws: Workspace, scan: Scan, shape: Shape, part: Part, chunk: Chunk, sums_row: int, out: Gradients
+) -> None:
+    """dy of a chunk; and a request for the rows that its gradients will be written to."""
+    for block in range(part.blocks):
+        channel, width = part.channel + block * WIDTH, width_of(shape, part, block)
+        for t in range(chunk.start, chunk.stop):
+            token = np.int64(scan.order[part.time + t])
+            place = (part.token + token) * shape.channels + channel
+            dy = load_row(out.dy, place, width)
+            store(ws.data, ws.y + (block * CHUNK + t - chunk.start) * WIDTH, dy)
+            prefetch(out.du, place)
+            prefetch(out.ddelta, (part.row + token) * shape.channels + channel)
+            if block == 0:
+                prefetch(out.dB, (sums_row + token) * shape.states)
+                prefetch(out.dC, (sums_row + token) * shape.states)
+
+
+@inlined
+def _scatter_sums(
+    ws: Workspace,
+    scan: Scan,
+    shape: Shape,
+    part: Part,
+    chunk: Chunk,
+    sums_row: int,
+    accumulate: bool,
+    out: Gradients,
+) -> None:
+    """The gradients of B and C of a chunk, summed over the strip, to their tokens' places.
+
+    ``sums_row`` is the number of rows before token 0 in dB and dC, which are added to if
+    ``accumulate``.
+    """
+    states = shape.states
+    for t in range(chunk.start, chunk.stop):
+        row = sums_row + np.int64(scan.order[part.time + t])
+        for n in range(0, states, WIDTH):
+            width, at = min(WIDTH, states - n), (t - chunk.start) * ws.padded + n
+            dB, dC = load(ws.data, ws.dB + at), load(ws.data, ws.dC + at)
+            if accumulate:
+                dB = dB + load_row(out.dB, row * states + n, width)
+                dC = dC + load_row(out.dC, row * states + n, width)
+            store_row(out.dB, row * states + n, dB, width)
+            store_row(out.dC, row * states + n, dC, width)
+
+
+@inlined
 def _scatter(
     ws: Workspace,
     scan: Scan,
     shape: Shape,
     part: Part,
     k: int,
-    start: int,
-    stop: int,
+    chunk: Chunk,
     block: int,
     zoh: bool,
     out: Gradients,
@@ -248,11 +256,11 @@ def _scatter(
     channel, width = part.channel + block * WIDTH, width_of(shape, part, block)
     skip = load_row(scan.skip, channel, width)
     skip_sum, bias_sum = splat(_ZERO), splat(_ZERO)
-    for t in range(start, stop):
-        at = (block * CHUNK + t - start) * WIDTH
+    for t in range(chunk.start, chunk.stop):
+        at = (block * CHUNK + t - chunk.start) * WIDTH
         token = np.int64(scan.order[part.time + t])
         place = (part.token + token) * shape.channels + channel
-        d, u = load(ws.data, ws.d + at), load(ws.data, ws.u + at)
+        d, u = load(ws.data, chunk.d + at), load(ws.data, ws.u + at)
         dy, rate = load(ws.data, ws.y + at), load(ws.data, ws.rate + at)
         du = load(ws.data, ws.gain + at) if zoh else d * rate
         if k == 0:
@@ -279,8 +287,7 @@ def _walk_back(
     ws: Workspace,
     scan: Scan,
     part: Part,
-    start: int,
-    stop: int,
+    chunk: Chunk,
     block: int,
     n: int,
     zero: Any,
@@ -293,10 +300,10 @@ def _walk_back(
     dh = load_like(ws.data, ws.dh + state, zero)
     h = load_like(ws.data, ws.h + state, zero)
     dA = zero
-    for t in range(stop - 1, start - 1, -1):
-        at = t - start
+    for t in range(chunk.stop - 1, chunk.start - 1, -1):
+        at = t - chunk.start
         row = (block * CHUNK + at) * WIDTH
-        d, u = load(ws.data, ws.d + row), load(ws.data, ws.u + row)
+        d, u = load(ws.data, chunk.d + row), load(ws.data, ws.u + row)
         dy = load(ws.data, ws.y + row)
         B = spread_like(ws.data, ws.B + at * ws.padded + n, zero)
         C = spread_like(ws.data, ws.C + at * ws.padded + n, zero)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssmdiff_kernels.numba_math import LOG2_E, f32, softplus_and_sigmoid
+from ssmdiff_kernels.numba_math import LOG2_E, exp2_and_less_one, f32, softplus
 from ssmdiff_kernels.numba_memory import (
     load,
     load_part,
@@ -61,6 +61,14 @@ class Part(NamedTuple):
     blocks: int  # of 16 channels; the last of all may be narrower
 
 
+class Chunk(NamedTuple):
+    """Some steps of a walk, and where in the workspace their step sizes are."""
+
+    start: int
+    stop: int
+    d: int
+
+
 class Workspace(NamedTuple):
     """A pointer to memory of this thread, and where its sections start.
 
@@ -74,7 +82,7 @@ class Workspace(NamedTuple):
     A: int  # of the state; times log2(e)
     inverse_A: int  # noqa: N815 # of the state
     h: int  # of the state
-    d: int  # of steps
+    d: int  # of steps; in the backward pass, of all chunks one after another
     u: int  # of steps
     y: int  # of steps; in the backward pass, dy
     B: int  # (CHUNK, N')
@@ -118,16 +126,17 @@ def workspace(shape: Shape, blocks: int, rows: int, with_backward: bool) -> Any:
     padded = (shape.states + rows - 1) // rows * rows
     state, steps, table = blocks * padded * WIDTH, blocks * CHUNK * WIDTH, CHUNK * padded + WIDTH
     kept = CHUNK * rows * WIDTH
-    inverse_A, h, d = state, 2 * state, 3 * state
-    u, y, B = d + steps, d + 2 * steps, d + 3 * steps
+    chunks = (shape.length + CHUNK - 1) // CHUNK
+    inverse_A, h, u = state, 2 * state, 3 * state
+    y, B = u + steps, u + 2 * steps
     C = B + table
-    slope = C + table
+    d = C + table
+    slope = d + (chunks * steps if with_backward else steps)
     decay, rate, gain, dB = slope + steps, slope + 2 * steps, slope + 3 * steps, slope + 4 * steps
     dC = dB + table
     dh = dC + table
     dA, a = dh + state, dh + 2 * state
     before, g, starts = a + kept, a + 2 * kept, a + 3 * kept
-    chunks = (shape.length + CHUNK - 1) // CHUNK
     size = starts + chunks * state if with_backward else slope
     memory = np.empty(size + WIDTH, np.float32)
     aligned = pointer(memory[(-memory.ctypes.data % 64) // 4 :])
@@ -229,12 +238,16 @@ def gather(
     shape: Shape,
     part: Part,
     k: int,
-    start: int,
-    stop: int,
+    chunk: Chunk,
     with_C: bool,
-    with_slope: bool,
+    again: bool,
 ) -> None:
-    """What a chunk reads, from the tokens' own places: step sizes, u, B and maybe C."""
+    """What a chunk reads, from the tokens' own places: step sizes, u, B and maybe C.
+
+    Gathered ``again``, the step sizes are there, and their derivatives by delta are added:
+    1 - exp(-d), softplus' derivative in terms of its value.
+    """
+    start, stop = chunk.start, chunk.stop
     for t in range(start, stop):
         row = part.row + np.int64(scan.order[part.time + t])
         gather_states(scan.B, row, ws, ws.B + (t - start) * ws.padded, shape.states)
@@ -246,15 +259,20 @@ def gather(
         for t in range(start, stop):
             place = (block * CHUNK + t - start) * WIDTH
             token = np.int64(scan.order[part.time + t])
-            d = load_row(scan.delta, (part.row + token) * shape.channels + channel, width) + bias
-            slope = splat(_ONE)
-            if shape.softplus:
-                d, slope = softplus_and_sigmoid(d)
-            store(ws.data, ws.d + place, d)
-            if with_slope:
-                store(ws.data, ws.slope + place, slope)
             u = load_row(scan.u, (part.token + token) * shape.channels + channel, width)
             store(ws.data, ws.u + place, u)
+            if again:
+                slope = splat(_ONE)
+                if shape.softplus:
+                    _, less_one = exp2_and_less_one(load(ws.data, chunk.d + place) * (-LOG2_E))
+                    slope = _ZERO - less_one
+                store(ws.data, ws.slope + place, slope)
+            else:
+                row = part.row + token
+                d = load_row(scan.delta, row * shape.channels + channel, width) + bias
+                if shape.softplus:
+                    d = softplus(d)
+                store(ws.data, chunk.d + place, d)
 
 
 class Ahead(NamedTuple):
@@ -267,6 +285,7 @@ class Ahead(NamedTuple):
     steps: int
     turn: int
     turns: int
+    all: bool  # C and what goes beside it too; else what a walk without results reads
 
 
 @inlined
@@ -277,12 +296,13 @@ def prefetch_ahead(
     later = max(0, min(t + ahead.steps, shape.length - 1))
     token = np.int64(scan.order[part.time + later])
     channel = part.channel + block * WIDTH
-    if 0 % ahead.turns == ahead.turn:
+    if 0 % ahead.turns == ahead.turn and ahead.steps > 0:
         prefetch(scan.delta, (part.row + token) * shape.channels + channel)
     if 1 % ahead.turns == ahead.turn:
         prefetch(scan.u, (part.token + token) * shape.channels + channel)
-    if 2 % ahead.turns == ahead.turn:
+    if 2 % ahead.turns == ahead.turn and ahead.all:
         prefetch(beside, (part.token + token) * shape.channels + channel)
     if 3 % ahead.turns == ahead.turn and block == 0:
         prefetch(scan.B, (part.row + token) * shape.states)
-        prefetch(scan.C, (part.row + token) * shape.states)
+        if ahead.all:
+            prefetch(scan.C, (part.row + token) * shape.states)

@@ -85,17 +85,17 @@ def magnitude(x: Any) -> Any:
 
 
 @inlined
-def softplus_and_sigmoid(x: Any) -> Any:
-    """log(1 + exp(x)) and its derivative, both relatively accurate on either side of 0.
+def softplus(x: Any) -> Any:
+    """log(1 + exp(x)), relatively accurate on either side of 0.
 
-    With w = exp(-|x|) and s = w / (2 + w): softplus = max(x, 0) + 2 atanh(s). Above 20, where torch
+    With w = exp(-|x|) and s = w / (2 + w) it is max(x, 0) + 2 atanh(s). Above 20, where torch
     switches to x, the second term is below a float32's resolution.
     """
     w = exp2(magnitude(x) * (-LOG2_E))
     s = w / (w + _TWO)
     v = s * s
     log1p = s * (_L0 + v * (_L1 + v * (_L2 + v * (_L3 + v * _L4))))
-    return where_less(x, _ZERO, _ZERO, x) + log1p, where_less(x, _ZERO, w, _ONE) / (w + _ONE)
+    return where_less(x, _ZERO, _ZERO, x) + log1p
 
 
 @inlined

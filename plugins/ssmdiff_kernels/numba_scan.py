@@ -26,6 +26,7 @@ import numpy as np
 from ssmdiff_kernels.numba_layout import (
     CHUNK,
     Ahead,
+    Chunk,
     Part,
     Scan,
     Shape,
@@ -110,32 +111,20 @@ def _forward(
             pack_A(ws, scan, shape, k, part)
             clear(ws.data, ws.h, part.blocks * ws.padded)
             for start in range(0, shape.length, CHUNK):
-                stop = min(start + CHUNK, shape.length)
-                gather(ws, scan, shape, part, k, start, stop, True, False)
+                chunk = Chunk(start, min(start + CHUNK, shape.length), ws.d)
+                gather(ws, scan, shape, part, k, chunk, True, False)
                 clear(ws.data, ws.y, part.blocks * CHUNK)
                 for block in range(part.blocks):
                     for n in range(0, ws.padded, rows_of(zero)):
-                        ahead = Ahead(CHUNK, n // rows_of(zero), ws.padded // rows_of(zero))
+                        turn, turns = n // rows_of(zero), ws.padded // rows_of(zero)
+                        ahead = Ahead(CHUNK, turn, turns, True)
                         walk(
-                            ws,
-                            scan,
-                            shape,
-                            part,
-                            start,
-                            stop,
-                            block,
-                            n,
-                            ahead,
-                            y,
-                            zero,
-                            zoh,
-                            True,
-                            False,
+                            ws, scan, shape, part, chunk, block, n, ahead, y, zero, zoh, True, False
                         )
                 for block in range(part.blocks):
                     channel, width = part.channel + block * WIDTH, width_of(shape, part, block)
                     skip = load_row(scan.skip, channel, width)
-                    for t in range(start, stop):
+                    for t in range(start, chunk.stop):
                         token = part.token + np.int64(scan.order[part.time + t])
                         place, at = token * channels + channel, (block * CHUNK + t - start) * WIDTH
                         y_t = load(ws.data, ws.y + at)
@@ -153,8 +142,7 @@ def walk(
     scan: Scan,
     shape: Shape,
     part: Part,
-    start: int,
-    stop: int,
+    chunk: Chunk,
     block: int,
     n: int,
     ahead: Ahead,
@@ -173,15 +161,15 @@ def walk(
     A = load_like(ws.data, ws.A + state, zero)
     inverse_A = load_like(ws.data, ws.inverse_A + state, zero)
     h = load_like(ws.data, ws.h + state, zero)
-    for t in range(start, stop):
+    for t in range(chunk.start, chunk.stop):
         prefetch_ahead(scan, shape, part, beside, block, t, ahead)
-        at = t - start
+        at = t - chunk.start
         row = (block * CHUNK + at) * WIDTH
         if keep:
             store(ws.data, ws.before + at * rows * WIDTH, h)
         if scan.restart[part.time + t]:
             h = zero
-        d, u = load(ws.data, ws.d + row), load(ws.data, ws.u + row)
+        d, u = load(ws.data, chunk.d + row), load(ws.data, ws.u + row)
         B = spread_like(ws.data, ws.B + at * ws.padded + n, zero)
         if zoh:
             a, less_one = exp2_and_less_one(A * d)
