@@ -13,18 +13,21 @@ from ssmdiff.errors import SsmdiffError
 
 if TYPE_CHECKING:
     from ssmdiff.bench.sample import Draw
+    from ssmdiff.interfaces import ScanBody
 
 GET = "try: pip install 'ssmdiff[onnx]'"
 
 
 def export_ways(run: Path, checkpoint: str, draw: Draw, folder: Path) -> list[Way]:
-    """ONNX Runtime plain, with our op, and on a GPU; the file is written into ``folder``."""
-    path, absent = folder / "model.onnx", None
+    """ONNX Runtime plain, with chunks, with our op, and on a GPU; files go into ``folder``."""
+    path, chunked = folder / "model.onnx", folder / "chunked.onnx"
+    in_chunks: str | None = None
     missing = [m for m in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(m)]
     if missing:
-        absent = f"the package {missing[0]} is not installed; {GET}"
+        absent = in_chunks = f"the package {missing[0]} is not installed; {GET}"
     else:
-        absent = _export(run, checkpoint, path)
+        absent = _export(run, checkpoint, path, "scan")
+        in_chunks = absent or _export(run, checkpoint, chunked, "chunked")
     library: Path | None = None
     without = absent
     if absent is None:
@@ -35,25 +38,28 @@ def export_ways(run: Path, checkpoint: str, draw: Draw, folder: Path) -> list[Wa
         except SsmdiffError as error:
             without = str(error)
 
-    def way(name: str, provider: str, library: Path | None, absent: str | None) -> Way:
-        return Way(name, functools.partial(_load, path, provider, library, draw), absent)
+    def way(
+        name: str, provider: str, library: Path | None, absent: str | None, file: Path = path
+    ) -> Way:
+        return Way(name, functools.partial(_load, file, provider, library, draw), absent)
 
     return [
         way("onnx", "cpu", None, absent),
+        way("onnx-chunked", "cpu", None, in_chunks, chunked),
         way("onnx-library", "cpu", library, without),
         way("onnx-cuda", "cuda", None, absent or _no_provider("CUDAExecutionProvider")),
         way("onnx-tensorrt", "tensorrt", None, absent or _no_provider("TensorrtExecutionProvider")),
     ]
 
 
-def _export(run: Path, checkpoint: str, path: Path) -> str | None:
+def _export(run: Path, checkpoint: str, path: Path, body: ScanBody) -> str | None:
     """Write the file, or say why it cannot be written."""
     from ssmdiff.runs import load_run
     from ssmdiff_export.onnx_export import export_onnx
 
     try:
         # Not verified here: the benchmark tells how far its images are from torch's.
-        export_onnx(load_run(run, checkpoint), path, verify=False)
+        export_onnx(load_run(run, checkpoint), path, body=body, verify=False)
     except SsmdiffError as error:
         return f"the run cannot be exported: {error}"
     return None

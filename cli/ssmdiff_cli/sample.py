@@ -35,6 +35,9 @@ def sample(
         str | None, typer.Option(help="Of a run: latest (default), or step-NNNNNNNN.")
     ] = None,
     kernel: settings.Kernel = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile a run's network with torch.compile first.")
+    ] = False,
     provider: Annotated[
         str | None, typer.Option(help="Of ONNX Runtime, for a file: cpu (default), cuda, tensorrt.")
     ] = None,
@@ -53,11 +56,11 @@ def sample(
         raise ConfigError(f"--format {format!r}: expected png or npy")
     settings.component("scheduler", scheduler)
     if model.is_file() or model.suffix in FILES:
-        _refuse("a run", "a file", checkpoint=checkpoint, kernel=kernel)
+        _refuse("a run", "a file", checkpoint=checkpoint, kernel=kernel, compile=compile or None)
         trained = _file(model, provider or "cpu", ort_library)
     else:
         _refuse("a file", "a run", provider=provider, ort_library=ort_library)
-        trained = _run(model, checkpoint or "latest", kernel)
+        trained = _run(model, checkpoint or "latest", kernel, compile)
 
     from ssmdiff.samples import SampleFolder, SampleRequest
 
@@ -74,7 +77,7 @@ def _refuse(of: str, given: str, **options: object) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} is of {of}, and {given} was given")
 
 
-def _run(path: Path, checkpoint: str, kernel: str | None) -> ImageModel:
+def _run(path: Path, checkpoint: str, kernel: str | None, compile: bool) -> ImageModel:
     import torch
     from ssmdiff.ops import set_kernel
     from ssmdiff.runs import load_run
@@ -83,7 +86,7 @@ def _run(path: Path, checkpoint: str, kernel: str | None) -> ImageModel:
     trained = load_run(path, checkpoint)
     if torch.accelerator.is_available():
         trained.to(torch.accelerator.current_accelerator() or "cpu")
-    return trained
+    return trained.compile() if compile else trained
 
 
 def _file(path: Path, provider: str, library: Path | None) -> ImageModel:
