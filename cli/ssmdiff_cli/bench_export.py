@@ -21,7 +21,8 @@ GET = "try: pip install 'ssmdiff[onnx]'"
 def export_ways(run: Path, checkpoint: str, draw: Draw, folder: Path) -> list[Way]:
     """ONNX Runtime plain, with chunks, with our op, and on a GPU; files go into ``folder``."""
     path, chunked = folder / "model.onnx", folder / "chunked.onnx"
-    in_chunks: str | None = None
+    absent: str | None
+    in_chunks: str | None
     missing = [m for m in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(m)]
     if missing:
         absent = in_chunks = f"the package {missing[0]} is not installed; {GET}"
