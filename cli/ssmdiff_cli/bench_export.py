@@ -50,6 +50,7 @@ def export_ways(run: Path, checkpoint: str, draw: Draw, folder: Path) -> list[Wa
         way("onnx-library", "cpu", library, without),
         way("onnx-cuda", "cuda", None, absent or _no_provider("CUDAExecutionProvider")),
         way("onnx-tensorrt", "tensorrt", None, absent or _no_provider("TensorrtExecutionProvider")),
+        _engine_way(run, checkpoint, draw, folder / "model.engine"),
     ]
 
 
@@ -64,6 +65,38 @@ def _export(run: Path, checkpoint: str, path: Path, body: ScanBody) -> str | Non
     except SsmdiffError as error:
         return f"the run cannot be exported: {error}"
     return None
+
+
+def _engine_way(run: Path, checkpoint: str, draw: Draw, path: Path) -> Way:
+    """An engine for this machine's GPU, built here where TensorRT is; it has not been."""
+    from ssmdiff.interfaces import ExportRequest
+    from ssmdiff.registry import create
+    from ssmdiff.runs import load_run
+
+    absent = None
+    try:
+        sizes = (1, min(draw.n, draw.batch_size), draw.batch_size)
+        request = ExportRequest(load_run(run, checkpoint), path, batch=sizes, verify=False)
+        create("exporter", "tensorrt").export(request)
+    except SsmdiffError as error:
+        absent = str(error)
+    return Way("tensorrt", functools.partial(_load_engine, path, draw), absent)
+
+
+def _load_engine(path: Path, draw: Draw, case: Case) -> Job:
+    """In the worker: the engine behind torch's sampling loop."""
+    import torch
+    from ssmdiff_export.model_file import open_model
+
+    start_s = time.perf_counter()
+    model = open_model(path)
+    return Job(
+        lambda: model.sample(**draw.arguments()),
+        device="cuda",
+        synchronize=torch.cuda.synchronize,
+        facts={"load_s": round(time.perf_counter() - start_s, 3)},
+        output=lambda images: images.numpy(),
+    )
 
 
 def _no_provider(name: str) -> str | None:

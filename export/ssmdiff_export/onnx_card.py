@@ -7,9 +7,9 @@ from ssmdiff.orders import GroupShuffle
 from ssmdiff.provenance import providers
 from ssmdiff.runs import Run
 
-from ssmdiff_export import verify
 from ssmdiff_export.graph import Interface
 from ssmdiff_export.runtime.card import ExternalData, ModelCard, Parity, Process, Slot
+from ssmdiff_export.verify import Comparison
 
 USED = ("model.backbone", "model.block", "model.scan", "sample.scheduler")
 
@@ -19,7 +19,7 @@ def card(
     interface: Interface,
     precision: str,
     body: str,
-    parity: verify.Parity | None,
+    parity: Comparison | None,
     external: ExternalData | None = None,
 ) -> ModelCard:
     """What stands in the file's metadata.

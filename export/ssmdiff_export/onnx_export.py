@@ -26,7 +26,7 @@ from ssmdiff_export.graph import BATCH, Interface, first_line, quiet, trace
 from ssmdiff_export.onnx_card import card
 from ssmdiff_export.progress import stages
 from ssmdiff_export.runtime.card import ExternalData
-from ssmdiff_export.verify import Parity, compare, onnx_predict
+from ssmdiff_export.verify import Comparison, compare, onnx_predict
 
 EXTERNAL_ABOVE = 1_000_000_000
 """Bytes of weights beyond which they get a file of their own: protobuf ends at 2 GB."""
@@ -41,7 +41,7 @@ class OnnxReport:
     files: tuple[Path, ...]
     nodes: int
     bytes: int
-    parity: Parity | None
+    parity: Comparison | None
     export_s: float
 
     @property
@@ -95,7 +95,7 @@ def export_onnx(
         draft = folder / path.name
         external = _write(model, draft, body, external_above)
 
-        def sign(parity: Parity | None) -> None:
+        def sign(parity: Comparison | None) -> None:
             proto = onnx.load(draft, load_external_data=False)
             document = card(run, interface, precision, body, parity, external)
             helper.set_model_props(proto, {names.METADATA: document.to_json()})

@@ -22,7 +22,7 @@ from ssmdiff_export.graph import Interface, first_line, quiet, trace
 from ssmdiff_export.names import METADATA
 from ssmdiff_export.onnx_card import card
 from ssmdiff_export.progress import stages
-from ssmdiff_export.verify import Arrays, Parity, Predict, compare
+from ssmdiff_export.verify import Arrays, Comparison, Predict, compare
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Pt2Report:
     """What was written, and how it compares with torch."""
 
     path: Path
-    parity: Parity | None
+    parity: Comparison | None
     export_s: float
 
     @property
@@ -68,7 +68,7 @@ def export_pt2(
         program = trace(run, interface, precision)
         draft = folder / path.name
 
-        def write(parity: Parity | None) -> None:
+        def write(parity: Comparison | None) -> None:
             document = card(run, interface, precision, "scan", parity).to_json()
             with quiet():
                 torch.export.save(program, draft, extra_files={METADATA: document})

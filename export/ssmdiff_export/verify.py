@@ -19,6 +19,7 @@ from ssmdiff.seeds import stream
 
 from ssmdiff_export.graph import Interface, first_line
 from ssmdiff_export.progress import Stage
+from ssmdiff_export.runtime.card import Parity
 
 TOLERANCE: dict[str, float] = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
 """Largest difference over the largest prediction of torch in float32."""
@@ -49,13 +50,9 @@ CASES = (Case(0, 0, 1), Case(1, 1, 5), Case(1, 2, 5))
 
 
 @dataclass(frozen=True)
-class Parity:
-    """How far a file is from torch, over all cases."""
+class Comparison(Parity):
+    """How far a file is from torch, and what a person is told of it."""
 
-    max_abs: float
-    max_rel: float
-    tolerance: float
-    cases: int
     blank: bool
     """Torch's predictions are 0 everywhere: an untrained model, whose comparison says little."""
 
@@ -81,7 +78,7 @@ def compare(
     what: str,
     stage: Stage = lambda _: None,
     cases: tuple[Case, ...] = CASES,
-) -> Parity:
+) -> Comparison:
     """Hold a file against the model of the run, over seeds, timesteps, batch sizes and orders.
 
     Args:
@@ -124,7 +121,7 @@ def compare(
             f"{what} does not agree with torch: the largest difference is {worst_abs:.3g}, "
             f"{worst_rel:.3g} of the largest value; expected at most {tolerance:g} ({precision})"
         )
-    return Parity(worst_abs, worst_rel, tolerance, len(cases), blank)
+    return Comparison(worst_abs, worst_rel, tolerance, len(cases), blank)
 
 
 def case_inputs(run: Run, interface: Interface, case: Case) -> Arrays:

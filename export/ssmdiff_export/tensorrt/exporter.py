@@ -21,7 +21,7 @@ from ssmdiff_export.tensorrt.builder import Batch, Build, build_engine
 from ssmdiff_export.tensorrt.cache import Engine, EngineCache, EngineKey
 from ssmdiff_export.tensorrt.device import Cuda, Device
 from ssmdiff_export.tensorrt.runtime import EngineDenoiser
-from ssmdiff_export.verify import CASES, Case, Parity, compare
+from ssmdiff_export.verify import CASES, Case, Comparison, compare
 
 SUFFIXES = (".engine", ".plan")
 GIBIBYTE = 1 << 30
@@ -36,7 +36,7 @@ class Made:
     denoiser: EngineDenoiser
     build: Build | None
     """None: it was in the cache."""
-    parity: Parity | None
+    parity: Comparison | None
 
 
 class TensorRTExporter:
