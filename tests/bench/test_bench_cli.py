@@ -43,16 +43,21 @@ def test_step_tells_parameters_and_growth(tmp_path):
     assert record["growth"].keys() == {"vmddpm"}
 
 
-def test_sample_compares_torch_with_itself(tmp_path):
+def train(folder):
     made = CliRunner().invoke(
         app,
-        ["train", "--out", str(tmp_path / "run"), "--steps", "1", "--batch-size", "2",
+        ["train", "--out", str(folder), "--steps", "1", "--batch-size", "2",
          "--set", "model.backbone.channels=8", "--set", "model.backbone.widths=[1,2]",
          "--set", "train.bound_images=0", "--set", "sample.count=1", "--set", "sample.steps=1"],
     )  # fmt: skip
     assert made.exit_code == 0, made.output
+    return folder
+
+
+def test_sample_compares_torch_with_itself(tmp_path):
+    run = train(tmp_path / "run")
     result = invoke(
-        "sample", tmp_path / "run", "--n", 2, "--steps", 2, "--repeats", 1, "--only", "torch",
+        "sample", run, "--n", 2, "--steps", 2, "--repeats", 1, "--only", "torch",
         "--json", tmp_path / "a.json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -60,6 +65,19 @@ def test_sample_compares_torch_with_itself(tmp_path):
     assert row["images_per_s"] == pytest.approx(2e3 / row["time_ms"]["median"], rel=1e-3)
     assert row["difference"] == 0
     assert row["process_mib"] > 50
+
+
+@pytest.mark.slow
+def test_sample_compares_files_with_torch(tmp_path):
+    ways = ["torch", "onnx", "onnx-chunked", "onnx-library"]
+    result = invoke(
+        "sample", train(tmp_path / "run"), "--n", 2, "--steps", 2, "--repeats", 1,
+        "--only", ",".join(ways), "--json", tmp_path / "a.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert [row["way"] for row in rows] == ways
+    assert all(row["difference"] < 1e-5 for row in rows)
 
 
 @pytest.mark.parametrize(
