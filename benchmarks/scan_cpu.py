@@ -98,21 +98,29 @@ def against_the_peer(repeats: int, gradients: bool) -> dict[str, Any]:
 
 
 def over_lengths(repeats: int) -> list[dict[str, Any]]:
-    """Microseconds of a token and the cost of a random order, from few tokens to many; B = 1."""
+    """Microseconds of a token and the cost of a random order, from few tokens to many; B = 1.
+
+    All lengths and orders in turn: the speed of a virtual machine drifts by a quarter.
+    """
     kernel = load_kernel("numba")
-    rows = []
+    calls: dict[tuple[str, ...], Callable[[], Any]] = {}
     for length in LENGTHS:
-        calls: dict[tuple[str, ...], Callable[[], Any]] = {}
         for order in ORDERS:
             inputs, grad_y = inputs_of(order, length, batch=1)
-            calls[order, "forward"] = functools.partial(kernel.forward, inputs)
-            calls[order, "forward_backward"] = functools.partial(both, kernel, inputs, grad_y)
-        found = timed(calls, repeats, 4.0)
+            calls[str(length), order, "forward"] = functools.partial(kernel.forward, inputs)
+            calls[str(length), order, "forward_backward"] = functools.partial(
+                both, kernel, inputs, grad_y
+            )
+    found = timed(calls, repeats, 4.0)
+    rows = []
+    for length in LENGTHS:
         row: dict[str, Any] = {"L": length}
-        for (order, what), timing in found.items():
-            row[f"{order}_{what}_us_per_token"] = timing.median_s / length * 1e6
         for what in ("forward", "forward_backward"):
-            medians = [found[order, what].median_s for order in ORDERS]
+            for order in ORDERS:
+                median_s = found[str(length), order, what].median_s
+                row[f"{order}_{what}_us_per_token"] = median_s / length * 1e6
+        for what in ("forward", "forward_backward"):
+            medians = [found[str(length), order, what].median_s for order in ORDERS]
             row[f"random_over_raster_{what}"] = medians[1] / medians[0]
         rows.append(row)
     return rows

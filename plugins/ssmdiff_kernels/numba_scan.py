@@ -1,8 +1,8 @@
 """The selective scan and its gradients on a CPU, compiled by numba; the maths of the reference.
 
-Layout. Arrays are contiguous and addressed flat. A job is a batch element and a block of 16
-channels (forward) or a group of such blocks (backward); threads take jobs from a shared counter. A
-job walks ``order[k]`` for each direction k in turn, a chunk of 32 steps at a time:
+Layout. Arrays are contiguous and addressed flat. A job is a batch element and a strip of blocks of
+16 channels; threads take jobs from a shared counter. A job walks ``order[k]`` for each direction k
+in turn, a chunk of 32 steps at a time:
 
 1. *Gather* what the chunk reads from the tokens' own places into a workspace that stays in the
    first-level cache, in float32. Nothing else ever touches a token in the order of a scan.
@@ -13,8 +13,8 @@ job walks ``order[k]`` for each direction k in turn, a chunk of 32 steps at a ti
 The last block of channels may be narrower; its other lanes hold A = -1 and zeros, and stay finite.
 So do the components that pad N to whole groups.
 
-The exponential is taken in base 2, so the workspace holds A log2(e). ``softplus`` and ``zoh`` are
-plain branches: they always go the same way and cost less than a second compilation.
+The exponential is taken in base 2, so the workspace holds A log2(e). ``softplus`` is a plain branch,
+which always goes the same way; ``zoh`` and N = 1 are compiled by themselves.
 """
 
 from __future__ import annotations
