@@ -13,7 +13,7 @@ in turn, a chunk of 32 steps at a time:
 The last block of channels may be narrower; its other lanes hold A = -1 and zeros, and stay finite.
 So do the components that pad N to whole groups.
 
-The exponential is taken in base 2, so the workspace holds A log2(e). ``softplus`` is a plain branch,
+The exponential is in base 2, so the workspace holds A log2(e). ``softplus`` is a plain branch,
 which always goes the same way; ``zoh`` and N = 1 are compiled by themselves.
 """
 
