@@ -339,26 +339,34 @@ def _walk_back(
 
 
 @compiled
-def add_slices(jobs: Any, slices: Any, shape: Shape, groups: int, total: Any) -> None:
-    """Add the groups' slices of dB or dC; a job is a batch element and a direction.
+def add_slices(
+    jobs: Any, slices: Any, shape: Shape, groups: int, total_dB: Any, total_dC: Any
+) -> None:
+    """Add the groups' slices of dB and dC; a job is a batch element and a direction of one.
 
     Args:
         jobs: (1,) int64, zero at first: the counter shared by the threads.
-        slices: flat (G, B, K, L, N), from ``backward``.
+        slices: flat (2, G, B, K, L, N), dB's and dC's from ``backward``.
         shape: The sizes.
         groups: G.
-        total: flat (B, K, L, N), as B.
+        total_dB: flat (B, K, L, N), as B.
+        total_dC: flat (B, K, L, N), as B.
     """
-    source, target = pointer(slices), pointer(total)
+    source, dB, dC = pointer(slices), pointer(total_dB), pointer(total_dC)
     size = shape.length * shape.states
-    elements = shape.batch * shape.directions * size
+    parts = shape.batch * shape.directions
+    elements = parts * size
     while True:
-        first = fetch_add(pointer(jobs)) * size
-        if first >= elements:
+        job = fetch_add(pointer(jobs))
+        if job >= 2 * parts:
             return
+        half, first = job // parts, job % parts * size
         for place in range(first, first + size, WIDTH):
             width = min(WIDTH, first + size - place)
-            value = load_row(source, place, width)
-            for group in range(1, groups):
-                value = value + load_row(source, group * elements + place, width)
-            store_row(target, place, value, width)
+            value = splat(_ZERO)
+            for group in range(groups):
+                value = value + load_row(source, (half * groups + group) * elements + place, width)
+            if half == 0:
+                store_row(dB, place, value, width)
+            else:
+                store_row(dC, place, value, width)

@@ -56,8 +56,7 @@ class NumbaKernel:
         """All gradients, from the inputs alone.
 
         Beyond the gradients it allocates the sums of each group of channels for B and C, together
-        at most about the size of delta (see ``_groups``), and per thread about N (1.5 L + 6000)
-        floats.
+        at most about the size of delta (see ``_groups``), and L (1.5 N + 48) floats per thread.
         """
         from ssmdiff_kernels import numba_backward
 
@@ -71,19 +70,12 @@ class NumbaKernel:
         dskip = torch.empty(batch, blocks * _WIDTH)
         dbias = torch.empty(batch, directions, blocks * _WIDTH)
         dB, dC = (torch.empty(inputs.B.shape, dtype=dtype) for _ in range(2))
-        slices = [torch.empty(groups, batch, directions, length, states) for _ in range(2)]
+        slices = torch.empty(2, groups, batch, directions, length, states)
         arrays = [_flat(x) for x in (grad_y.to(dtype), du, ddelta, dA, *slices, dskip, dbias)]
         gradients = numba_backward.Gradients(*arrays)
         _run(batch * groups, _entry("backward", shape), scan, shape, groups, gradients)
-        for parts, total in zip(slices, (dB, dC), strict=True):
-            _run(
-                batch * directions,
-                numba_backward.add_slices,
-                _flat(parts),
-                shape,
-                groups,
-                _flat(total),
-            )
+        add, sums = numba_backward.add_slices, (_flat(dB), _flat(dC))
+        _run(2 * batch * directions, add, _flat(slices), shape, groups, *sums)
 
         def like(gradient: Tensor, value: Tensor) -> Tensor:
             return gradient.to(value.dtype).contiguous()
