@@ -175,46 +175,9 @@ def _nbytes(*tensors: Tensor | None) -> int:
     return sum(x.numel() * x.element_size() for x in tensors if x is not None)
 
 
-class ExpandScanMerge:
-    """VMamba's expand, scan, merge over our kernel: gathered copies, one walk each, scattered."""
-
-    name = "expand-scan-merge"
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-
-    def _parts(self, s: Any) -> Any:
-        order = s.order.long()
-        straight = torch.arange(s.order.shape[1], dtype=torch.int32, device=s.u.device)[None]
-        for k in range(s.order.shape[0]):
-            each = (x[:, k : k + 1, order[k]] for x in (s.delta, s.B, s.C))
-            delta, B, C = each
-            D, bias = (None if x is None else x[k : k + 1] for x in (s.D, s.delta_bias))
-            part = s._replace(
-                u=s.u[:, order[k]], delta=delta, A=s.A[k : k + 1], B=B, C=C, order=straight, D=D,
-                delta_bias=bias,
-            )  # fmt: skip
-            yield k, order[k], part
-
-    def forward(self, s: Any) -> Tensor:
-        y = torch.empty(s.delta.shape, dtype=s.u.dtype, device=s.u.device)
-        for k, order, part in list(self._parts(s)):  # expand all, as VMamba does, then scan
-            y[:, k, order] = self.inner.forward(part)
-        return y.sum(1)
-
-    def backward(self, dy: Tensor, s: Any) -> tuple[Tensor, ...]:
-        du, ddelta, dB, dC = (torch.empty_like(x) for x in (s.delta, s.delta, s.B, s.C))
-        others = []
-        for k, order, part in list(self._parts(s)):
-            g = self.inner.backward(dy[:, order], part)
-            du[:, k, order], ddelta[:, k : k + 1, order] = g.u, g.delta
-            dB[:, k : k + 1, order], dC[:, k : k + 1, order] = g.B, g.C
-            others.append((g.A, g.D, g.delta_bias))
-        return du.sum(1), ddelta, dB, dC, *(torch.cat(x) for x in zip(*others, strict=True))
-
-
 def speed() -> dict[str, Any]:
     """Forward, and forward with backward, of our kernel and of what it replaces, in one run."""
+    from ssmdiff.bench.scan_peers import ExpandScanMerge
     from ssmdiff_kernels.mamba_ssm_kernel import MambaSsmKernel
     from ssmdiff_kernels.triton_kernel import TritonKernel
 
@@ -226,11 +189,11 @@ def speed() -> dict[str, Any]:
     block = other = torch.empty(0)
     mamba = MambaSsmKernel()
     reason = mamba.unavailable(torch.device(DEVICE), torch.bfloat16)
-    kernels: list[Any] = [
-        TritonKernel(),
-        ExpandScanMerge(TritonKernel()),
-        *([] if reason else [mamba]),
-    ]
+    kernels: dict[str, Any] = {
+        "triton": TritonKernel(),
+        "expand-scan-merge": ExpandScanMerge(TritonKernel()),
+        **({} if reason else {"mamba-ssm": mamba}),
+    }
     exps = batch * L * D * K * N
     rows = []
     for dtype in (torch.bfloat16, torch.float32):
@@ -240,8 +203,8 @@ def speed() -> dict[str, Any]:
         s = s._replace(A=s.A.float(), D=s.D.float(), delta_bias=s.delta_bias.float())
         dy = torch.randn_like(s.u)
         needed = _nbytes(s.u, s.delta, s.B, s.C, s.u)
-        for kernel in kernels:
-            row = {"kernel": kernel.name, "dtype": str(dtype)}
+        for name, kernel in kernels.items():
+            row = {"kernel": name, "dtype": str(dtype)}
             row["forward"] = timed(lambda kernel=kernel, s=s: kernel.forward(s))
             row["both"] = timed(
                 lambda kernel=kernel, s=s, dy=dy: (kernel.forward(s), kernel.backward(dy, s))

@@ -26,7 +26,7 @@ from ssmdiff_export.graph import BATCH, Interface, first_line, quiet, trace
 from ssmdiff_export.onnx_card import card
 from ssmdiff_export.progress import stages
 from ssmdiff_export.runtime.card import ExternalData
-from ssmdiff_export.verify import Comparison, compare, onnx_predict
+from ssmdiff_export.verify import Comparison, compare, onnx_predict, told
 
 EXTERNAL_ABOVE = 1_000_000_000
 """Bytes of weights beyond which they get a file of their own: protobuf ends at 2 GB."""
@@ -47,9 +47,8 @@ class OnnxReport:
     @property
     def lines(self) -> tuple[str, ...]:
         """For a person."""
-        compared = "not compared with torch" if self.parity is None else self.parity.line
         size = f"{self.nodes} nodes, {self.bytes / 1e6:.1f} MB, {self.export_s:.0f} s"
-        return (f"model: {self.files[0]} ({size})", compared)
+        return (f"model: {self.files[0]} ({size})", told(self.parity))
 
 
 def export_onnx(

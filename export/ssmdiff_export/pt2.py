@@ -22,7 +22,7 @@ from ssmdiff_export.graph import Interface, first_line, quiet, trace
 from ssmdiff_export.names import METADATA
 from ssmdiff_export.onnx_card import card
 from ssmdiff_export.progress import stages
-from ssmdiff_export.verify import Arrays, Comparison, Predict, compare
+from ssmdiff_export.verify import Arrays, Comparison, Predict, compare, told
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,11 @@ class Pt2Report:
     @property
     def lines(self) -> tuple[str, ...]:
         """For a person."""
-        compared = "not compared with torch" if self.parity is None else self.parity.line
         megabytes = self.path.stat().st_size / 1e6
-        return (f"archive: {self.path} ({megabytes:.1f} MB, {self.export_s:.0f} s)", compared)
+        return (
+            f"archive: {self.path} ({megabytes:.1f} MB, {self.export_s:.0f} s)",
+            told(self.parity),
+        )
 
 
 def export_pt2(

@@ -71,6 +71,11 @@ class Comparison(Parity):
         )
 
 
+def told(comparison: Comparison | None) -> str:
+    """What a person is told of a comparison, or that there was none."""
+    return "not compared with torch" if comparison is None else comparison.line
+
+
 def compare(
     run: Run,
     predict: Predict,

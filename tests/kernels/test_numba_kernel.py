@@ -68,12 +68,6 @@ def gradient_for(inputs: ScanInputs) -> Tensor:
     return torch.randn(inputs.u.shape, generator=generator).to(inputs.u.dtype)
 
 
-def as_double(inputs: ScanInputs) -> ScanInputs:
-    return ScanInputs(
-        *(x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs)
-    )
-
-
 def results(kernel: Kernel, inputs: ScanInputs, grad_y: Tensor) -> dict[str, Tensor]:
     """The output and all gradients that exist, by name."""
     gradients = kernel.backward(grad_y, inputs)._asdict()
@@ -85,7 +79,7 @@ def assert_close(inputs: ScanInputs, tolerance: float = 1e-5) -> None:
     """Every result within a tolerance, relative to the largest value of its tensor."""
     grad_y = gradient_for(inputs)
     got = results(KERNEL, inputs, grad_y)
-    expected = results(REFERENCE, as_double(inputs), grad_y.double())
+    expected = results(REFERENCE, inputs.to(CPU, torch.float64), grad_y.double())
     assert got.keys() == expected.keys()
     for name, reference in expected.items():
         assert got[name].shape == reference.shape, name
@@ -233,7 +227,7 @@ def test_zoh_at_A_equal_to_zero_is_the_limit() -> None:
     """There exp(d A) = 1 and the gain is d, as in euler; the reference divides zero by zero."""
     inputs = make()
     still = inputs._replace(A=torch.zeros_like(inputs.A))
-    expected = REFERENCE.forward(as_double(still))
+    expected = REFERENCE.forward(still.to(CPU, torch.float64))
     got = KERNEL.forward(still._replace(discretization="zoh"))
     torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-5)
 
@@ -378,7 +372,7 @@ def test_gradients_are_the_slope_along_a_random_direction() -> None:
         if name == "A":
             step = step * value.abs()
         plus, minus = (
-            REFERENCE.forward(as_double(inputs)._replace(**{name: value + sign * step}))
+            REFERENCE.forward(inputs.to(CPU, torch.float64)._replace(**{name: value + sign * step}))
             for sign in (1, -1)
         )
         slope = ((plus - minus) * grad_y).sum() / 2

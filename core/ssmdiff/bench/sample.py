@@ -87,7 +87,7 @@ def _load_torch(
     start_s = time.perf_counter()
     run = load_run(path, checkpoint).to(device)
     if compiled:
-        run.model.compile()  # in place: the plan of the orders asks the model for its slots
+        run.compile()
         run.sample(**{**draw.arguments(), "steps": 1})
     return Job(
         lambda: run.sample(**draw.arguments()),

@@ -21,7 +21,7 @@ from ssmdiff_export.tensorrt.builder import Batch, Build, build_engine
 from ssmdiff_export.tensorrt.cache import Engine, EngineCache, EngineKey
 from ssmdiff_export.tensorrt.device import Cuda, Device
 from ssmdiff_export.tensorrt.runtime import EngineDenoiser
-from ssmdiff_export.verify import CASES, Case, Comparison, compare
+from ssmdiff_export.verify import CASES, Case, Comparison, compare, told
 
 SUFFIXES = (".engine", ".plan")
 GIBIBYTE = 1 << 30
@@ -156,11 +156,10 @@ def describe(made: Made, out: Path, cache: EngineCache) -> list[str]:
     if build is not None:
         how = f"built in {build.build_s:.0f} s, {build.plugin_layers} scans by the plugin"
     fewest, usual, most = made.denoiser.batch
-    compared = "not compared with torch" if made.parity is None else made.parity.line
     return [
         f"engine: {out} ({len(made.engine.plan) / 1e6:.1f} MB, {how})",
         f"batches of {fewest} to {most} images, tuned for {usual}",
-        compared,
+        told(made.parity),
         f"it runs on this machine alone; {cache.folder} vouches for it",
     ]
 
