@@ -33,7 +33,7 @@ def train(
         ),
     ] = False,
     compile: Annotated[
-        bool, typer.Option("--compile", help="torch.compile: minutes at first, then faster.")
+        bool, typer.Option("--compile", help="torch.compile: a minute or more at first.")
     ] = False,
     workers: settings.Workers = None,
     seed: settings.Seed = None,
