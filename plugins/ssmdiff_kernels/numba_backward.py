@@ -45,6 +45,7 @@ from ssmdiff_kernels.numba_memory import (
     store,
 )
 from ssmdiff_kernels.numba_scan import walk
+from ssmdiff_kernels.numba_threads import job_done, next_job
 from ssmdiff_kernels.numba_vector import (
     WIDTH,
     add_products,
@@ -66,10 +67,20 @@ class Gradients(NamedTuple):
     du: Any  # (B, L, D) float32
     ddelta: Any  # (B, K, L, D), as delta
     dA: Any  # noqa: N815 # (B, K, blocks, N, 16)
-    dB: Any  # noqa: N815 # (G, B, K, L, N), a slice for each group of blocks
-    dC: Any  # noqa: N815 # (G, B, K, L, N)
+    dB: Any  # noqa: N815 # (B, K, L, N), as B
+    dC: Any  # noqa: N815 # (B, K, L, N), as C
     dskip: Any  # (B, blocks, 16)
     dbias: Any  # (B, K, blocks, 16)
+    slices: Any  # (2, G, B, K, L, N), dB's and dC's of each group of blocks
+    done: Any  # (B, K) int64, zero at first: how many groups have left their slices
+
+
+class Slice(NamedTuple):
+    """Where a group's sums for B and C are: the rows before token 0 in the slices of dB and dC."""
+
+    dB: int  # noqa: N815
+    dC: int  # noqa: N815
+    begun: bool  # an earlier strip has left its sums there
 
 
 @compiled
@@ -77,7 +88,8 @@ def backward(jobs: Any, scan: Scan, shape: Shape, groups: int, out: Gradients) -
     """Take jobs until none is left; together they write every element of the gradients.
 
     B and C are shared by all channels. Each group of blocks sums over its own channels, in a fixed
-    order, into a slice of its own, for ``add_slices``. The caller adds dA, dskip and dbias over B.
+    order, into a slice of its own; whoever is the last to finish a direction adds the slices up.
+    The caller adds dA, dskip and dbias over B.
 
     Args:
         jobs: (1,) int64, zero at first: the counter shared by the threads.
@@ -115,6 +127,8 @@ def _backward(
         pointer(outputs.dC),
         pointer(outputs.dskip),
         pointer(outputs.dbias),
+        pointer(outputs.slices),
+        pointer(outputs.done),
     )
     states, length = shape.states, shape.length
     blocks = blocks_of(shape)
@@ -122,7 +136,7 @@ def _backward(
     ws, memory = workspace(shape, STRIP, rows_of(zero), True)
     steps = STRIP * CHUNK * WIDTH
     while True:
-        job = fetch_add(pointer(jobs))
+        job = next_job(jobs)
         if job >= shape.batch * groups:
             break
         b, group = job // groups, job % groups
@@ -148,13 +162,15 @@ def _backward(
                             False, False,
                         )  # fmt: skip
 
-            sums_row = (group * shape.batch * shape.directions + b * shape.directions + k) * length
+            parts, number = shape.batch * shape.directions, b * shape.directions + k
+            dB_row = (group * parts + number) * length
+            sums = Slice(dB_row, dB_row + groups * parts * length, first > begin)
             clear(ws.data, ws.dh, state)
             clear(ws.data, ws.dA, state)
             for block in range(part.blocks):
                 store(
                     out.dbias,
-                    ((b * shape.directions + k) * blocks + first + block) * WIDTH,
+                    (number * blocks + first + block) * WIDTH,
                     splat(_ZERO),
                 )
                 if k == 0:
@@ -163,7 +179,7 @@ def _backward(
                 start = i * CHUNK
                 chunk = Chunk(start, min(start + CHUNK, length), ws.d + i * steps)
                 gather(ws, scan, shape, part, k, chunk, True, True)
-                _gather_dy(ws, scan, shape, part, chunk, sums_row, out)
+                _gather_dy(ws, scan, shape, part, chunk, sums, out)
                 clear(ws.data, ws.decay, part.blocks * CHUNK)
                 clear(ws.data, ws.rate, part.blocks * CHUNK)
                 if zoh:
@@ -180,18 +196,21 @@ def _backward(
                         _walk_back(ws, scan, part, chunk, block, n, zero, zoh)
                 for block in range(part.blocks):
                     _scatter(ws, scan, shape, part, k, chunk, block, zoh, out)
-                _scatter_sums(ws, scan, shape, part, chunk, sums_row, first > begin, out)
+                _scatter_sums(ws, scan, shape, part, chunk, sums, out)
             for block in range(part.blocks):
-                summed = (b * shape.directions + k) * blocks + first + block
+                summed = number * blocks + first + block
                 for n in range(states):
                     dA_n = load(ws.data, ws.dA + (block * ws.padded + n) * WIDTH)
                     store(out.dA, (summed * states + n) * WIDTH, dA_n)
+            if first + part.blocks == end and fetch_add(out.done, number) == groups - 1:
+                _add_slices(shape, groups, number, out)
+        job_done(jobs)
     keep_alive(memory)
 
 
 @inlined
 def _gather_dy(
-    ws: Workspace, scan: Scan, shape: Shape, part: Part, chunk: Chunk, sums_row: int, out: Gradients
+    ws: Workspace, scan: Scan, shape: Shape, part: Part, chunk: Chunk, sums: Slice, out: Gradients
 ) -> None:
     """dy of a chunk; and a request for the rows that its gradients will be written to."""
     for block in range(part.blocks):
@@ -204,8 +223,8 @@ def _gather_dy(
             prefetch(out.du, place)
             prefetch(out.ddelta, (part.row + token) * shape.channels + channel)
             if block == 0:
-                prefetch(out.dB, (sums_row + token) * shape.states)
-                prefetch(out.dC, (sums_row + token) * shape.states)
+                prefetch(out.slices, (sums.dB + token) * shape.states)
+                prefetch(out.slices, (sums.dC + token) * shape.states)
 
 
 @inlined
@@ -215,26 +234,22 @@ def _scatter_sums(
     shape: Shape,
     part: Part,
     chunk: Chunk,
-    sums_row: int,
-    accumulate: bool,
+    sums: Slice,
     out: Gradients,
 ) -> None:
-    """The gradients of B and C of a chunk, summed over the strip, to their tokens' places.
-
-    ``sums_row`` is the number of rows before token 0 in dB and dC, which are added to if
-    ``accumulate``.
-    """
+    """The gradients of B and C of a chunk, summed over the strip, to their tokens' places."""
     states = shape.states
     for t in range(chunk.start, chunk.stop):
-        row = sums_row + np.int64(scan.order[part.time + t])
+        token = np.int64(scan.order[part.time + t])
         for n in range(0, states, WIDTH):
             width, at = min(WIDTH, states - n), (t - chunk.start) * ws.padded + n
             dB, dC = load(ws.data, ws.dB + at), load(ws.data, ws.dC + at)
-            if accumulate:
-                dB = dB + load_row(out.dB, row * states + n, width)
-                dC = dC + load_row(out.dC, row * states + n, width)
-            store_row(out.dB, row * states + n, dB, width)
-            store_row(out.dC, row * states + n, dC, width)
+            dB_place, dC_place = (sums.dB + token) * states + n, (sums.dC + token) * states + n
+            if sums.begun:
+                dB = dB + load_row(out.slices, dB_place, width)
+                dC = dC + load_row(out.slices, dC_place, width)
+            store_row(out.slices, dB_place, dB, width)
+            store_row(out.slices, dC_place, dC, width)
 
 
 @inlined
@@ -338,35 +353,16 @@ def _walk_back(
     store(ws.data, ws.dA + state, load_like(ws.data, ws.dA + state, zero) + dA)
 
 
-@compiled
-def add_slices(
-    jobs: Any, slices: Any, shape: Shape, groups: int, total_dB: Any, total_dC: Any
-) -> None:
-    """Add the groups' slices of dB and dC; a job is a batch element and a direction of one.
-
-    Args:
-        jobs: (1,) int64, zero at first: the counter shared by the threads.
-        slices: flat (2, G, B, K, L, N), dB's and dC's from ``backward``.
-        shape: The sizes.
-        groups: G.
-        total_dB: flat (B, K, L, N), as B.
-        total_dC: flat (B, K, L, N), as B.
-    """
-    source, dB, dC = pointer(slices), pointer(total_dB), pointer(total_dC)
+@inlined
+def _add_slices(shape: Shape, groups: int, number: int, out: Gradients) -> None:
+    """The gradients of B and C of a batch element and a direction, of all groups in their order."""
     size = shape.length * shape.states
     parts = shape.batch * shape.directions
-    elements = parts * size
-    while True:
-        job = fetch_add(pointer(jobs))
-        if job >= 2 * parts:
-            return
-        half, first = job // parts, job % parts * size
-        for place in range(first, first + size, WIDTH):
-            width = min(WIDTH, first + size - place)
-            value = splat(_ZERO)
-            for group in range(groups):
-                value = value + load_row(source, (half * groups + group) * elements + place, width)
-            if half == 0:
-                store_row(dB, place, value, width)
-            else:
-                store_row(dC, place, value, width)
+    for at in range(0, size, WIDTH):
+        width, dB, dC = min(WIDTH, size - at), splat(_ZERO), splat(_ZERO)
+        for group in range(groups):
+            place = (group * parts + number) * size + at
+            dB = dB + load_row(out.slices, place, width)
+            dC = dC + load_row(out.slices, place + groups * parts * size, width)
+        store_row(out.dB, number * size + at, dB, width)
+        store_row(out.dC, number * size + at, dC, width)

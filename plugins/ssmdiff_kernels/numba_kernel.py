@@ -1,18 +1,13 @@
 """The selective scan on a CPU, compiled by numba: float32 arithmetic, any shape, any order.
 
-This file allocates and converts; the arithmetic is in `numba_scan.py` and `numba_backward.py`.
-Threads are Python threads that leave the interpreter while they compute, as many as
-``torch.get_num_threads()``. numba's own thread pools are avoided on purpose: one aborts in a
-process forked after its first use, as data loaders are, and another must not be called from two
-threads at once.
+This file allocates and converts; the arithmetic is in `numba_scan.py` and `numba_backward.py`, the
+threads in `numba_threads.py`. numba is imported when the kernel is first used.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +21,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 16  # channels in a block of `numba_scan`
 _STRIP = 6  # blocks that a job of the forward pass takes, at most
+_WORTH_A_THREAD = 2**17  # components of the state over all steps: some 30 us of a forward pass
 
 
 class NumbaKernel:
@@ -45,11 +41,13 @@ class NumbaKernel:
 
     def forward(self, inputs: ScanInputs) -> Tensor:
         """The output y (B, L, D) in the dtype of ``inputs.u``, tokens in grid order."""
+        from ssmdiff_kernels.numba_threads import run
+
         scan, shape = _arguments(inputs)
         y = torch.empty(inputs.u.shape)
         blocks, strip = -(-shape.channels // _WIDTH), _strip(shape)
         jobs = shape.batch * -(-blocks // strip)
-        _run(jobs, _entry("forward", shape), scan, shape, strip, _flat(y))
+        run(_entry("forward", shape), jobs, _threads(shape, jobs), scan, shape, strip, _flat(y))
         return y.to(inputs.u.dtype)
 
     def backward(self, grad_y: Tensor, inputs: ScanInputs) -> ScanGradients:
@@ -58,7 +56,8 @@ class NumbaKernel:
         Beyond the gradients it allocates the sums of each group of channels for B and C, together
         at most about the size of delta (see ``_groups``), and L (1.5 N + 48) floats per thread.
         """
-        from ssmdiff_kernels import numba_backward
+        from ssmdiff_kernels.numba_backward import Gradients
+        from ssmdiff_kernels.numba_threads import run
 
         scan, shape = _arguments(inputs)
         batch, directions, length, channels, states = shape[:5]
@@ -71,11 +70,12 @@ class NumbaKernel:
         dbias = torch.empty(batch, directions, blocks * _WIDTH)
         dB, dC = (torch.empty(inputs.B.shape, dtype=dtype) for _ in range(2))
         slices = torch.empty(2, groups, batch, directions, length, states)
-        arrays = [_flat(x) for x in (grad_y.to(dtype), du, ddelta, dA, *slices, dskip, dbias)]
-        gradients = numba_backward.Gradients(*arrays)
-        _run(batch * groups, _entry("backward", shape), scan, shape, groups, gradients)
-        add, sums = numba_backward.add_slices, (_flat(dB), _flat(dC))
-        _run(2 * batch * directions, add, _flat(slices), shape, groups, *sums)
+        done = torch.zeros(batch, directions, dtype=torch.int64)
+        tensors = (grad_y.to(dtype), du, ddelta, dA, dB, dC, dskip, dbias, slices, done)
+        gradients = Gradients(*map(_flat, tensors))
+        jobs = batch * groups
+        threads = _threads(shape, jobs)
+        run(_entry("backward", shape), jobs, threads, scan, shape, groups, gradients)
 
         def like(gradient: Tensor, value: Tensor) -> Tensor:
             return gradient.to(value.dtype).contiguous()
@@ -97,15 +97,17 @@ class NumbaKernel:
         )
 
 
-def _flat(x: Tensor) -> NDArray[Any]:
+def _flat(x: Tensor, dtype: torch.dtype | None = None) -> NDArray[Any]:
     """A tensor's elements in order, as numba takes them: bfloat16 as the bits of uint16.
 
-    A view where the tensor already is contiguous.
+    A view where the tensor already is contiguous, and of the dtype if one is given.
     """
-    flat = x.detach().contiguous().view(-1)
-    if flat.dtype == torch.bfloat16:
-        return flat.view(torch.int16).numpy().view(np.uint16)
-    return flat.numpy()
+    if dtype is not None and x.dtype is not dtype:  # a call of `to` that does nothing takes 1 us
+        x = x.to(dtype)
+    x = x.detach().contiguous()
+    if x.dtype is torch.bfloat16:
+        return x.view(torch.int16).numpy().reshape(-1).view(np.uint16)
+    return x.numpy().reshape(-1)
 
 
 def _arguments(inputs: ScanInputs) -> tuple[Scan, Shape]:
@@ -117,25 +119,22 @@ def _arguments(inputs: ScanInputs) -> tuple[Scan, Shape]:
 
     batch, directions, length, channels = inputs.delta.shape
     rows = (inputs.u, inputs.delta, inputs.B, inputs.C)
-    narrow = all(x.dtype == torch.bfloat16 for x in rows)
-    u, delta, B, C = (_flat(x if narrow else x.to(torch.float32)) for x in rows)
+    narrow = all(x.dtype is torch.bfloat16 for x in rows)
+    u, delta, B, C = (_flat(x, None if narrow else torch.float32) for x in rows)
+    absent = np.zeros(directions * channels, np.float32)
     D, bias, restart = inputs.D, inputs.delta_bias, inputs.restart
-    if D is None:
-        D = torch.zeros(directions, channels)
-    if bias is None:
-        bias = torch.zeros(directions, channels)
-    if restart is None:
-        restart = torch.zeros(directions, length, dtype=torch.bool)
+    skip = absent if D is None else _flat(D, torch.float32)
+    no_restart = np.zeros(directions * length, np.uint8)
     scan = Scan(
         u=u,
         delta=delta,
-        A=_flat(inputs.A.to(torch.float32)),
+        A=_flat(inputs.A, torch.float32),
         B=B,
         C=C,
-        order=_flat(inputs.order.to(torch.int32)),
-        restart=_flat(restart.to(torch.uint8)),
-        skip=_flat(D.to(torch.float32).sum(0)),
-        bias=_flat(bias.to(torch.float32)),
+        order=_flat(inputs.order, torch.int32),
+        restart=no_restart if restart is None else _flat(restart).view(np.uint8),
+        skip=skip.reshape(directions, channels).sum(0),
+        bias=absent if bias is None else _flat(bias, torch.float32),
     )
     zoh = inputs.discretization == "zoh"
     states = inputs.A.shape[-1]
@@ -151,6 +150,12 @@ def _entry(name: str, shape: Shape) -> Callable[..., None]:
     module = numba_scan if name == "forward" else numba_backward
     function: Callable[..., None] = getattr(module, name + suffix)
     return function
+
+
+def _threads(shape: Shape, jobs: int) -> int:
+    """How many threads to use: torch's number, unless the work is not worth waking them up."""
+    elements = shape.batch * shape.directions * shape.length * shape.channels * shape.states
+    return max(1, min(torch.get_num_threads(), jobs, elements // _WORTH_A_THREAD))
 
 
 def _strip(shape: Shape) -> int:
@@ -175,32 +180,3 @@ def _groups(shape: Shape) -> int:
     """
     blocks = -(-shape.channels // _WIDTH)
     return min(blocks, max(4, min(blocks // 3, shape.channels // (2 * shape.states))))
-
-
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
-
-
-def _forget_pool() -> None:
-    global _pool, _pool_size
-    _pool, _pool_size = None, 0
-
-
-os.register_at_fork(after_in_child=_forget_pool)  # a fork has the pool, but not its threads
-
-
-def _run(jobs: int, function: Callable[..., None], *arguments: Any) -> None:
-    """Call a function of `numba_scan` in as many threads as torch uses; they share out the jobs."""
-    global _pool, _pool_size
-    helpers = min(torch.get_num_threads(), jobs) - 1
-    counter = np.zeros(1, np.int64)
-    if helpers < 1:
-        function(counter, *arguments)
-        return
-    if _pool is None or _pool_size < helpers:
-        _pool, _pool_size = ThreadPoolExecutor(helpers, "ssmdiff-numba"), helpers
-    pending = [_pool.submit(function, counter, *arguments) for _ in range(helpers)]
-    function(counter, *arguments)
-    for future in pending:
-        if not future.cancel():  # one that has not begun yet finds no job left
-            future.result()

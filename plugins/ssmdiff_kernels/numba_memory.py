@@ -5,6 +5,7 @@ Arrays are float32, or uint16 with the bits of bfloat16: loads widen, stores rou
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 from llvmlite import ir
@@ -266,10 +267,38 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
-def fetch_add(typing_context: Any, counter: Any) -> Any:
-    """Add one to the int64 at a pointer for all threads at once, and return what it was."""
+def fetch_add(typing_context: Any, counters: Any, index: Any) -> Any:
+    """Add one to ``counters[index]``, an int64, and return what it was.
+
+    Whoever sees a count has before it what the threads that counted wrote earlier.
+    """
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return builder.atomic_rmw("add", args[0], ir.IntType(64)(1), "monotonic")
+        place = builder.gep(args[0], [args[1]])
+        return builder.atomic_rmw("add", place, ir.IntType(64)(1), "acq_rel")
 
-    return types.int64(counter), codegen
+    return types.int64(counters, types.intp), codegen
+
+
+@intrinsic
+def counted(typing_context: Any, counters: Any, index: Any) -> Any:
+    """What `fetch_add` has made of ``counters[index]`` by now."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        return builder.load_atomic(builder.gep(args[0], [args[1]]), "acquire", 8)
+
+    return types.int64(counters, types.intp), codegen
+
+
+@intrinsic
+def pause(typing_context: Any) -> Any:
+    """Wait some nanoseconds and leave the core to its other thread, where the machine can."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        if platform.machine() in ("x86_64", "AMD64"):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            name = "llvm.x86.sse2.pause"
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen

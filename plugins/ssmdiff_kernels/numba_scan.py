@@ -45,7 +45,6 @@ from ssmdiff_kernels.numba_layout import (
 )
 from ssmdiff_kernels.numba_math import exp2, exp2_and_less_one, f32
 from ssmdiff_kernels.numba_memory import (
-    fetch_add,
     keep_alive,
     load,
     load_like,
@@ -53,6 +52,7 @@ from ssmdiff_kernels.numba_memory import (
     spread_like,
     store,
 )
+from ssmdiff_kernels.numba_threads import job_done, next_job
 from ssmdiff_kernels.numba_vector import (
     WIDTH,
     add_products,
@@ -102,7 +102,7 @@ def _forward(
     strips = (blocks + strip - 1) // strip
     ws, memory = workspace(shape, strip, rows_of(zero), False)
     while True:
-        job = fetch_add(pointer(jobs))
+        job = next_job(jobs)
         if job >= shape.batch * strips:
             break
         b, first = job // strips, job % strips * strip
@@ -133,6 +133,7 @@ def _forward(
                         else:
                             y_t = y_t + load_row(y, place, width)
                         store_row(y, place, y_t, width)
+        job_done(jobs)
     keep_alive(memory)
 
 

@@ -78,7 +78,7 @@ class SourceCache(FunctionCache):  # type: ignore[misc]
         return (*super()._index_key(sig, codegen), self._digest)
 
 
-def compiled(function: Callable[..., None]) -> Any:
+def compiled(function: Callable[..., Any]) -> Any:
     """Compile an entry point, to run without the GIL and to be cached on disk."""
     dispatcher = njit(nogil=True, boundscheck=False, error_model="numpy")(function)
     try:
