@@ -14,7 +14,6 @@ import numpy as np
 
 from ssmdiff_kernels.numba_layout import (
     CHUNK,
-    Ahead,
     Chunk,
     Part,
     Scan,
@@ -28,6 +27,7 @@ from ssmdiff_kernels.numba_layout import (
     pack_A,
     part_of,
     pointers,
+    share_of,
     store_row,
     width_of,
     workspace,
@@ -155,8 +155,7 @@ def _backward(
                 gather(ws, scan, shape, part, k, chunk, False, False)
                 for block in range(part.blocks if i + 1 < chunks else 0):
                     for n in range(0, ws.padded, rows_of(zero)):
-                        turn, turns = n // rows_of(zero), ws.padded // rows_of(zero)
-                        ahead = Ahead(CHUNK, turn, turns, False)
+                        ahead = share_of(ws, block, n, rows_of(zero), CHUNK, False)
                         walk(
                             ws, scan, shape, part, chunk, block, n, ahead, out.dy, zero, zoh,
                             False, False,
@@ -187,8 +186,7 @@ def _backward(
                 copy(ws.data, ws.starts + i * state * WIDTH, ws.h, state)
                 for block in range(part.blocks):
                     for n in range(0, ws.padded, rows_of(zero)):
-                        turn, turns = n // rows_of(zero), ws.padded // rows_of(zero)
-                        ahead = Ahead(-CHUNK, turn, turns, True)
+                        ahead = share_of(ws, block, n, rows_of(zero), -CHUNK, True)
                         walk(
                             ws, scan, shape, part, chunk, block, n, ahead, out.dy, zero, zoh,
                             False, True,
@@ -313,8 +311,7 @@ def _walk_back(
     A = load_like(ws.data, ws.A + state, zero)
     inverse_A = load_like(ws.data, ws.inverse_A + state, zero)
     dh = load_like(ws.data, ws.dh + state, zero)
-    h = load_like(ws.data, ws.h + state, zero)
-    dA = zero
+    h, dA = load_like(ws.data, ws.h + state, zero), zero
     for t in range(chunk.stop - 1, chunk.start - 1, -1):
         at = t - chunk.start
         row = (block * CHUNK + at) * WIDTH
@@ -336,16 +333,15 @@ def _walk_back(
         rate = load(ws.data, ws.rate + row)
         if zoh:
             g = load_like(ws.data, ws.g + at * rows * WIDTH, zero)
-            dhB, gx = dh * B, g * u
+            dhB = dh * B
             dA = dA + dhB * u * zoh_gain_slope(A * LN_2 * d, d, a, g, inverse_A)
             gain = load(ws.data, ws.gain + row)
             store(ws.data, ws.gain + row, add_products(dhB, g, gain))
             store(ws.data, ws.rate + row, add_products(dhB, a, rate))
-            lane_sums(dh * gx, ws.data, ws.dB + at * ws.padded + n, block > 0)
+            lane_sums(dh * (g * u), ws.data, ws.dB + at * ws.padded + n, block > 0)
         else:
-            x = d * u
             store(ws.data, ws.rate + row, add_products(dh, B, rate))
-            lane_sums(dh * x, ws.data, ws.dB + at * ws.padded + n, block > 0)
+            lane_sums(dh * (d * u), ws.data, ws.dB + at * ws.padded + n, block > 0)
         dh = dh * a
         if scan.restart[part.time + t]:
             dh = zero

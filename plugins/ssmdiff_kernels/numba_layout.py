@@ -279,13 +279,33 @@ class Ahead(NamedTuple):
     """What a walk asks for while it computes, so that memory works all the time.
 
     The hardware cannot guess a random order. What the chunk ``steps`` further reads is divided
-    among the walks of this one, of which this is number ``turn`` of ``turns`` in a block.
+    among the walks of this one, a walk for each group of components.
     """
 
     steps: int
-    turn: int
-    turns: int
-    all: bool  # C and what goes beside it too; else what a walk without results reads
+    delta: bool
+    u: bool
+    beside: bool
+    B: bool
+    C: bool
+
+
+@inlined
+def share_of(ws: Workspace, block: int, n: int, rows: int, steps: int, results: bool) -> Ahead:
+    """The share of the walk through the group of components that begins at n.
+
+    A walk without ``results`` will not read C, nor what goes beside it.
+    """
+    turn, turns = n // rows, ws.padded // rows
+    states = block == 0 and 3 % turns == turn
+    return Ahead(
+        steps,
+        steps > 0 and turn == 0,
+        1 % turns == turn,
+        results and 2 % turns == turn,
+        states,
+        states and results,
+    )
 
 
 @inlined
@@ -296,13 +316,13 @@ def prefetch_ahead(
     later = max(0, min(t + ahead.steps, shape.length - 1))
     token = np.int64(scan.order[part.time + later])
     channel = part.channel + block * WIDTH
-    if 0 % ahead.turns == ahead.turn and ahead.steps > 0:
+    if ahead.delta:
         prefetch(scan.delta, (part.row + token) * shape.channels + channel)
-    if 1 % ahead.turns == ahead.turn:
+    if ahead.u:
         prefetch(scan.u, (part.token + token) * shape.channels + channel)
-    if 2 % ahead.turns == ahead.turn and ahead.all:
+    if ahead.beside:
         prefetch(beside, (part.token + token) * shape.channels + channel)
-    if 3 % ahead.turns == ahead.turn and block == 0:
+    if ahead.B:
         prefetch(scan.B, (part.row + token) * shape.states)
-        if ahead.all:
-            prefetch(scan.C, (part.row + token) * shape.states)
+    if ahead.C:
+        prefetch(scan.C, (part.row + token) * shape.states)

@@ -14,6 +14,7 @@ from ssmdiff_kernels.numba_vector import (
     HAS_TABLES,
     inlined,
     power_of_32nds,
+    scaled,
     shift_to_exponent,
     where_less,
 )
@@ -60,12 +61,15 @@ def exp2_and_less_one(x: Any) -> Any:
 
 @inlined
 def _exp2_by_table(x: Any) -> Any:
-    """2^x for x below 127: x = i / 32 + r with an integer i and r in [-1/64, 1/64]."""
-    x = where_less(x, _LOWEST, _LOWEST, x)
+    """2^x for finite x, where x = i / 32 + r with an integer i and r in [-1/64, 1/64].
+
+    Beyond 2^18, where i is no longer right, r still is small, and the scale is 0 or infinity.
+    """
     shifted = x + _ROUND_32
-    scale = power_of_32nds(shifted)
-    r = x - (shifted - _ROUND_32)
-    return scale * r * (_T0 + r * _T1) + scale
+    nearest = shifted - _ROUND_32
+    r = x - nearest
+    power = power_of_32nds(shifted)
+    return scaled(power * r * (_T0 + r * _T1) + power, nearest)
 
 
 @inlined
@@ -91,7 +95,8 @@ def softplus(x: Any) -> Any:
     With w = exp(-|x|) and s = w / (2 + w) it is max(x, 0) + 2 atanh(s). Above 20, where torch
     switches to x, the second term is below a float32's resolution.
     """
-    w = exp2(magnitude(x) * (-LOG2_E))
+    x_log2 = magnitude(x) * (-LOG2_E)
+    w = exp2(where_less(x_log2, _LOWEST, _LOWEST, x_log2))  # infinite x have their limits too
     s = w / (w + _TWO)
     v = s * s
     log1p = s * (_L0 + v * (_L1 + v * (_L2 + v * (_L3 + v * _L4))))

@@ -39,6 +39,7 @@ from ssmdiff_kernels.numba_layout import (
     part_of,
     pointers,
     prefetch_ahead,
+    share_of,
     store_row,
     width_of,
     workspace,
@@ -116,8 +117,7 @@ def _forward(
                 clear(ws.data, ws.y, part.blocks * CHUNK)
                 for block in range(part.blocks):
                     for n in range(0, ws.padded, rows_of(zero)):
-                        turn, turns = n // rows_of(zero), ws.padded // rows_of(zero)
-                        ahead = Ahead(CHUNK, turn, turns, True)
+                        ahead = share_of(ws, block, n, rows_of(zero), CHUNK, True)
                         walk(
                             ws, scan, shape, part, chunk, block, n, ahead, y, zero, zoh, True, False
                         )

@@ -240,15 +240,14 @@ def _has(feature: str) -> bool:
 HAS_TABLES = _has("avx512f")
 """Whether a lookup of 16 lanes in 32 floats is one instruction here."""
 
-_BITS_OF_POWERS = [int(np.float32(2.0 ** (i / 32)).view(np.int32)) - (i << 18) for i in range(32)]
+_BITS_OF_POWERS = [int(np.float32(2.0 ** (i / 32)).view(np.int32)) for i in range(32)]
 
 
 @intrinsic
 def power_of_32nds(typing_context: Any, x: Any) -> Any:
-    """2^(i / 32) for the integer i in the lowest 14 bits of each lane of x, -126 <= i / 32 < 127.
+    """2^(i / 32) for the integer i in the lowest five bits of each lane of x.
 
-    The lowest five bits choose 2^(j / 32) from a table whose entries lack j in the place where the
-    sum adds it; the bits above them are added to the exponent. Needs ``HAS_TABLES``.
+    Needs ``HAS_TABLES``.
     """
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
@@ -262,8 +261,28 @@ def power_of_32nds(typing_context: Any, x: Any) -> Any:
         rows = []
         for row in range(0, sig.args[0].lanes, WIDTH):
             i = shuffled(builder, bits, bits, list(range(row, row + WIDTH)))
-            fraction = builder.call(lookup, [low, i, high])
-            rows.append(builder.add(fraction, builder.shl(i, ir.Constant(kind, [18] * WIDTH))))
+            rows.append(builder.call(lookup, [low, i, high]))
         return builder.bitcast(joined(builder, rows), floats(sig.args[0].lanes))
 
     return x(x), codegen
+
+
+@intrinsic
+def scaled(typing_context: Any, x: Any, exponent: Any) -> Any:
+    """x times 2^floor(exponent), 0 or infinity beyond float32. Needs ``HAS_TABLES``."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        kind, mask = floats(WIDTH), ir.IntType(16)
+        name = "llvm.x86.avx512.mask.scalef.ps.512"
+        scalef = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(kind, [kind, kind, kind, mask, INT32]), name
+        )
+        rows = []
+        for row in range(0, sig.args[0].lanes, WIDTH):
+            lanes = list(range(row, row + WIDTH))
+            value, power = (shuffled(builder, y, y, lanes) for y in args)
+            zeros = ir.Constant(kind, [0.0] * WIDTH)
+            rows.append(builder.call(scalef, [value, power, zeros, mask(0xFFFF), INT32(4)]))
+        return joined(builder, rows)
+
+    return x(x, exponent), codegen

@@ -18,6 +18,7 @@ from ssmdiff.ops.reference import TorchKernel
 from torch import Tensor
 
 pytest.importorskip("numba")
+from ssmdiff_kernels import numba_kernel
 from ssmdiff_kernels.numba_kernel import NumbaKernel
 
 KERNEL = NumbaKernel()
@@ -92,6 +93,11 @@ def assert_close(inputs: ScanInputs, tolerance: float = 1e-5) -> None:
 def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
+
+
+@pytest.fixture(autouse=True)
+def small_work_in_threads_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba_kernel, "_WORTH_A_THREAD", 1)
 
 
 @pytest.fixture
@@ -221,6 +227,26 @@ def test_softplus_over_its_whole_range() -> None:
     delta = torch.linspace(-80, 60, inputs.delta.numel()).view(inputs.delta.shape)
     assert_close(inputs._replace(delta=delta))
     assert_close(inputs._replace(delta=torch.full_like(delta, -15)))  # steps of 3e-7 by themselves
+
+
+@pytest.mark.parametrize("discretization", ["euler", "zoh"])
+def test_a_masked_token_takes_no_step(discretization: str) -> None:
+    """softplus(-inf) = 0: the state stays as it is, and the token gets the skip alone."""
+    inputs = make(40, 24, 2, 5, restart=False, discretization=discretization)
+    delta = inputs.delta.clone()
+    delta[:, :, 7:30:3] = -torch.inf
+    if discretization == "euler":
+        assert_close(inputs._replace(delta=delta))
+    least = inputs._replace(delta=delta.clamp(min=-80))  # the reference's zoh divides 0 by 0
+    masked = inputs._replace(delta=delta)
+    torch.testing.assert_close(KERNEL.forward(masked), KERNEL.forward(least), rtol=0, atol=1e-6)
+
+
+def test_decays_beyond_the_exponents_of_a_float() -> None:
+    """d A down to -1e30: nothing is left of the state, and nothing of the sums is infinite."""
+    inputs = make(40, 24, 2, 5, delta_softplus=False, extras=False)
+    A = -torch.logspace(0, 30, inputs.A.numel()).view(inputs.A.shape)
+    assert_close(inputs._replace(A=A))
 
 
 def test_zoh_at_A_equal_to_zero_is_the_limit() -> None:
