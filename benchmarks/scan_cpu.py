@@ -35,9 +35,9 @@ ORDERS = ("raster", "random")
 PEER_S = 3.0  # for its forward calls, a second or so each
 
 
-def inputs_of(order: str, length: int, batch: int = BATCH) -> tuple[ScanInputs, Tensor]:
+def inputs_of(order: str, length: int) -> tuple[ScanInputs, Tensor]:
     """The benchmark's inputs along an order, and a gradient of y."""
-    shape = ScanShape(batch, CHANNELS, DIRECTIONS, STATES, order)
+    shape = ScanShape(BATCH, CHANNELS, DIRECTIONS, STATES, order)
     inputs = make_inputs(shape, length)
     generator = torch.Generator().manual_seed(1)
     return inputs, torch.randn(inputs.u.shape, generator=generator)
@@ -98,7 +98,7 @@ def against_the_peer(repeats: int, gradients: bool) -> dict[str, Any]:
 
 
 def over_lengths(repeats: int) -> list[dict[str, Any]]:
-    """Microseconds of a token and the cost of a random order, from few tokens to many; B = 1.
+    """Microseconds of a token and the cost of a random order, from few tokens to many.
 
     All lengths and orders in turn: the speed of a virtual machine drifts by a quarter.
     """
@@ -106,24 +106,40 @@ def over_lengths(repeats: int) -> list[dict[str, Any]]:
     calls: dict[tuple[str, ...], Callable[[], Any]] = {}
     for length in LENGTHS:
         for order in ORDERS:
-            inputs, grad_y = inputs_of(order, length, batch=1)
+            inputs, grad_y = inputs_of(order, length)
             calls[str(length), order, "forward"] = functools.partial(kernel.forward, inputs)
             calls[str(length), order, "forward_backward"] = functools.partial(
                 both, kernel, inputs, grad_y
             )
-    found = timed(calls, repeats, 4.0)
+    found = timed(calls, repeats, 10.0)
     rows = []
     for length in LENGTHS:
         row: dict[str, Any] = {"L": length}
         for what in ("forward", "forward_backward"):
-            for order in ORDERS:
-                median_s = found[str(length), order, what].median_s
-                row[f"{order}_{what}_us_per_token"] = median_s / length * 1e6
-        for what in ("forward", "forward_backward"):
             medians = [found[str(length), order, what].median_s for order in ORDERS]
             row[f"random_over_raster_{what}"] = medians[1] / medians[0]
+            for order in ORDERS:
+                timing = found[str(length), order, what]
+                tokens = BATCH * length
+                row[f"{order}_{what}_us_per_token"] = {
+                    "median": timing.median_s / tokens * 1e6,
+                    "min": min(timing.seconds) / tokens * 1e6,
+                    "repeats": len(timing.seconds),
+                }
         rows.append(row)
     return rows
+
+
+def spread(lengths: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The dearest length's time of a token over the cheapest one's, for each order and pass."""
+    names = [name for name in lengths[0] if name.endswith("us_per_token")]
+    return {
+        name.removesuffix("_us_per_token"): {
+            kind: max(row[name][kind] for row in lengths) / min(row[name][kind] for row in lengths)
+            for kind in ("median", "min")
+        }
+        for name in names
+    }
 
 
 def show(results: dict[str, Any], lengths: list[dict[str, Any]]) -> None:
@@ -137,8 +153,16 @@ def show(results: dict[str, Any], lengths: list[dict[str, Any]]) -> None:
                 print(f"  {key:26} {median:9.2f} ({low:.2f} to {high:.2f}), min {least:.2f} ms")
             else:
                 print(f"  {key:26} {value:.3g}")
+    print()
     for row in lengths:
-        print("  ".join(f"{key} {value:.3g}" for key, value in row.items()))
+        for key, value in row.items():
+            if isinstance(value, dict):
+                print(f"  {key:36} {value['median']:6.2f}, min {value['min']:.2f}")
+            else:
+                print(f"  {key:36} {value:6.5g}")
+    print("the dearest length over the cheapest:")
+    for key, value in spread(lengths).items():
+        print(f"  {key:36} {value['median']:6.2f}, of the fastest calls {value['min']:.2f}")
 
 
 def main() -> None:
@@ -153,6 +177,7 @@ def main() -> None:
     record["results"] = against_the_peer(options.repeats, not options.no_gradients)
     keep_freed_memory()  # as ssmdiff train does: else new pages are cleared in every call
     record["lengths"] = over_lengths(options.repeats)
+    record["lengths_spread"] = spread(record["lengths"])
     show(record["results"], record["lengths"])
     record["machine"]["load_average_after"] = load_average()
     if options.json:

@@ -100,11 +100,14 @@ class NumbaKernel:
 def _flat(x: Tensor, dtype: torch.dtype | None = None) -> NDArray[Any]:
     """A tensor's elements in order, as numba takes them: bfloat16 as the bits of uint16.
 
-    A view where the tensor already is contiguous, and of the dtype if one is given.
+    A view where the tensor already is contiguous, and of the dtype if one is given. Calls that do
+    nothing are left out: a call of the kernel makes thirty of these, of up to 1 us each.
     """
-    if dtype is not None and x.dtype is not dtype:  # a call of `to` that does nothing takes 1 us
+    if dtype is not None and x.dtype is not dtype:
         x = x.to(dtype)
-    x = x.detach().contiguous()
+    if x.requires_grad:
+        x = x.detach()
+    x = x.contiguous()
     if x.dtype is torch.bfloat16:
         return x.view(torch.int16).numpy().reshape(-1).view(np.uint16)
     return x.numpy().reshape(-1)

@@ -20,7 +20,10 @@ import numpy as np
 from ssmdiff_kernels.numba_memory import counted, fetch_add, pause, pointer
 from ssmdiff_kernels.numba_vector import compiled, inlined
 
-_PAUSES = 4_000  # about 0.1 ms, twice what it takes a sleeping thread to wake up
+_TAKEN, _DONE, _LEFT = 0, 1, 2  # counters: jobs taken, jobs done, helpers that have left
+# Some 25 ns each: twice what it takes a sleeping thread to wake up, then what a helper takes to
+# say that it leaves, and to be gone.
+_PAUSES, _PAUSES_TO_LEAVE, _PAUSES_TO_SLEEP = 4_000, 400, 100
 
 
 class _Helpers:
@@ -62,7 +65,7 @@ def run(function: Callable[..., None], jobs: int, threads: int, *arguments: Any)
     A function takes jobs with `next_job` until there are none, and says `job_done` for each. It
     fails, if at all, before it takes one: whoever has not failed does them all.
     """
-    counters = np.zeros(2, np.int64)
+    counters = np.zeros(3, np.int64)
     if threads == 1:
         function(counters, *arguments)
         return
@@ -70,34 +73,47 @@ def run(function: Callable[..., None], jobs: int, threads: int, *arguments: Any)
 
     def help_out() -> None:
         with contextlib.suppress(Exception):  # the caller's own call fails of the same
-            if counters[0] < jobs:
+            if counters[_TAKEN] < jobs:
                 function(counters, *arguments)
         left.put(None)
+        counters[_LEFT] = left.qsize()
 
     _helpers.share(threads - 1, help_out)
     function(counters, *arguments)
-    while not await_jobs(counters, jobs):  # whoever has a job that is not done will leave
-        left.get()
+    while not await_jobs(counters, jobs, threads - 1):
+        left.get()  # whoever has a job that is not done will leave
 
 
 @inlined
 def next_job(counters: Any) -> int:
     """The number of a job that no thread has taken; there may be none of that number."""
-    job: int = fetch_add(pointer(counters), 0)
+    job: int = fetch_add(pointer(counters), _TAKEN)
     return job
 
 
 @inlined
 def job_done(counters: Any) -> None:
     """Say that all of a job is written."""
-    fetch_add(pointer(counters), 1)
+    fetch_add(pointer(counters), _DONE)
 
 
 @compiled
-def await_jobs(counters: Any, jobs: int) -> bool:
-    """Wait a moment for the jobs that other threads have taken; whether all are done."""
+def await_jobs(counters: Any, jobs: int, helpers: int) -> bool:
+    """Wait a moment for the jobs that other threads have taken; whether all are done.
+
+    If they are, wait for the helpers to leave, too: one that wants the interpreter while the caller
+    has it would be woken at every tensor operation of the caller, 50 us in all.
+    """
     for _ in range(_PAUSES):
-        if counted(pointer(counters), 1) >= jobs:
-            return True
+        if counted(pointer(counters), _DONE) >= jobs:
+            break
         pause()
-    return False
+    else:
+        return False
+    for _ in range(_PAUSES_TO_LEAVE):
+        if counted(pointer(counters), _LEFT) >= helpers:
+            break
+        pause()
+    for _ in range(_PAUSES_TO_SLEEP):
+        pause()
+    return True

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 TURN_S = 0.1  # a way's turn; calls shorter than this are made several times in a row
+TURNS = 8  # at least so many, for a slow spell of the machine not to hold all calls of one way
 SHORT_S = 0.02  # a call so short is made once uncounted first: what ran before left its caches cold
 
 
@@ -106,7 +107,7 @@ def interleaved(
                 on_turn(name)
             last = known.get(name, TURN_S)
             left = repeats - len(seconds[name])
-            calls = max(1, min(left, int(TURN_S / max(last, 1e-9))))
+            calls = max(1, min(left, -(-repeats // TURNS), int(TURN_S / max(last, 1e-9))))
             try:
                 times = list(turns[name](calls, last < SHORT_S))
             except MeasureError as error:
