@@ -66,11 +66,11 @@ class Gradients(NamedTuple):
     dy: Any  # gradient of the output (B, L, D), as u
     du: Any  # (B, L, D) float32
     ddelta: Any  # (B, K, L, D), as delta
-    dA: Any  # noqa: N815 # (B, K, blocks, N, 16)
+    dA: Any  # noqa: N815 # (B, K, D, N)
     dB: Any  # noqa: N815 # (B, K, L, N), as B
     dC: Any  # noqa: N815 # (B, K, L, N), as C
-    dskip: Any  # (B, blocks, 16)
-    dbias: Any  # (B, K, blocks, 16)
+    dskip: Any  # (B, D)
+    dbias: Any  # (B, K, D)
     slices: Any  # (2, G, B, K, L, N), dB's and dC's of each group of blocks
     done: Any  # (B, K) int64, zero at first: how many groups have left their slices
 
@@ -167,13 +167,10 @@ def _backward(
             clear(ws.data, ws.dh, state)
             clear(ws.data, ws.dA, state)
             for block in range(part.blocks):
-                store(
-                    out.dbias,
-                    (number * blocks + first + block) * WIDTH,
-                    splat(_ZERO),
-                )
+                channel, width = part.channel + block * WIDTH, width_of(shape, part, block)
+                store_row(out.dbias, number * shape.channels + channel, splat(_ZERO), width)
                 if k == 0:
-                    store(out.dskip, (b * blocks + first + block) * WIDTH, splat(_ZERO))
+                    store_row(out.dskip, b * shape.channels + channel, splat(_ZERO), width)
             for i in range(chunks - 1, -1, -1):
                 start = i * CHUNK
                 chunk = Chunk(start, min(start + CHUNK, length), ws.d + i * steps)
@@ -196,10 +193,11 @@ def _backward(
                     _scatter(ws, scan, shape, part, k, chunk, block, zoh, out)
                 _scatter_sums(ws, scan, shape, part, chunk, sums, out)
             for block in range(part.blocks):
-                summed = number * blocks + first + block
-                for n in range(states):
-                    dA_n = load(ws.data, ws.dA + (block * ws.padded + n) * WIDTH)
-                    store(out.dA, (summed * states + n) * WIDTH, dA_n)
+                row = number * shape.channels + part.channel + block * WIDTH
+                for j in range(width_of(shape, part, block)):
+                    for n in range(states):
+                        dA_n = ws.data[ws.dA + (block * ws.padded + n) * WIDTH + j]
+                        out.dA[(row + j) * states + n] = dA_n
             if first + part.blocks == end and fetch_add(out.done, number) == groups - 1:
                 _add_slices(shape, groups, number, out)
         job_done(jobs)
@@ -286,13 +284,11 @@ def _scatter(
         ddelta = (decay * LN_2 + rate * u) * load(ws.data, ws.slope + at)
         bias_sum = bias_sum + ddelta
         store_row(out.ddelta, (part.row + token) * shape.channels + channel, ddelta, width)
-    blocks = blocks_of(shape)
-    b = part.token // shape.length
-    summed = ((b * shape.directions + k) * blocks) * WIDTH + channel
-    store(out.dbias, summed, load(out.dbias, summed) + bias_sum)
+    summed = part.row // shape.length * shape.channels + channel
+    store_row(out.dbias, summed, load_row(out.dbias, summed, width) + bias_sum, width)
     if k == 0:
-        summed = b * blocks * WIDTH + channel
-        store(out.dskip, summed, load(out.dskip, summed) + skip_sum)
+        summed = part.token // shape.length * shape.channels + channel
+        store_row(out.dskip, summed, load_row(out.dskip, summed, width) + skip_sum, width)
 
 
 @inlined

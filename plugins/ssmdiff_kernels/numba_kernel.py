@@ -61,13 +61,13 @@ class NumbaKernel:
 
         scan, shape = _arguments(inputs)
         batch, directions, length, channels, states = shape[:5]
-        blocks, groups = -(-channels // _WIDTH), _groups(shape)
+        groups = _groups(shape)
         dtype = inputs.u.dtype if scan.u.dtype == np.uint16 else torch.float32
         du = torch.empty(inputs.u.shape)
         ddelta = torch.empty(inputs.delta.shape, dtype=dtype)
-        dA = torch.empty(batch, directions, blocks, states, _WIDTH)
-        dskip = torch.empty(batch, blocks * _WIDTH)
-        dbias = torch.empty(batch, directions, blocks * _WIDTH)
+        dA = torch.empty(batch, directions, channels, states)
+        dskip = torch.empty(batch, channels)
+        dbias = torch.empty(batch, directions, channels)
         dB, dC = (torch.empty(inputs.B.shape, dtype=dtype) for _ in range(2))
         slices = torch.empty(2, groups, batch, directions, length, states)
         done = torch.zeros(batch, directions, dtype=torch.int64)
@@ -78,18 +78,17 @@ class NumbaKernel:
         run(_entry("backward", shape), jobs, threads, scan, shape, groups, gradients)
 
         def like(gradient: Tensor, value: Tensor) -> Tensor:
-            return gradient.to(value.dtype).contiguous()
+            return gradient if gradient.dtype is value.dtype else gradient.to(value.dtype)
 
-        dA = dA.sum(0).transpose(-1, -2).reshape(directions, blocks * _WIDTH, states)
         dD, bias = inputs.D, inputs.delta_bias
         if dD is not None:  # every direction visits all tokens: it is the same for each
-            dD = like(dskip.sum(0)[:channels].expand(directions, channels), dD)
+            dD = like(dskip.sum(0).repeat(directions, 1), dD)
         if bias is not None:
-            bias = like(dbias.sum(0)[:, :channels], bias)
+            bias = like(dbias.sum(0), bias)
         return ScanGradients(
             u=like(du, inputs.u),
             delta=like(ddelta, inputs.delta),
-            A=like(dA[:, :channels], inputs.A),
+            A=like(dA.sum(0), inputs.A),
             B=like(dB, inputs.B),
             C=like(dC, inputs.C),
             D=dD,
