@@ -168,7 +168,7 @@ def show(results: dict[str, Any], lengths: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the numba kernel and the published loop.")
     parser.add_argument("--json", type=Path, help="write the results to this file")
-    parser.add_argument("--repeats", type=int, default=50, help="timed calls of the numba kernel")
+    parser.add_argument("--repeats", type=int, default=200, help="timed calls of the numba kernel")
     parser.add_argument("--no-gradients", action="store_true", help="leave out the peer's")
     options = parser.parse_args()
     shape = {"B": BATCH, "L": LENGTH, "D": CHANNELS, "K": DIRECTIONS, "N": STATES}
@@ -176,7 +176,7 @@ def main() -> None:
     print("  ".join(f"{key} {value}" for key, value in (record["machine"] | shape).items()))
     record["results"] = against_the_peer(options.repeats, not options.no_gradients)
     keep_freed_memory()  # as ssmdiff train does: else new pages are cleared in every call
-    record["lengths"] = over_lengths(options.repeats)
+    record["lengths"] = over_lengths(2 * options.repeats)
     record["lengths_spread"] = spread(record["lengths"])
     show(record["results"], record["lengths"])
     record["machine"]["load_average_after"] = load_average()
