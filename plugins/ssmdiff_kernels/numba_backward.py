@@ -34,9 +34,9 @@ from ssmdiff_kernels.numba_layout import (
 )
 from ssmdiff_kernels.numba_math import LN_2, f32, zoh_gain_slope
 from ssmdiff_kernels.numba_memory import (
+    add_lane_sums,
     fetch_add,
     keep_alive,
-    lane_sums,
     load,
     load_like,
     pointer,
@@ -178,6 +178,8 @@ def _backward(
                 _gather_dy(ws, scan, shape, part, chunk, sums, out)
                 clear(ws.data, ws.decay, part.blocks * CHUNK)
                 clear(ws.data, ws.rate, part.blocks * CHUNK)
+                clear(ws.data, ws.dB, CHUNK * ws.padded // WIDTH)
+                clear(ws.data, ws.dC, CHUNK * ws.padded // WIDTH)
                 if zoh:
                     clear(ws.data, ws.gain, part.blocks * CHUNK)
                 copy(ws.data, ws.starts + i * state * WIDTH, ws.h, state)
@@ -317,12 +319,13 @@ def _walk_back(
         C = spread_like(ws.data, ws.C + at * ws.padded + n, zero)
         a = load_like(ws.data, ws.a + at * rows * WIDTH, zero)
         before = load_like(ws.data, ws.before + at * rows * WIDTH, zero)
-        lane_sums(h * dy, ws.data, ws.dC + at * ws.padded + n, block > 0)
+        add_lane_sums(h * dy, ws.data, ws.dC + at * ws.padded + n)
         h = before
         dh = dh + C * dy
-        da_a = dh * a * before
+        earlier = dh * a
+        da_a = earlier * before
         if scan.restart[part.time + t]:
-            da_a = zero
+            earlier, da_a = zero, zero
         dA = dA + da_a * d
         decay = load(ws.data, ws.decay + row)
         store(ws.data, ws.decay + row, add_products(da_a, A, decay))
@@ -334,13 +337,11 @@ def _walk_back(
             gain = load(ws.data, ws.gain + row)
             store(ws.data, ws.gain + row, add_products(dhB, g, gain))
             store(ws.data, ws.rate + row, add_products(dhB, a, rate))
-            lane_sums(dh * (g * u), ws.data, ws.dB + at * ws.padded + n, block > 0)
+            add_lane_sums(dh * (g * u), ws.data, ws.dB + at * ws.padded + n)
         else:
             store(ws.data, ws.rate + row, add_products(dh, B, rate))
-            lane_sums(dh * (d * u), ws.data, ws.dB + at * ws.padded + n, block > 0)
-        dh = dh * a
-        if scan.restart[part.time + t]:
-            dh = zero
+            add_lane_sums(dh * (d * u), ws.data, ws.dB + at * ws.padded + n)
+        dh = earlier
     store(ws.data, ws.dh + state, dh)
     store(ws.data, ws.dA + state, load_like(ws.data, ws.dA + state, zero) + dA)
 

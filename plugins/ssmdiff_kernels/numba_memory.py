@@ -199,10 +199,8 @@ def store_part(typing_context: Any, array: Any, index: Any, value: Any, width: A
 
 
 @intrinsic
-def lane_sums(typing_context: Any, x: Any, target: Any, place: Any, accumulate: Any) -> Any:
-    """Sum the lanes of each row of x into one float, from ``target[place]`` on.
-
-    They are added to what is there if ``accumulate``, and replace it otherwise.
+def add_lane_sums(typing_context: Any, x: Any, target: Any, place: Any) -> Any:
+    """Add the sum of the lanes of each row of x to one float, from ``target[place]`` on.
 
     Of a group: two rounds of pairwise interleaving leave, in each quarter of one row, a partial sum
     of each of the four; the quarters are then added. Four instructions a row instead of nine.
@@ -240,12 +238,10 @@ def lane_sums(typing_context: Any, x: Any, target: Any, place: Any, accumulate: 
                 sums = folded(sums)
         place = _address(context, builder, sig, args, 1, sums.type)
         before = builder.load(place, align=4)
-        zeros = ir.Constant(sums.type, [0.0] * sums.type.count)
-        sums = builder.fadd(sums, builder.select(args[3], before, zeros))
-        builder.store(sums, place, align=4)
+        builder.store(builder.fadd(sums, before), place, align=4)
         return context.get_dummy_value()
 
-    return types.void(x, target, types.intp, types.boolean), codegen
+    return types.void(x, target, types.intp), codegen
 
 
 @intrinsic
