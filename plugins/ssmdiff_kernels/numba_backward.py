@@ -23,6 +23,7 @@ from ssmdiff_kernels.numba_layout import (
     clear,
     copy,
     gather,
+    gather_projections,
     load_row,
     pack_A,
     part_of,
@@ -32,7 +33,7 @@ from ssmdiff_kernels.numba_layout import (
     width_of,
     workspace,
 )
-from ssmdiff_kernels.numba_math import LN_2, f32, zoh_gain_slope
+from ssmdiff_kernels.numba_math import LN_2, LOG2_E, exp2_and_less_one, f32, zoh_gain_slope
 from ssmdiff_kernels.numba_memory import (
     add_lane_sums,
     fetch_add,
@@ -92,7 +93,7 @@ def backward(jobs: Any, scan: Scan, shape: Shape, groups: int, out: Gradients) -
     The caller adds dA, dskip and dbias over B.
 
     Args:
-        jobs: (1,) int64, zero at first: the counter shared by the threads.
+        jobs: The counters of `numba_threads.run`, shared by the threads.
         scan: The inputs.
         shape: Their sizes.
         groups: G, into how many groups the blocks of channels are divided.
@@ -150,9 +151,9 @@ def _backward(
             clear(ws.data, ws.h, state)
             for i in range(chunks):
                 start = i * CHUNK
-                chunk = Chunk(start, min(start + CHUNK, length), ws.d + i * steps)
+                chunk = Chunk(start, min(start + CHUNK, length), ws.d + i * steps, ws.u + i * steps)
                 copy(ws.data, ws.h, ws.starts + i * state * WIDTH, state)
-                gather(ws, scan, shape, part, k, chunk, False, False)
+                gather(ws, scan, shape, part, k, chunk, False)
                 for block in range(part.blocks if i + 1 < chunks else 0):
                     for n in range(0, ws.padded, rows_of(zero)):
                         ahead = share_of(ws, block, n, rows_of(zero), CHUNK, False)
@@ -173,8 +174,8 @@ def _backward(
                     store_row(out.dskip, b * shape.channels + channel, splat(_ZERO), width)
             for i in range(chunks - 1, -1, -1):
                 start = i * CHUNK
-                chunk = Chunk(start, min(start + CHUNK, length), ws.d + i * steps)
-                gather(ws, scan, shape, part, k, chunk, True, True)
+                chunk = Chunk(start, min(start + CHUNK, length), ws.d + i * steps, ws.u + i * steps)
+                gather_projections(ws, scan, shape, part, chunk, True)
                 _gather_dy(ws, scan, shape, part, chunk, sums, out)
                 clear(ws.data, ws.decay, part.blocks * CHUNK)
                 clear(ws.data, ws.rate, part.blocks * CHUNK)
@@ -273,7 +274,7 @@ def _scatter(
         at = (block * CHUNK + t - chunk.start) * WIDTH
         token = np.int64(scan.order[part.time + t])
         place = (part.token + token) * shape.channels + channel
-        d, u = load(ws.data, chunk.d + at), load(ws.data, ws.u + at)
+        d, u = load(ws.data, chunk.d + at), load(ws.data, chunk.u + at)
         dy, rate = load(ws.data, ws.y + at), load(ws.data, ws.rate + at)
         du = load(ws.data, ws.gain + at) if zoh else d * rate
         if k == 0:
@@ -283,7 +284,10 @@ def _scatter(
             du = du + load_row(out.du, place, width)
         store_row(out.du, place, du, width)
         decay = load(ws.data, ws.decay + at)
-        ddelta = (decay * LN_2 + rate * u) * load(ws.data, ws.slope + at)
+        ddelta = decay * LN_2 + rate * u
+        if shape.softplus:  # whose derivative is 1 - exp(-d), in terms of its value
+            _, less_one = exp2_and_less_one(d * (-LOG2_E))
+            ddelta = ddelta * (_ZERO - less_one)
         bias_sum = bias_sum + ddelta
         store_row(out.ddelta, (part.row + token) * shape.channels + channel, ddelta, width)
     summed = part.row // shape.length * shape.channels + channel
@@ -313,7 +317,7 @@ def _walk_back(
     for t in range(chunk.stop - 1, chunk.start - 1, -1):
         at = t - chunk.start
         row = (block * CHUNK + at) * WIDTH
-        d, u = load(ws.data, chunk.d + row), load(ws.data, ws.u + row)
+        d, u = load(ws.data, chunk.d + row), load(ws.data, chunk.u + row)
         dy = load(ws.data, ws.y + row)
         B = spread_like(ws.data, ws.B + at * ws.padded + n, zero)
         C = spread_like(ws.data, ws.C + at * ws.padded + n, zero)

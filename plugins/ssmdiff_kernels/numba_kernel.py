@@ -54,7 +54,7 @@ class NumbaKernel:
         """All gradients, from the inputs alone.
 
         Beyond the gradients it allocates the sums of each group of channels for B and C, together
-        at most about the size of delta (see ``_groups``), and L (1.5 N + 48) floats per thread.
+        at most about the size of delta (see ``_groups``), and L (1.5 N + 96) floats per thread.
         """
         from ssmdiff_kernels.numba_backward import Gradients
         from ssmdiff_kernels.numba_threads import run

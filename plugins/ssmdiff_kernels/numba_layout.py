@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssmdiff_kernels.numba_math import LOG2_E, exp2_and_less_one, f32, softplus
+from ssmdiff_kernels.numba_math import LOG2_E, f32, softplus
 from ssmdiff_kernels.numba_memory import (
     load,
     load_part,
@@ -62,11 +62,12 @@ class Part(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Some steps of a walk, and where in the workspace their step sizes are."""
+    """Some steps of a walk, and where in the workspace their step sizes and inputs are."""
 
     start: int
     stop: int
     d: int
+    u: int
 
 
 class Workspace(NamedTuple):
@@ -83,11 +84,10 @@ class Workspace(NamedTuple):
     inverse_A: int  # noqa: N815 # of the state
     h: int  # of the state
     d: int  # of steps; in the backward pass, of all chunks one after another
-    u: int  # of steps
+    u: int  # as d
     y: int  # of steps; in the backward pass, dy
     B: int  # (CHUNK, N')
     C: int  # (CHUNK, N')
-    slope: int  # of steps: the derivative of d by delta
     decay: int  # of steps: the sum over n of dL/da a A
     rate: int  # of steps: of dL/dg times the derivative by d of the zoh gain g, without u
     gain: int  # of steps: of dL/dg g, without u
@@ -127,21 +127,23 @@ def workspace(shape: Shape, blocks: int, rows: int, with_backward: bool) -> Any:
     state, steps, table = blocks * padded * WIDTH, blocks * CHUNK * WIDTH, CHUNK * padded + WIDTH
     kept = CHUNK * rows * WIDTH
     chunks = (shape.length + CHUNK - 1) // CHUNK
-    inverse_A, h, u = state, 2 * state, 3 * state
-    y, B = u + steps, u + 2 * steps
+    inverse_A, h, y = state, 2 * state, 3 * state
+    B = y + steps
     C = B + table
     d = C + table
-    slope = d + (chunks * steps if with_backward else steps)
-    decay, rate, gain, dB = slope + steps, slope + 2 * steps, slope + 3 * steps, slope + 4 * steps
+    all_steps = chunks * steps if with_backward else steps
+    u = d + all_steps
+    decay = u + all_steps
+    rate, gain, dB = decay + steps, decay + 2 * steps, decay + 3 * steps
     dC = dB + table
     dh = dC + table
     dA, a = dh + state, dh + 2 * state
     before, g, starts = a + kept, a + 2 * kept, a + 3 * kept
-    size = starts + chunks * state if with_backward else slope
+    size = starts + chunks * state if with_backward else decay
     memory = np.empty(size + WIDTH, np.float32)
     aligned = pointer(memory[(-memory.ctypes.data % 64) // 4 :])
     sections = Workspace(
-        aligned, padded, 0, inverse_A, h, d, u, y, B, C, slope, decay, rate, gain,
+        aligned, padded, 0, inverse_A, h, d, u, y, B, C, decay, rate, gain,
         dB, dC, dh, dA, a, before, g, starts,
     )  # fmt: skip
     return sections, memory
@@ -233,26 +235,11 @@ def gather_states(source: Any, row: int, ws: Workspace, place: int, states: int)
 
 @inlined
 def gather(
-    ws: Workspace,
-    scan: Scan,
-    shape: Shape,
-    part: Part,
-    k: int,
-    chunk: Chunk,
-    with_C: bool,
-    again: bool,
+    ws: Workspace, scan: Scan, shape: Shape, part: Part, k: int, chunk: Chunk, with_C: bool
 ) -> None:
-    """What a chunk reads, from the tokens' own places: step sizes, u, B and maybe C.
-
-    Gathered ``again``, the step sizes are there, and their derivatives by delta are added:
-    1 - exp(-d), softplus' derivative in terms of its value.
-    """
+    """What a chunk reads, from the tokens' own places: step sizes, u, B and maybe C."""
+    gather_projections(ws, scan, shape, part, chunk, with_C)
     start, stop = chunk.start, chunk.stop
-    for t in range(start, stop):
-        row = part.row + np.int64(scan.order[part.time + t])
-        gather_states(scan.B, row, ws, ws.B + (t - start) * ws.padded, shape.states)
-        if with_C:
-            gather_states(scan.C, row, ws, ws.C + (t - start) * ws.padded, shape.states)
     for block in range(part.blocks):
         channel, width = part.channel + block * WIDTH, width_of(shape, part, block)
         bias = load_row(scan.bias, k * shape.channels + channel, width)
@@ -260,19 +247,23 @@ def gather(
             place = (block * CHUNK + t - start) * WIDTH
             token = np.int64(scan.order[part.time + t])
             u = load_row(scan.u, (part.token + token) * shape.channels + channel, width)
-            store(ws.data, ws.u + place, u)
-            if again:
-                slope = splat(_ONE)
-                if shape.softplus:
-                    _, less_one = exp2_and_less_one(load(ws.data, chunk.d + place) * (-LOG2_E))
-                    slope = _ZERO - less_one
-                store(ws.data, ws.slope + place, slope)
-            else:
-                row = part.row + token
-                d = load_row(scan.delta, row * shape.channels + channel, width) + bias
-                if shape.softplus:
-                    d = softplus(d)
-                store(ws.data, chunk.d + place, d)
+            d = load_row(scan.delta, (part.row + token) * shape.channels + channel, width) + bias
+            if shape.softplus:
+                d = softplus(d)
+            store(ws.data, chunk.u + place, u)
+            store(ws.data, chunk.d + place, d)
+
+
+@inlined
+def gather_projections(
+    ws: Workspace, scan: Scan, shape: Shape, part: Part, chunk: Chunk, with_C: bool
+) -> None:
+    """B of a chunk, and maybe C."""
+    for t in range(chunk.start, chunk.stop):
+        row, at = part.row + np.int64(scan.order[part.time + t]), (t - chunk.start) * ws.padded
+        gather_states(scan.B, row, ws, ws.B + at, shape.states)
+        if with_C:
+            gather_states(scan.C, row, ws, ws.C + at, shape.states)
 
 
 class Ahead(NamedTuple):
@@ -294,14 +285,15 @@ class Ahead(NamedTuple):
 def share_of(ws: Workspace, block: int, n: int, rows: int, steps: int, results: bool) -> Ahead:
     """The share of the walk through the group of components that begins at n.
 
-    A walk without ``results`` will not read C, nor what goes beside it.
+    A walk without ``results`` will not read C, nor what goes beside it. One to the back will not
+    read delta and u again.
     """
     turn, turns = n // rows, ws.padded // rows
     states = block == 0 and 3 % turns == turn
     return Ahead(
         steps,
         steps > 0 and turn == 0,
-        1 % turns == turn,
+        steps > 0 and 1 % turns == turn,
         results and 2 % turns == turn,
         states,
         states and results,

@@ -72,7 +72,7 @@ def forward(jobs: Any, scan: Scan, shape: Shape, strip: int, y: Any) -> None:
     """Take jobs until none is left; together they write every element of the output.
 
     Args:
-        jobs: (1,) int64, zero at first: the counter shared by the threads.
+        jobs: The counters of `numba_threads.run`, shared by the threads.
         scan: The inputs.
         shape: Their sizes.
         strip: How many blocks of channels a job takes; the result does not depend on it.
@@ -112,8 +112,8 @@ def _forward(
             pack_A(ws, scan, shape, k, part)
             clear(ws.data, ws.h, part.blocks * ws.padded)
             for start in range(0, shape.length, CHUNK):
-                chunk = Chunk(start, min(start + CHUNK, shape.length), ws.d)
-                gather(ws, scan, shape, part, k, chunk, True, False)
+                chunk = Chunk(start, min(start + CHUNK, shape.length), ws.d, ws.u)
+                gather(ws, scan, shape, part, k, chunk, True)
                 clear(ws.data, ws.y, part.blocks * CHUNK)
                 for block in range(part.blocks):
                     for n in range(0, ws.padded, rows_of(zero)):
@@ -129,7 +129,7 @@ def _forward(
                         place, at = token * channels + channel, (block * CHUNK + t - start) * WIDTH
                         y_t = load(ws.data, ws.y + at)
                         if k == 0:
-                            y_t = y_t + skip * load(ws.data, ws.u + at)
+                            y_t = y_t + skip * load(ws.data, chunk.u + at)
                         else:
                             y_t = y_t + load_row(y, place, width)
                         store_row(y, place, y_t, width)
@@ -170,7 +170,7 @@ def walk(
             store(ws.data, ws.before + at * rows * WIDTH, h)
         if scan.restart[part.time + t]:
             h = zero
-        d, u = load(ws.data, chunk.d + row), load(ws.data, ws.u + row)
+        d, u = load(ws.data, chunk.d + row), load(ws.data, chunk.u + row)
         B = spread_like(ws.data, ws.B + at * ws.padded + n, zero)
         if zoh:
             a, less_one = exp2_and_less_one(A * d)
