@@ -5,9 +5,10 @@
 The peer is mamba-ssm's ``selective_scan_ref`` as `ssmdiff.bench.scan_peers` has it, a Python loop
 over time with autograd for the gradients. Its gradients are timed once: one to four minutes, mostly
 the system clearing memory for them, so that the time depends on what else runs; ``--no-gradients``
-leaves them out. Then raster against random, and the time of a token, over the number of tokens.
-All computes in float32 with the threads torch has, everything in turn, so that a drift hits all
-alike. Run it on a quiet machine; the load is part of the result. For memory: ssmdiff bench scan.
+leaves them out. Then, over the number of tokens and in a process that keeps freed memory: raster
+against random, the time of a token, and that of forward and backward over the forward. All computes
+in float32 with the threads torch has, everything in turn, so that a drift hits all alike. Run it on
+a quiet machine; the load is part of the result. For memory: ssmdiff bench scan.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from torch import Tensor
 BATCH, LENGTH, CHANNELS, DIRECTIONS, STATES = 2, 1024, 192, 4, 16
 LENGTHS = (256, 1024, 4096, 16384, 65536)
 ORDERS = ("raster", "random")
+PASSES = ("forward", "forward_backward")
 PEER_S = 3.0  # for its forward calls, a second or so each
 
 
@@ -88,12 +90,10 @@ def against_the_peer(repeats: int, gradients: bool) -> dict[str, Any]:
         results[order][name] = {f"{key}_ms": v for key, v in timing.to_json().items()}
         results[order][name]["repeats"] = results[order][name].pop("repeats_ms")
     for order, entry in results.items():
-        for what in ("forward", "forward_backward"):
+        for what in PASSES:
             if (order, f"peer_{what}") in found:
                 theirs, numba = found[order, f"peer_{what}"], found[order, f"numba_{what}"]
                 entry[f"ratio_{what}"] = theirs.median_s / numba.median_s
-        backward = found[order, "numba_forward_backward"].median_s
-        entry["numba_both_over_forward"] = backward / found[order, "numba_forward"].median_s
     return results
 
 
@@ -115,7 +115,7 @@ def over_lengths(repeats: int) -> list[dict[str, Any]]:
     rows = []
     for length in LENGTHS:
         row: dict[str, Any] = {"L": length}
-        for what in ("forward", "forward_backward"):
+        for what in PASSES:
             medians = [found[str(length), order, what].median_s for order in ORDERS]
             row[f"random_over_raster_{what}"] = medians[1] / medians[0]
             for order in ORDERS:
@@ -126,6 +126,11 @@ def over_lengths(repeats: int) -> list[dict[str, Any]]:
                     "min": min(timing.seconds) / tokens * 1e6,
                     "repeats": len(timing.seconds),
                 }
+        for order in ORDERS:
+            forward, backward = (row[f"{order}_{what}_us_per_token"] for what in PASSES)
+            row[f"{order}_both_over_forward"] = {
+                kind: backward[kind] / forward[kind] for kind in ("median", "min")
+            }
         rows.append(row)
     return rows
 

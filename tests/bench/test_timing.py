@@ -7,7 +7,7 @@ import statistics
 import numpy as np
 import pytest
 from ssmdiff.bench.record import growth
-from ssmdiff.bench.timing import MeasureError, Timing, clocked, interleaved
+from ssmdiff.bench.timing import TURNS, MeasureError, Timing, clocked, interleaved
 
 
 def test_a_timing_has_the_quantiles_of_numpy():
@@ -46,18 +46,18 @@ def test_slow_ways_alternate_and_the_clock_is_read_around_each_call():
 def test_short_calls_are_made_in_a_row_after_an_uncounted_one():
     clock = Clock()
     turns = {"short": clock.call("short", 0.01), "long": clock.call("long", 1.0)}
-    found = interleaved(turns, 100, first_s={"short": 0.01, "long": 1.0})
-    assert len(found["short"].seconds) == 100
+    found = interleaved(turns, 20 * TURNS, first_s={"short": 0.01, "long": 1.0})
+    assert len(found["short"].seconds) == 20 * TURNS
     first_turn = clock.called.index("long")
     assert first_turn == 11  # ten in a tenth of a second, and the uncounted one
 
 
-def test_short_calls_are_spread_over_eight_turns():
+def test_short_calls_are_spread_over_turns():
     clock = Clock()
     turns = {"short": clock.call("short", 0.001), "long": clock.call("long", 1.0)}
-    interleaved(turns, 16, first_s={"short": 0.001, "long": 1.0})
+    interleaved(turns, 2 * TURNS, first_s={"short": 0.001, "long": 1.0})
     last_short = len(clock.called) - 1 - clock.called[::-1].index("short")
-    assert clock.called[:last_short].count("long") == 7
+    assert clock.called[:last_short].count("long") == TURNS - 1
 
 
 def test_a_way_ends_with_its_budget_and_makes_one_call_at_least():

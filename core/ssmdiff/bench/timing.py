@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 TURN_S = 0.1  # a way's turn; calls shorter than this are made several times in a row
-TURNS = 8  # at least so many, for a slow spell of the machine not to hold all calls of one way
+TURNS = 32  # at least so many: a machine's slow spells last seconds, and each way meets as many
 SHORT_S = 0.02  # a call so short is made once uncounted first: what ran before left its caches cold
 
 
