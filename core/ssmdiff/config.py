@@ -93,7 +93,7 @@ class TrainConfig(Section):
     activation_checkpointing: bool = False
     """Recompute each layer in the backward pass: much less memory, about a third more time."""
     compile: bool = False
-    """Compile the network with torch.compile: a minute or more at the start; no gain seen on CPUs."""
+    """Compile the network with torch.compile: a minute or more at first; no gain seen on CPUs."""
     kernel: str = "auto"
     checkpoint_every: Positive = 1000
     """Steps between checkpoints."""
