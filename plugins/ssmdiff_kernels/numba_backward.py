@@ -20,6 +20,7 @@ from ssmdiff_kernels.numba_layout import (
     Shape,
     Workspace,
     blocks_of,
+    chunk_of,
     clear,
     copy,
     gather,
@@ -150,8 +151,7 @@ def _backward(
             pack_A(ws, scan, shape, k, part)
             clear(ws.data, ws.h, state)
             for i in range(chunks):
-                start = i * CHUNK
-                chunk = Chunk(start, min(start + CHUNK, length), ws.d + i * steps, ws.u + i * steps)
+                chunk = chunk_of(ws, shape, i, steps)
                 copy(ws.data, ws.h, ws.starts + i * state * WIDTH, state)
                 gather(ws, scan, shape, part, k, chunk, False)
                 for block in range(part.blocks if i + 1 < chunks else 0):
@@ -173,8 +173,7 @@ def _backward(
                 if k == 0:
                     store_row(out.dskip, b * shape.channels + channel, splat(_ZERO), width)
             for i in range(chunks - 1, -1, -1):
-                start = i * CHUNK
-                chunk = Chunk(start, min(start + CHUNK, length), ws.d + i * steps, ws.u + i * steps)
+                chunk = chunk_of(ws, shape, i, steps)
                 gather_projections(ws, scan, shape, part, chunk, True)
                 _gather_dy(ws, scan, shape, part, chunk, sums, out)
                 clear(ws.data, ws.decay, part.blocks * CHUNK)

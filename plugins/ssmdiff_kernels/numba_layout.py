@@ -168,6 +168,13 @@ def part_of(shape: Shape, b: int, k: int, block: int, blocks: int) -> Part:
 
 
 @inlined
+def chunk_of(ws: Workspace, shape: Shape, i: int, steps: int) -> Chunk:
+    """Chunk i, whose step sizes and inputs are ``i * steps`` behind those of the first."""
+    start = i * CHUNK
+    return Chunk(start, min(start + CHUNK, shape.length), ws.d + i * steps, ws.u + i * steps)
+
+
+@inlined
 def width_of(shape: Shape, part: Part, block: int) -> int:
     """The channels of a block of the strip: 16, or what is left of them."""
     return min(WIDTH, shape.channels - part.channel - block * WIDTH)
