@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import itertools
 import json
 import multiprocessing
@@ -178,6 +179,7 @@ def _nbytes(*tensors: Tensor | None) -> int:
 def speed() -> dict[str, Any]:
     """Forward, and forward with backward, of our kernel and of what it replaces, in one run."""
     from ssmdiff.bench.scan_peers import ExpandScanMerge
+    from ssmdiff.ops import both_passes
     from ssmdiff_kernels.mamba_ssm_kernel import MambaSsmKernel
     from ssmdiff_kernels.triton_kernel import TritonKernel
 
@@ -189,11 +191,13 @@ def speed() -> dict[str, Any]:
     block = other = torch.empty(0)
     mamba = MambaSsmKernel()
     reason = mamba.unavailable(torch.device(DEVICE), torch.bfloat16)
-    kernels: dict[str, Any] = {
-        "triton": TritonKernel(),
-        "expand-scan-merge": ExpandScanMerge(TritonKernel()),
-        **({} if reason else {"mamba-ssm": mamba}),
+    triton, peer = TritonKernel(), ExpandScanMerge(TritonKernel())
+    ways: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+        "triton": (triton.forward, functools.partial(both_passes, triton)),
+        "expand-scan-merge": (peer.forward, peer.both),
     }
+    if not reason:
+        ways["mamba-ssm"] = (mamba.forward, functools.partial(both_passes, mamba))
     exps = batch * L * D * K * N
     rows = []
     for dtype in (torch.bfloat16, torch.float32):
@@ -203,12 +207,10 @@ def speed() -> dict[str, Any]:
         s = s._replace(A=s.A.float(), D=s.D.float(), delta_bias=s.delta_bias.float())
         dy = torch.randn_like(s.u)
         needed = _nbytes(s.u, s.delta, s.B, s.C, s.u)
-        for name, kernel in kernels.items():
+        for name, (forward, both) in ways.items():
             row = {"kernel": name, "dtype": str(dtype)}
-            row["forward"] = timed(lambda kernel=kernel, s=s: kernel.forward(s))
-            row["both"] = timed(
-                lambda kernel=kernel, s=s, dy=dy: (kernel.forward(s), kernel.backward(dy, s))
-            )
+            row["forward"] = timed(functools.partial(forward, s))
+            row["both"] = timed(functools.partial(both, s, dy))
             seconds = row["forward"]["ms"] / 1e3
             row["forward_gb_s"] = needed / seconds / 1e9  # what must be read and written once
             row["forward_gexp_s"] = exps / seconds / 1e9  # what must be computed once

@@ -25,8 +25,7 @@ from ssmdiff.bench.machine import load_average, machine
 from ssmdiff.bench.scan import ScanShape, make_inputs
 from ssmdiff.bench.scan_peers import both_by_autograd, mamba_reference
 from ssmdiff.bench.timing import Timing, clocked, interleaved
-from ssmdiff.ops import load_kernel
-from ssmdiff.ops.kernels import ScanInputs
+from ssmdiff.ops import ScanInputs, both_passes, load_kernel
 from ssmdiff.training.memory import keep_freed_memory
 from torch import Tensor
 
@@ -43,12 +42,6 @@ def inputs_of(order: str, length: int) -> tuple[ScanInputs, Tensor]:
     inputs = make_inputs(shape, length)
     generator = torch.Generator().manual_seed(1)
     return inputs, torch.randn(inputs.u.shape, generator=generator)
-
-
-def both(kernel: Any, inputs: ScanInputs, grad_y: Tensor) -> None:
-    """Forward and all gradients of a kernel."""
-    kernel.forward(inputs)
-    kernel.backward(grad_y, inputs)
 
 
 def timed(
@@ -75,7 +68,9 @@ def against_the_peer(repeats: int, gradients: bool) -> dict[str, Any]:
         peer = functools.partial(torch.no_grad()(mamba_reference), inputs)
         ours[order, "numba_forward"] = functools.partial(kernel.forward, inputs)
         ours[order, "numba_forward_zoh"] = functools.partial(kernel.forward, zoh)
-        ours[order, "numba_forward_backward"] = functools.partial(both, kernel, inputs, grad_y)
+        ours[order, "numba_forward_backward"] = functools.partial(
+            both_passes, kernel, inputs, grad_y
+        )
         peers[order, "peer_forward"] = peer
         expected = peer()
         difference = (kernel.forward(inputs) - expected).abs().max() / expected.abs().max()
@@ -109,7 +104,7 @@ def over_lengths(repeats: int) -> list[dict[str, Any]]:
             inputs, grad_y = inputs_of(order, length)
             calls[str(length), order, "forward"] = functools.partial(kernel.forward, inputs)
             calls[str(length), order, "forward_backward"] = functools.partial(
-                both, kernel, inputs, grad_y
+                both_passes, kernel, inputs, grad_y
             )
     found = timed(calls, repeats, 10.0)
     rows = []

@@ -1,9 +1,10 @@
 """The gradients of `numba_scan.py`: the same layout, chunks, strips and groups.
 
-A block of channels and a direction are first walked forward, and the state at the start of every
-chunk is kept. Then, from the last chunk to the first and for one group of components after another,
-the chunk is walked again, now keeping a and h of each step, and walked back through with the
-adjoint dh.
+Of the forward pass, the states before each span of chunks are kept, or of none but the first, which
+are zero. From the last span to the first, a strip of channels and a direction are walked to the
+start of each chunk. Then, from the last chunk to the first and for one group of components after
+another, the chunk is walked again, now keeping a and h of each step, and walked back through with
+the adjoint dh.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import numpy as np
 from ssmdiff_kernels.numba_layout import (
     CHUNK,
     Chunk,
+    Kept,
     Part,
     Scan,
     Shape,
     Workspace,
     blocks_of,
     chunk_of,
+    chunks_of,
     clear,
     copy,
     gather,
@@ -30,6 +33,7 @@ from ssmdiff_kernels.numba_layout import (
     part_of,
     pointers,
     share_of,
+    start_span,
     store_row,
     width_of,
     workspace,
@@ -86,7 +90,7 @@ class Slice(NamedTuple):
 
 
 @compiled
-def backward(jobs: Any, scan: Scan, shape: Shape, groups: int, out: Gradients) -> None:
+def backward(jobs: Any, scan: Scan, shape: Shape, groups: int, out: Gradients, kept: Kept) -> None:
     """Take jobs until none is left; together they write every element of the gradients.
 
     B and C are shared by all channels. Each group of blocks sums over its own channels, in a fixed
@@ -99,27 +103,40 @@ def backward(jobs: Any, scan: Scan, shape: Shape, groups: int, out: Gradients) -
         shape: Their sizes.
         groups: G, into how many groups the blocks of channels are divided.
         out: The gradients.
+        kept: The states that the forward pass kept.
     """
-    _backward(jobs, scan, shape, groups, out, splat_group(_ZERO), False)
+    _backward(jobs, scan, shape, groups, out, kept, splat_group(_ZERO), False)
 
 
 @compiled
-def backward_zoh(jobs: Any, scan: Scan, shape: Shape, groups: int, out: Gradients) -> None:
+def backward_zoh(
+    jobs: Any, scan: Scan, shape: Shape, groups: int, out: Gradients, kept: Kept
+) -> None:
     """``backward`` with the zoh gain."""
-    _backward(jobs, scan, shape, groups, out, splat_group(_ZERO), True)
+    _backward(jobs, scan, shape, groups, out, kept, splat_group(_ZERO), True)
 
 
 @compiled
-def backward_of_one(jobs: Any, scan: Scan, shape: Shape, groups: int, out: Gradients) -> None:
+def backward_of_one(
+    jobs: Any, scan: Scan, shape: Shape, groups: int, out: Gradients, kept: Kept
+) -> None:
     """``backward`` for N = 1."""
-    _backward(jobs, scan, shape, groups, out, splat(_ZERO), shape.zoh)
+    _backward(jobs, scan, shape, groups, out, kept, splat(_ZERO), shape.zoh)
 
 
 @inlined
 def _backward(
-    jobs: Any, arrays: Scan, shape: Shape, groups: int, outputs: Gradients, zero: Any, zoh: bool
+    jobs: Any,
+    arrays: Scan,
+    shape: Shape,
+    groups: int,
+    outputs: Gradients,
+    states: Kept,
+    zero: Any,
+    zoh: bool,
 ) -> None:
     scan = pointers(arrays)
+    kept = Kept(pointer(states.states), states.chunks)
     out = Gradients(
         pointer(outputs.dy),
         pointer(outputs.du),
@@ -132,10 +149,9 @@ def _backward(
         pointer(outputs.slices),
         pointer(outputs.done),
     )
-    states, length = shape.states, shape.length
-    blocks = blocks_of(shape)
-    chunks = (length + CHUNK - 1) // CHUNK
-    ws, memory = workspace(shape, STRIP, rows_of(zero), True)
+    length, chunks, blocks = shape.length, chunks_of(shape), blocks_of(shape)
+    span = min(kept.chunks, chunks)
+    ws, memory = workspace(shape, STRIP, rows_of(zero), span)
     steps = STRIP * CHUNK * WIDTH
     while True:
         job = next_job(jobs)
@@ -148,23 +164,10 @@ def _backward(
             k, first = strip_of_k // strips, begin + strip_of_k % strips * STRIP
             part = part_of(shape, b, k, first, min(STRIP, end - first))
             state = part.blocks * ws.padded
-            pack_A(ws, scan, shape, k, part)
-            clear(ws.data, ws.h, state)
-            for i in range(chunks):
-                chunk = chunk_of(ws, shape, i, steps)
-                copy(ws.data, ws.h, ws.starts + i * state * WIDTH, state)
-                gather(ws, scan, shape, part, k, chunk, False)
-                for block in range(part.blocks if i + 1 < chunks else 0):
-                    for n in range(0, ws.padded, rows_of(zero)):
-                        ahead = share_of(ws, block, n, rows_of(zero), CHUNK, False)
-                        walk(
-                            ws, scan, shape, part, chunk, block, n, ahead, out.dy, zero, zoh,
-                            False, False,
-                        )  # fmt: skip
-
             parts, number = shape.batch * shape.directions, b * shape.directions + k
             dB_row = (group * parts + number) * length
             sums = Slice(dB_row, dB_row + groups * parts * length, first > begin)
+            pack_A(ws, scan, shape, k, part)
             clear(ws.data, ws.dh, state)
             clear(ws.data, ws.dA, state)
             for block in range(part.blocks):
@@ -172,38 +175,84 @@ def _backward(
                 store_row(out.dbias, number * shape.channels + channel, splat(_ZERO), width)
                 if k == 0:
                     store_row(out.dskip, b * shape.channels + channel, splat(_ZERO), width)
-            for i in range(chunks - 1, -1, -1):
-                chunk = chunk_of(ws, shape, i, steps)
-                gather_projections(ws, scan, shape, part, chunk, True)
-                _gather_dy(ws, scan, shape, part, chunk, sums, out)
-                clear(ws.data, ws.decay, part.blocks * CHUNK)
-                clear(ws.data, ws.rate, part.blocks * CHUNK)
-                clear(ws.data, ws.dB, CHUNK * ws.padded // WIDTH)
-                clear(ws.data, ws.dC, CHUNK * ws.padded // WIDTH)
-                if zoh:
-                    clear(ws.data, ws.gain, part.blocks * CHUNK)
-                copy(ws.data, ws.starts + i * state * WIDTH, ws.h, state)
-                for block in range(part.blocks):
-                    for n in range(0, ws.padded, rows_of(zero)):
-                        ahead = share_of(ws, block, n, rows_of(zero), -CHUNK, True)
-                        walk(
-                            ws, scan, shape, part, chunk, block, n, ahead, out.dy, zero, zoh,
-                            False, True,
-                        )  # fmt: skip
-                        _walk_back(ws, scan, part, chunk, block, n, zero, zoh)
-                for block in range(part.blocks):
-                    _scatter(ws, scan, shape, part, k, chunk, block, zoh, out)
-                _scatter_sums(ws, scan, shape, part, chunk, sums, out)
+            for start in range((chunks - 1) // span * span, -1, -span):
+                stop = min(start + span, chunks)
+                start_span(ws, shape, part, kept, start)
+                for i in range(start, stop):
+                    chunk = chunk_of(ws, shape, i, (i - start) * steps)
+                    copy(ws.data, ws.h, ws.starts + (i - start) * state * WIDTH, state)
+                    gather(ws, scan, shape, part, k, chunk, i + 1 == stop)
+                    if i + 1 < stop:
+                        _walk_on(ws, scan, shape, part, chunk, out, zero, zoh)
+                for i in range(stop - 1, start - 1, -1):
+                    chunk = chunk_of(ws, shape, i, (i - start) * steps)
+                    copy(ws.data, ws.starts + (i - start) * state * WIDTH, ws.h, state)
+                    if i + 1 < stop:
+                        gather_projections(ws, scan, shape, part, chunk, True)
+                    _gather_dy(ws, scan, shape, part, chunk, sums, out)
+                    _walk_there_and_back(ws, scan, shape, part, chunk, out, span == 1, zero, zoh)
+                    for block in range(part.blocks):
+                        _scatter(ws, scan, shape, part, k, chunk, block, zoh, out)
+                    _scatter_sums(ws, scan, shape, part, chunk, sums, out)
             for block in range(part.blocks):
                 row = number * shape.channels + part.channel + block * WIDTH
                 for j in range(width_of(shape, part, block)):
-                    for n in range(states):
+                    for n in range(shape.states):
                         dA_n = ws.data[ws.dA + (block * ws.padded + n) * WIDTH + j]
-                        out.dA[(row + j) * states + n] = dA_n
+                        out.dA[(row + j) * shape.states + n] = dA_n
             if first + part.blocks == end and fetch_add(out.done, number) == groups - 1:
                 _add_slices(shape, groups, number, out)
         job_done(jobs)
     keep_alive(memory)
+
+
+@inlined
+def _walk_on(
+    ws: Workspace,
+    scan: Scan,
+    shape: Shape,
+    part: Part,
+    chunk: Chunk,
+    out: Gradients,
+    zero: Any,
+    zoh: bool,
+) -> None:
+    """Take the state to the end of a chunk."""
+    for block in range(part.blocks):
+        for n in range(0, ws.padded, rows_of(zero)):
+            ahead = share_of(ws, block, n, rows_of(zero), CHUNK, True, False)
+            walk(
+                ws, scan, shape, part, chunk, block, n, ahead, out.dy, zero, zoh, False, False
+            )  # fmt: skip
+
+
+@inlined
+def _walk_there_and_back(
+    ws: Workspace,
+    scan: Scan,
+    shape: Shape,
+    part: Part,
+    chunk: Chunk,
+    out: Gradients,
+    gathers: bool,
+    zero: Any,
+    zoh: bool,
+) -> None:
+    """Through a chunk, keeping its steps, and back: its gradients, into the workspace.
+
+    ``gathers`` says whether the chunk before this one has yet to be gathered.
+    """
+    clear(ws.data, ws.decay, part.blocks * CHUNK)
+    clear(ws.data, ws.rate, part.blocks * CHUNK)
+    clear(ws.data, ws.dB, CHUNK * ws.padded // WIDTH)
+    clear(ws.data, ws.dC, CHUNK * ws.padded // WIDTH)
+    if zoh:
+        clear(ws.data, ws.gain, part.blocks * CHUNK)
+    for block in range(part.blocks):
+        for n in range(0, ws.padded, rows_of(zero)):
+            ahead = share_of(ws, block, n, rows_of(zero), -CHUNK, gathers, True)
+            walk(ws, scan, shape, part, chunk, block, n, ahead, out.dy, zero, zoh, False, True)
+            _walk_back(ws, scan, part, chunk, block, n, zero, zoh)
 
 
 @inlined
@@ -227,13 +276,7 @@ def _gather_dy(
 
 @inlined
 def _scatter_sums(
-    ws: Workspace,
-    scan: Scan,
-    shape: Shape,
-    part: Part,
-    chunk: Chunk,
-    sums: Slice,
-    out: Gradients,
+    ws: Workspace, scan: Scan, shape: Shape, part: Part, chunk: Chunk, sums: Slice, out: Gradients
 ) -> None:
     """The gradients of B and C of a chunk, summed over the strip, to their tokens' places."""
     states = shape.states
@@ -298,14 +341,7 @@ def _scatter(
 
 @inlined
 def _walk_back(
-    ws: Workspace,
-    scan: Scan,
-    part: Part,
-    chunk: Chunk,
-    block: int,
-    n: int,
-    zero: Any,
-    zoh: bool,
+    ws: Workspace, scan: Scan, part: Part, chunk: Chunk, block: int, n: int, zero: Any, zoh: bool
 ) -> None:
     """Take the adjoint dh of a group of components from n on back through a chunk that was kept."""
     rows, state = rows_of(zero), (block * ws.padded + n) * WIDTH

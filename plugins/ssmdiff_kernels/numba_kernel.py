@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ssmdiff.ops.kernels import ScanGradients, ScanInputs
+from ssmdiff.ops.kernels import ScanGradients, ScanInputs, kept_every, kept_shape
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ssmdiff_kernels.numba_layout import Scan, Shape
+    from ssmdiff_kernels.numba_layout import Kept, Scan, Shape
 
 _WIDTH = 16  # channels in a block of `numba_scan`
 _STRIP = 6  # blocks that a job of the forward pass takes, at most
@@ -41,16 +41,16 @@ class NumbaKernel:
 
     def forward(self, inputs: ScanInputs) -> Tensor:
         """The output y (B, L, D) in the dtype of ``inputs.u``, tokens in grid order."""
-        from ssmdiff_kernels.numba_threads import run
+        return _forward(inputs, None)
 
-        scan, shape = _arguments(inputs)
-        y = torch.empty(inputs.u.shape)
-        blocks, strip = -(-shape.channels // _WIDTH), _strip(shape)
-        jobs = shape.batch * -(-blocks // strip)
-        run(_entry("forward", shape), jobs, _threads(shape, jobs), scan, shape, strip, _flat(y))
-        return y.to(inputs.u.dtype)
+    def forward_keeping(self, inputs: ScanInputs) -> tuple[Tensor, Tensor]:
+        """The output, and the states (B, K, S, N, D) that ``backward`` can start from."""
+        states = torch.empty(kept_shape(inputs))
+        return _forward(inputs, states), states
 
-    def backward(self, grad_y: Tensor, inputs: ScanInputs) -> ScanGradients:
+    def backward(
+        self, grad_y: Tensor, inputs: ScanInputs, states: Tensor | None = None
+    ) -> ScanGradients:
         """All gradients, from the inputs alone.
 
         Beyond the gradients it allocates the sums of each group of channels for B and C, together
@@ -60,22 +60,23 @@ class NumbaKernel:
         from ssmdiff_kernels.numba_threads import run
 
         scan, shape = _arguments(inputs)
-        batch, directions, length, channels, states = shape[:5]
+        batch, directions, length, channels, components = shape[:5]
         groups = _groups(shape)
         dtype = inputs.u.dtype if scan.u.dtype == np.uint16 else torch.float32
         du = torch.empty(inputs.u.shape)
         ddelta = torch.empty(inputs.delta.shape, dtype=dtype)
-        dA = torch.empty(batch, directions, channels, states)
+        dA = torch.empty(batch, directions, channels, components)
         dskip = torch.empty(batch, channels)
         dbias = torch.empty(batch, directions, channels)
         dB, dC = (torch.empty(inputs.B.shape, dtype=dtype) for _ in range(2))
-        slices = torch.empty(2, groups, batch, directions, length, states)
+        slices = torch.empty(2, groups, batch, directions, length, components)
         done = torch.zeros(batch, directions, dtype=torch.int64)
         tensors = (grad_y.to(dtype), du, ddelta, dA, dB, dC, dskip, dbias, slices, done)
         gradients = Gradients(*map(_flat, tensors))
         jobs = batch * groups
         threads = _threads(shape, jobs)
-        run(_entry("backward", shape), jobs, threads, scan, shape, groups, gradients)
+        kept = _kept(shape, states)
+        run(_entry("backward", shape), jobs, threads, scan, shape, groups, gradients, kept)
 
         def like(gradient: Tensor, value: Tensor) -> Tensor:
             return gradient if gradient.dtype is value.dtype else gradient.to(value.dtype)
@@ -94,6 +95,28 @@ class NumbaKernel:
             D=dD,
             delta_bias=bias,
         )
+
+
+def _forward(inputs: ScanInputs, states: Tensor | None) -> Tensor:
+    """The output; and the states, if there is a place for them."""
+    from ssmdiff_kernels.numba_threads import run
+
+    scan, shape = _arguments(inputs)
+    y = torch.empty(inputs.u.shape)
+    blocks, strip = -(-shape.channels // _WIDTH), _strip(shape)
+    jobs = shape.batch * -(-blocks // strip)
+    threads, kept = _threads(shape, jobs), _kept(shape, states)
+    run(_entry("forward", shape), jobs, threads, scan, shape, strip, _flat(y), kept)
+    return y.to(inputs.u.dtype)
+
+
+def _kept(shape: Shape, states: Tensor | None) -> Kept:
+    """The states as the jitted functions take them; none, as if one span had all chunks."""
+    from ssmdiff_kernels.numba_layout import CHUNK, Kept
+
+    if states is None:
+        return Kept(np.empty(0, np.float32), max(1, -(-shape.length // CHUNK)))
+    return Kept(_flat(states), kept_every(shape.states) // CHUNK)
 
 
 def _flat(x: Tensor, dtype: torch.dtype | None = None) -> NDArray[Any]:

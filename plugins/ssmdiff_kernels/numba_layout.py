@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssmdiff_kernels.numba_math import LOG2_E, f32, softplus
+from ssmdiff_kernels.numba_math import LOG2_E, exp2_table, f32, softplus
 from ssmdiff_kernels.numba_memory import (
     load,
     load_part,
@@ -70,6 +70,15 @@ class Chunk(NamedTuple):
     u: int
 
 
+class Kept(NamedTuple):
+    """The states that a forward pass keeps for the backward pass to start from, a span of chunks
+    from the other.
+    """
+
+    states: Any  # (B, K, spans - 1, N, D) float32: before each span but the first, which has zeros
+    chunks: int  # of a span; all there are, if nothing is kept
+
+
 class Workspace(NamedTuple):
     """A pointer to memory of this thread, and where its sections start.
 
@@ -83,7 +92,7 @@ class Workspace(NamedTuple):
     A: int  # of the state; times log2(e)
     inverse_A: int  # noqa: N815 # of the state
     h: int  # of the state
-    d: int  # of steps; in the backward pass, of all chunks one after another
+    d: int  # of steps; in the backward pass, of all chunks of a span one after another
     u: int  # as d
     y: int  # of steps; in the backward pass, dy
     B: int  # (CHUNK, N')
@@ -98,7 +107,7 @@ class Workspace(NamedTuple):
     a: int  # a row for each step and component of one group; and so the next two
     before: int  # the state before the step
     g: int
-    starts: int  # of the state, for each chunk: h before it
+    starts: int  # of the state, for each chunk of a span: h before it
 
 
 @inlined
@@ -118,20 +127,20 @@ def pointers(scan: Scan) -> Scan:
 
 
 @inlined
-def workspace(shape: Shape, blocks: int, rows: int, with_backward: bool) -> Any:
+def workspace(shape: Shape, blocks: int, rows: int, span: int) -> Any:
     """An uninitialised workspace for strips of so many blocks and groups of so many components.
 
-    Aligned to a cache line of 64 bytes. Returns it and the array that holds it.
+    For the backward pass over spans of so many chunks, or the forward pass if that is 0. Aligned to
+    a cache line of 64 bytes. Returns it and the array that holds it.
     """
     padded = (shape.states + rows - 1) // rows * rows
     state, steps, table = blocks * padded * WIDTH, blocks * CHUNK * WIDTH, CHUNK * padded + WIDTH
     kept = CHUNK * rows * WIDTH
-    chunks = (shape.length + CHUNK - 1) // CHUNK
     inverse_A, h, y = state, 2 * state, 3 * state
     B = y + steps
     C = B + table
     d = C + table
-    all_steps = chunks * steps if with_backward else steps
+    all_steps = max(1, span) * steps
     u = d + all_steps
     decay = u + all_steps
     rate, gain, dB = decay + steps, decay + 2 * steps, decay + 3 * steps
@@ -139,7 +148,7 @@ def workspace(shape: Shape, blocks: int, rows: int, with_backward: bool) -> Any:
     dh = dC + table
     dA, a = dh + state, dh + 2 * state
     before, g, starts = a + kept, a + 2 * kept, a + 3 * kept
-    size = starts + chunks * state if with_backward else decay
+    size = starts + span * state if span > 0 else decay
     memory = np.empty(size + WIDTH, np.float32)
     aligned = pointer(memory[(-memory.ctypes.data % 64) // 4 :])
     sections = Workspace(
@@ -156,6 +165,12 @@ def blocks_of(shape: Shape) -> int:
 
 
 @inlined
+def chunks_of(shape: Shape) -> int:
+    """Into how many chunks the steps fall."""
+    return (shape.length + CHUNK - 1) // CHUNK
+
+
+@inlined
 def part_of(shape: Shape, b: int, k: int, block: int, blocks: int) -> Part:
     """The rows of batch element b and direction k, and the strip that starts at a block."""
     return Part(
@@ -168,10 +183,10 @@ def part_of(shape: Shape, b: int, k: int, block: int, blocks: int) -> Part:
 
 
 @inlined
-def chunk_of(ws: Workspace, shape: Shape, i: int, steps: int) -> Chunk:
-    """Chunk i, whose step sizes and inputs are ``i * steps`` behind those of the first."""
+def chunk_of(ws: Workspace, shape: Shape, i: int, behind: int) -> Chunk:
+    """Chunk i, whose step sizes and inputs are so far behind those of the first of its span."""
     start = i * CHUNK
-    return Chunk(start, min(start + CHUNK, shape.length), ws.d + i * steps, ws.u + i * steps)
+    return Chunk(start, min(start + CHUNK, shape.length), ws.d + behind, ws.u + behind)
 
 
 @inlined
@@ -212,6 +227,38 @@ def copy(array: Any, source: int, target: int, rows: int) -> None:
 
 
 @inlined
+def keep_state(ws: Workspace, shape: Shape, part: Part, kept: Kept, i: int) -> None:
+    """Write down the state before chunk i if a span starts with it."""
+    if i == 0 or i % kept.chunks > 0:
+        return
+    for block in range(part.blocks):
+        place, width = _kept_place(shape, part, kept, i, block), width_of(shape, part, block)
+        for n in range(shape.states):
+            h = load(ws.data, ws.h + (block * ws.padded + n) * WIDTH)
+            store_row(kept.states, place + n * shape.channels, h, width)
+
+
+@inlined
+def start_span(ws: Workspace, shape: Shape, part: Part, kept: Kept, i: int) -> None:
+    """The state before chunk i, with which a span starts, into the workspace."""
+    clear(ws.data, ws.h, part.blocks * ws.padded)
+    for block in range(part.blocks if i > 0 else 0):
+        place, width = _kept_place(shape, part, kept, i, block), width_of(shape, part, block)
+        for n in range(shape.states):
+            h = load_row(kept.states, place + n * shape.channels, width)
+            store(ws.data, ws.h + (block * ws.padded + n) * WIDTH, h)
+
+
+@inlined
+def _kept_place(shape: Shape, part: Part, kept: Kept, i: int, block: int) -> int:
+    """Where a block's first component before chunk i is kept."""
+    number, spans = part.row // shape.length, (chunks_of(shape) - 1) // kept.chunks
+    state = (number * spans + i // kept.chunks - 1) * shape.states
+    place: int = state * shape.channels + part.channel + block * WIDTH
+    return place
+
+
+@inlined
 def pack_A(ws: Workspace, scan: Scan, shape: Shape, k: int, part: Part) -> None:
     """A of a direction and a strip, (channels, N), into the workspace; -1 where there is none."""
     for block in range(part.blocks):
@@ -247,6 +294,7 @@ def gather(
     """What a chunk reads, from the tokens' own places: step sizes, u, B and maybe C."""
     gather_projections(ws, scan, shape, part, chunk, with_C)
     start, stop = chunk.start, chunk.stop
+    table = exp2_table()
     for block in range(part.blocks):
         channel, width = part.channel + block * WIDTH, width_of(shape, part, block)
         bias = load_row(scan.bias, k * shape.channels + channel, width)
@@ -256,7 +304,7 @@ def gather(
             u = load_row(scan.u, (part.token + token) * shape.channels + channel, width)
             d = load_row(scan.delta, (part.row + token) * shape.channels + channel, width) + bias
             if shape.softplus:
-                d = softplus(d)
+                d = softplus(d, table)
             store(ws.data, chunk.u + place, u)
             store(ws.data, chunk.d + place, d)
 
@@ -289,18 +337,20 @@ class Ahead(NamedTuple):
 
 
 @inlined
-def share_of(ws: Workspace, block: int, n: int, rows: int, steps: int, results: bool) -> Ahead:
+def share_of(
+    ws: Workspace, block: int, n: int, rows: int, steps: int, inputs: bool, results: bool
+) -> Ahead:
     """The share of the walk through the group of components that begins at n.
 
-    A walk without ``results`` will not read C, nor what goes beside it. One to the back will not
-    read delta and u again.
+    What is ahead reads delta and u if it needs ``inputs``, and C and what goes beside it if it has
+    ``results``.
     """
     turn, turns = n // rows, ws.padded // rows
     states = block == 0 and 3 % turns == turn
     return Ahead(
         steps,
-        steps > 0 and turn == 0,
-        steps > 0 and 1 % turns == turn,
+        inputs and turn == 0,
+        inputs and 1 % turns == turn,
         results and 2 % turns == turn,
         states,
         states and results,

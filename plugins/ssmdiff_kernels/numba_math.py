@@ -6,16 +6,19 @@ gain near z = 0, softplus where it is tiny. NaN goes in and comes out.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssmdiff_kernels.numba_vector import (
     HAS_TABLES,
+    held,
     inlined,
-    power_of_32nds,
+    lookup,
+    powers_of_32nds,
     scaled,
     shift_to_exponent,
+    splat,
     where_less,
 )
 
@@ -59,27 +62,54 @@ def exp2_and_less_one(x: Any) -> Any:
     return scale * small + scale, scale * small + (scale - _ONE)
 
 
+class Exp2Table(NamedTuple):
+    """What ``exp2`` needs in registers."""
+
+    low: Any  # 2^(i / 32) for i < 16
+    high: Any  # and from there on
+    round: Any
+    t0: Any
+    t1: Any
+
+
 @inlined
-def _exp2_by_table(x: Any) -> Any:
+def _table() -> Exp2Table:
+    return Exp2Table(
+        held(powers_of_32nds(0)),
+        held(powers_of_32nds(1)),
+        held(splat(_ROUND_32)),
+        held(splat(_T0)),
+        held(splat(_T1)),
+    )
+
+
+@inlined
+def _exp2_by_table(x: Any, table: Exp2Table) -> Any:
     """2^x for finite x, where x = i / 32 + r with an integer i and r in [-1/64, 1/64].
 
     Beyond 2^18, where i is no longer right, r still is small, and the scale is 0 or infinity.
     """
-    shifted = x + _ROUND_32
-    nearest = shifted - _ROUND_32
+    shifted = x + table.round
+    nearest = shifted - table.round
     r = x - nearest
-    power = power_of_32nds(shifted)
-    return scaled(power * r * (_T0 + r * _T1) + power, nearest)
+    power = lookup(table.low, table.high, shifted)
+    return scaled(power * r * (table.t0 + r * table.t1) + power, nearest)
 
 
 @inlined
-def _exp2_by_polynomial(x: Any) -> Any:
+def _no_table() -> None:
+    return None
+
+
+@inlined
+def _exp2_by_polynomial(x: Any, table: None) -> Any:
     power, _ = exp2_and_less_one(x)
     return power
 
 
-# The table takes half of the multiplications; both are within 2e-7.
+# The table takes half of the multiplications; both are within 2e-7. A loop has it made before.
 exp2 = _exp2_by_table if HAS_TABLES else _exp2_by_polynomial
+exp2_table = _table if HAS_TABLES else _no_table
 
 
 @inlined
@@ -89,14 +119,16 @@ def magnitude(x: Any) -> Any:
 
 
 @inlined
-def softplus(x: Any) -> Any:
+def softplus(x: Any, table: Any) -> Any:
     """log(1 + exp(x)), relatively accurate on either side of 0.
 
     With w = exp(-|x|) and s = w / (2 + w) it is max(x, 0) + 2 atanh(s). Above 20, where torch
     switches to x, the second term is below a float32's resolution.
     """
     x_log2 = magnitude(x) * (-LOG2_E)
-    w = exp2(where_less(x_log2, _LOWEST, _LOWEST, x_log2))  # infinite x have their limits too
+    w = exp2(
+        where_less(x_log2, _LOWEST, _LOWEST, x_log2), table
+    )  # infinite x have their limits too
     s = w / (w + _TWO)
     v = s * s
     log1p = s * (_L0 + v * (_L1 + v * (_L2 + v * (_L3 + v * _L4))))

@@ -27,13 +27,17 @@ from ssmdiff_kernels.numba_layout import (
     CHUNK,
     Ahead,
     Chunk,
+    Kept,
     Part,
     Scan,
     Shape,
     Workspace,
     blocks_of,
+    chunk_of,
+    chunks_of,
     clear,
     gather,
+    keep_state,
     load_row,
     pack_A,
     part_of,
@@ -44,7 +48,7 @@ from ssmdiff_kernels.numba_layout import (
     width_of,
     workspace,
 )
-from ssmdiff_kernels.numba_math import exp2, exp2_and_less_one, f32
+from ssmdiff_kernels.numba_math import exp2, exp2_and_less_one, exp2_table, f32
 from ssmdiff_kernels.numba_memory import (
     keep_alive,
     load,
@@ -68,7 +72,7 @@ _ZERO = f32(0)
 
 
 @compiled
-def forward(jobs: Any, scan: Scan, shape: Shape, strip: int, y: Any) -> None:
+def forward(jobs: Any, scan: Scan, shape: Shape, strip: int, y: Any, kept: Kept) -> None:
     """Take jobs until none is left; together they write every element of the output.
 
     Args:
@@ -77,31 +81,39 @@ def forward(jobs: Any, scan: Scan, shape: Shape, strip: int, y: Any) -> None:
         shape: Their sizes.
         strip: How many blocks of channels a job takes; the result does not depend on it.
         y: The output, flat (B, L, D) float32.
+        kept: Where the states go.
     """
-    _forward(jobs, scan, shape, strip, y, splat_group(_ZERO), False)
+    _forward(jobs, scan, shape, strip, y, kept, splat_group(_ZERO), False)
 
 
 @compiled
-def forward_zoh(jobs: Any, scan: Scan, shape: Shape, strip: int, y: Any) -> None:
+def forward_zoh(jobs: Any, scan: Scan, shape: Shape, strip: int, y: Any, kept: Kept) -> None:
     """``forward`` with the zoh gain."""
-    _forward(jobs, scan, shape, strip, y, splat_group(_ZERO), True)
+    _forward(jobs, scan, shape, strip, y, kept, splat_group(_ZERO), True)
 
 
 @compiled
-def forward_of_one(jobs: Any, scan: Scan, shape: Shape, strip: int, y: Any) -> None:
+def forward_of_one(jobs: Any, scan: Scan, shape: Shape, strip: int, y: Any, kept: Kept) -> None:
     """``forward`` for N = 1."""
-    _forward(jobs, scan, shape, strip, y, splat(_ZERO), shape.zoh)
+    _forward(jobs, scan, shape, strip, y, kept, splat(_ZERO), shape.zoh)
 
 
 @inlined
 def _forward(
-    jobs: Any, arrays: Scan, shape: Shape, strip: int, output: Any, zero: Any, zoh: bool
+    jobs: Any,
+    arrays: Scan,
+    shape: Shape,
+    strip: int,
+    output: Any,
+    states: Kept,
+    zero: Any,
+    zoh: bool,
 ) -> None:
     scan, y = pointers(arrays), pointer(output)
-    channels = shape.channels
+    kept = Kept(pointer(states.states), states.chunks)
     blocks = blocks_of(shape)
     strips = (blocks + strip - 1) // strip
-    ws, memory = workspace(shape, strip, rows_of(zero), False)
+    ws, memory = workspace(shape, strip, rows_of(zero), 0)
     while True:
         job = next_job(jobs)
         if job >= shape.batch * strips:
@@ -111,30 +123,46 @@ def _forward(
             part = part_of(shape, b, k, first, min(strip, blocks - first))
             pack_A(ws, scan, shape, k, part)
             clear(ws.data, ws.h, part.blocks * ws.padded)
-            for start in range(0, shape.length, CHUNK):
-                chunk = Chunk(start, min(start + CHUNK, shape.length), ws.d, ws.u)
+            for i in range(chunks_of(shape)):
+                chunk = chunk_of(ws, shape, i, 0)
+                keep_state(ws, shape, part, kept, i)
                 gather(ws, scan, shape, part, k, chunk, True)
                 clear(ws.data, ws.y, part.blocks * CHUNK)
                 for block in range(part.blocks):
                     for n in range(0, ws.padded, rows_of(zero)):
-                        ahead = share_of(ws, block, n, rows_of(zero), CHUNK, True)
+                        ahead = share_of(ws, block, n, rows_of(zero), CHUNK, True, True)
                         walk(
                             ws, scan, shape, part, chunk, block, n, ahead, y, zero, zoh, True, False
                         )
                 for block in range(part.blocks):
-                    channel, width = part.channel + block * WIDTH, width_of(shape, part, block)
-                    skip = load_row(scan.skip, channel, width)
-                    for t in range(start, chunk.stop):
-                        token = part.token + np.int64(scan.order[part.time + t])
-                        place, at = token * channels + channel, (block * CHUNK + t - start) * WIDTH
-                        y_t = load(ws.data, ws.y + at)
-                        if k == 0:
-                            y_t = y_t + skip * load(ws.data, chunk.u + at)
-                        else:
-                            y_t = y_t + load_row(y, place, width)
-                        store_row(y, place, y_t, width)
+                    _scatter(ws, scan, shape, part, k, chunk, block, y)
         job_done(jobs)
     keep_alive(memory)
+
+
+@inlined
+def _scatter(
+    ws: Workspace,
+    scan: Scan,
+    shape: Shape,
+    part: Part,
+    k: int,
+    chunk: Chunk,
+    block: int,
+    y: Any,
+) -> None:
+    """The output of a chunk to its tokens' places, with the skip from the first direction."""
+    channel, width = part.channel + block * WIDTH, width_of(shape, part, block)
+    skip = load_row(scan.skip, channel, width)
+    for t in range(chunk.start, chunk.stop):
+        at = (block * CHUNK + t - chunk.start) * WIDTH
+        place = (part.token + np.int64(scan.order[part.time + t])) * shape.channels + channel
+        y_t = load(ws.data, ws.y + at)
+        if k == 0:
+            y_t = y_t + skip * load(ws.data, chunk.u + at)
+        else:
+            y_t = y_t + load_row(y, place, width)
+        store_row(y, place, y_t, width)
 
 
 @inlined
@@ -162,6 +190,7 @@ def walk(
     A = load_like(ws.data, ws.A + state, zero)
     inverse_A = load_like(ws.data, ws.inverse_A + state, zero)
     h = load_like(ws.data, ws.h + state, zero)
+    table = exp2_table()
     for t in range(chunk.start, chunk.stop):
         prefetch_ahead(scan, shape, part, beside, block, t, ahead)
         at = t - chunk.start
@@ -179,7 +208,7 @@ def walk(
                 store(ws.data, ws.g + at * rows * WIDTH, g)
             h = a * h + g * u * B
         else:
-            a = exp2(A * d)
+            a = exp2(A * d, table)
             h = a * h + B * (d * u)
         if keep:
             store(ws.data, ws.a + at * rows * WIDTH, a)

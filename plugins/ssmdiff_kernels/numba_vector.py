@@ -244,8 +244,36 @@ _BITS_OF_POWERS = [int(np.float32(2.0 ** (i / 32)).view(np.int32)) for i in rang
 
 
 @intrinsic
-def power_of_32nds(typing_context: Any, x: Any) -> Any:
-    """2^(i / 32) for the integer i in the lowest five bits of each lane of x.
+def powers_of_32nds(typing_context: Any, half: Any) -> Any:
+    """2^(i / 32) for i from 0 to 15, and from 16 if told so."""
+    if not isinstance(half, types.Literal):
+        return None
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        first = half.literal_value * WIDTH
+        bits = ir.Constant(integers(WIDTH), _BITS_OF_POWERS[first : first + WIDTH])
+        return builder.bitcast(bits, floats(WIDTH))
+
+    return vec(half), codegen
+
+
+@intrinsic
+def held(typing_context: Any, x: Any) -> Any:
+    """x, such that LLVM takes it for unknown.
+
+    A constant it would rather load again, in every turn of a loop, than hold in a register.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        kind = args[0].type
+        return builder.asm(ir.FunctionType(kind, [kind]), "", "=v,0", args, False)
+
+    return x(x), codegen
+
+
+@intrinsic
+def lookup(typing_context: Any, low: Any, high: Any, x: Any) -> Any:
+    """The element of low and high, one behind the other, that the lowest five bits of x name.
 
     Needs ``HAS_TABLES``.
     """
@@ -253,18 +281,18 @@ def power_of_32nds(typing_context: Any, x: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         kind = integers(WIDTH)
         name = "llvm.x86.avx512.vpermi2var.d.512"
-        lookup = cgutils.get_or_insert_function(
+        permute = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(kind, [kind, kind, kind]), name
         )
-        low, high = (ir.Constant(kind, _BITS_OF_POWERS[i : i + WIDTH]) for i in (0, WIDTH))
-        bits = builder.bitcast(args[0], integers(sig.args[0].lanes))
+        low, high = (builder.bitcast(table, kind) for table in args[:2])
+        bits = builder.bitcast(args[2], integers(sig.args[2].lanes))
         rows = []
-        for row in range(0, sig.args[0].lanes, WIDTH):
+        for row in range(0, sig.args[2].lanes, WIDTH):
             i = shuffled(builder, bits, bits, list(range(row, row + WIDTH)))
-            rows.append(builder.call(lookup, [low, i, high]))
-        return builder.bitcast(joined(builder, rows), floats(sig.args[0].lanes))
+            rows.append(builder.call(permute, [low, i, high]))
+        return builder.bitcast(joined(builder, rows), floats(sig.args[2].lanes))
 
-    return x(x), codegen
+    return x(low, high, x), codegen
 
 
 @intrinsic

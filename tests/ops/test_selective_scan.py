@@ -353,7 +353,7 @@ def test_outputs_and_gradients_have_the_layout_that_tracing_promises() -> None:
     turned = make((3, 4), D=True, delta_bias=True).map(strided)
     y = turned.y()
     assert y.is_contiguous()
-    backward = torch.ops.ssmdiff.selective_scan_backward(y, **turned.arguments())
+    backward = torch.ops.ssmdiff.selective_scan_backward(y, None, **turned.arguments())
     assert [gradient.is_contiguous() for gradient in backward] == [True] * 7
 
 
@@ -365,7 +365,7 @@ def test_the_registration_passes_opcheck(options) -> None:
 
 def test_the_registration_of_the_backward_pass_passes_opcheck() -> None:
     case = make(batch=1, D=True).map(strided)
-    arguments = (torch.ones_like(case.u), *case.arguments().values())
+    arguments = (torch.ones_like(case.u), None, *case.arguments().values())
     backward = torch.ops.ssmdiff.selective_scan_backward.default
     torch.library.opcheck(backward, arguments)
 

@@ -150,6 +150,45 @@ def test_faults(install, change: dict[str, str], check: str, said: str) -> None:
     assert said in finding.detail
 
 
+KEEPS = """
+            def forward_keeping(self, inputs):
+                from ssmdiff.ops import states_of
+                states = states_of(inputs)
+                {keeping}
+                return self.forward(inputs), states
+
+            def backward(self, grad_y, inputs, states=None):
+                found = TorchKernel.backward(self, grad_y, inputs)
+                {backward}
+                return found
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"keeping": "states = states[:, :, 1:]"}, "(1, 2, 1, 5, 17)"),
+        ({"keeping": "states = states.roll(1, 2)"}, "steps kept_every(N), 2 kept_every(N)"),
+        ({"keeping": "states = states.bfloat16()"}, "are torch.bfloat16"),
+        (
+            {"backward": "found = found if states is not None else found._replace(B=-found.B)"},
+            "without kept states",
+        ),
+    ],
+)
+def test_faults_of_a_kernel_that_keeps_states(install, monkeypatch, change, said) -> None:
+    monkeypatch.setattr(cases, "KEPT", ((1, 70, 17, 2, 5),))
+    keeps = KEEPS.format(**{"keeping": "", "backward": ""} | change)
+    before, after = KERNEL.format(**NOTHING).split("            def backward", 1)
+    _, after = after.split("            def unavailable", 1)
+    install("ssmdiff-bad", f"{before}{keeps}\n            def unavailable{after}")
+    suite = suite_for("kernel")
+    finding = suite.finding(suite.subject("bad"), "kept-states")
+    assert finding.ok == (not said)
+    assert said in finding.detail
+
+
 def test_memory_that_is_not_set_and_not_used_is_no_fault(install) -> None:
     unused = "extra = torch.empty(9); y = y + 0 * extra.sum().nan_to_num(1)"
     install("ssmdiff-bad", KERNEL.format(**NOTHING | {"forward": unused}))

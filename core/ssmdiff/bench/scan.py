@@ -19,7 +19,7 @@ from ssmdiff.bench.scan_peers import (
 )
 from ssmdiff.bench.worker import Case, Job, Way
 from ssmdiff.errors import KernelUnavailableError, PluginError
-from ssmdiff.ops import Kernel, ScanInputs, kernel_for, load_kernel
+from ssmdiff.ops import ScanInputs, both_passes, kernel_for, load_kernel
 from ssmdiff.ops.choice import BY_NAME_ONLY, FASTEST_FIRST
 from ssmdiff.registry import registry
 
@@ -134,18 +134,12 @@ def implementation(name: str, shape: ScanShape) -> tuple[Callable[..., Tensor], 
         return torch.no_grad()(forward), functools.partial(both_by_autograd, forward)
     if name == EXPAND:
         peer = ExpandScanMerge(kernel_for(device, dtype, 1))
-        return peer.forward, peer.both
+        return peer.forward, lambda inputs, grad_y: peer.both(inputs, grad_y)[0]
     kernel = load_kernel(name)
     reason = kernel.unavailable(device, dtype)
     if reason:
         raise KernelUnavailableError(f"kernel {name!r} cannot run here: {reason}")
-    return kernel.forward, functools.partial(_both, kernel)
-
-
-def _both(kernel: Kernel, inputs: ScanInputs, grad_y: Tensor) -> Tensor:
-    y = kernel.forward(inputs)
-    kernel.backward(grad_y, inputs)
-    return y
+    return kernel.forward, lambda inputs, grad_y: both_passes(kernel, inputs, grad_y)[0]
 
 
 def _load(name: str, shape: ScanShape, case: Case) -> Job:

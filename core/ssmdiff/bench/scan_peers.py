@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssmdiff.ops.kernels import Kernel, ScanInputs
+from ssmdiff.ops.kernels import Kernel, ScanInputs, backward_from, forward_keeping
 
 LEAVES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 
@@ -108,38 +108,36 @@ class ExpandScanMerge:
 
     def forward(self, inputs: ScanInputs) -> Tensor:
         """y (B, L, D), as the kernel's."""
-        return self._forward(inputs, list(_parts(inputs)))
-
-    def backward(self, grad_y: Tensor, inputs: ScanInputs) -> tuple[Tensor, ...]:
-        """All gradients, in the order of :data:`LEAVES`."""
-        return self._backward(grad_y, inputs, list(_parts(inputs)))
-
-    def both(self, inputs: ScanInputs, grad_y: Tensor) -> Tensor:
-        """Forward and backward over the same copies, as autograd keeps them; the output."""
-        parts = list(_parts(inputs))
-        y = self._forward(inputs, parts)
-        self._backward(grad_y, inputs, parts)
-        return y
-
-    def _forward(self, inputs: ScanInputs, parts: list[Part]) -> Tensor:
-        y = torch.empty(inputs.delta.shape, dtype=inputs.u.dtype, device=inputs.u.device)
-        for k, order, part in parts:
+        y = _empty_output(inputs)
+        for k, order, part in _parts(inputs):
             y[:, k, order] = self.inner.forward(part)
         return y.sum(1)
 
-    def _backward(
-        self, grad_y: Tensor, inputs: ScanInputs, parts: list[Part]
-    ) -> tuple[Tensor, ...]:
+    def both(self, inputs: ScanInputs, grad_y: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Both passes over the same copies, as autograd keeps them.
+
+        Returns y and all gradients, in the order of :data:`LEAVES`.
+        """
+        parts = list(_parts(inputs))
+        y, kept = _empty_output(inputs), []
+        for k, order, part in parts:
+            y[:, k, order], states = forward_keeping(self.inner, part)
+            kept.append(states)
+        y = y.sum(1)
         du, ddelta = torch.empty_like(inputs.delta), torch.empty_like(inputs.delta)
         dB, dC = torch.empty_like(inputs.B), torch.empty_like(inputs.C)
         others = []
-        for k, order, part in parts:
-            g = self.inner.backward(grad_y[:, order], part)
+        for (k, order, part), states in zip(parts, kept, strict=True):
+            g = backward_from(self.inner, grad_y[:, order], part, states)
             du[:, k, order], ddelta[:, k : k + 1, order] = g.u, g.delta
             dB[:, k : k + 1, order], dC[:, k : k + 1, order] = g.B, g.C
             others.append((g.A, _given(g.D), _given(g.delta_bias)))
         dA, dD, dbias = (torch.cat(x) for x in zip(*others, strict=True))
-        return du.sum(1), ddelta, dA, dB, dC, dD, dbias
+        return y, (du.sum(1), ddelta, dA, dB, dC, dD, dbias)
+
+
+def _empty_output(inputs: ScanInputs) -> Tensor:
+    return torch.empty(inputs.delta.shape, dtype=inputs.u.dtype, device=inputs.u.device)
 
 
 Part = tuple[int, Tensor, ScanInputs]

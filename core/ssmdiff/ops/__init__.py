@@ -1,19 +1,36 @@
 """The one op and its kernels."""
 
 from ssmdiff.ops.choice import kernel_for, kernels_used, load_kernel, set_kernel, use_kernel
-from ssmdiff.ops.kernels import Kernel, ScanGradients, ScanInputs
-from ssmdiff.ops.reference import TorchKernel
+from ssmdiff.ops.kernels import (
+    Kernel,
+    ScanGradients,
+    ScanInputs,
+    StateKeepingKernel,
+    backward_from,
+    both_passes,
+    forward_keeping,
+    kept_every,
+    kept_shape,
+)
+from ssmdiff.ops.reference import TorchKernel, states_of
 from ssmdiff.ops.scan_op import selective_scan
 
 __all__ = [
     "Kernel",
     "ScanGradients",
     "ScanInputs",
+    "StateKeepingKernel",
     "TorchKernel",
+    "backward_from",
+    "both_passes",
+    "forward_keeping",
+    "kept_every",
+    "kept_shape",
     "kernel_for",
     "kernels_used",
     "load_kernel",
     "selective_scan",
     "set_kernel",
+    "states_of",
     "use_kernel",
 ]

@@ -70,3 +70,63 @@ class Kernel(Protocol):
     def backward(self, grad_y: Tensor, inputs: ScanInputs) -> ScanGradients:
         """All gradients, from the inputs alone: nothing of size (B, K, L, D, N) is ever stored."""
         ...
+
+
+@runtime_checkable
+class StateKeepingKernel(Kernel, Protocol):
+    """A kernel whose forward pass can leave states for its backward pass to start from.
+
+    It saves the backward pass a walk through the whole sequence. Training uses it; a traced graph,
+    whose kernel is chosen when it runs, asks for ``forward`` and gives ``backward`` no states.
+    """
+
+    def forward_keeping(self, inputs: ScanInputs) -> tuple[Tensor, Tensor]:
+        """y as ``forward`` gives it, and the states of :func:`kept_shape`."""
+        ...
+
+    def backward(
+        self, grad_y: Tensor, inputs: ScanInputs, states: Tensor | None = None
+    ) -> ScanGradients:
+        """All gradients, from the inputs and the states if any are given."""
+        ...
+
+
+def kept_every(components: int) -> int:
+    """How many steps lie between two kept states of N components.
+
+    32 up to N = 16, and in proportion beyond: what is kept is at most half as large as delta.
+    """
+    return 32 * -(-components // 16)
+
+
+def kept_shape(inputs: ScanInputs) -> tuple[int, int, int, int, int]:
+    """(B, K, S, N, D): the shape of the kept states h, float32 (float64 of float64 inputs).
+
+    Entry s is the state before step ``(s + 1) * kept_every(N)``, and before a restart there. The
+    state before the first step is zero, and not kept: S is 0 for short sequences.
+    """
+    batch, directions, length, channels = inputs.delta.shape
+    components = inputs.A.shape[-1]
+    return batch, directions, (length - 1) // kept_every(components), components, channels
+
+
+def forward_keeping(kernel: Kernel, inputs: ScanInputs) -> tuple[Tensor, Tensor | None]:
+    """The forward pass of training: y, and the states if the kernel keeps any."""
+    if isinstance(kernel, StateKeepingKernel):
+        return kernel.forward_keeping(inputs)
+    return kernel.forward(inputs), None
+
+
+def backward_from(
+    kernel: Kernel, grad_y: Tensor, inputs: ScanInputs, states: Tensor | None
+) -> ScanGradients:
+    """The backward pass, from kept states if there are any and the kernel can start from them."""
+    if states is not None and isinstance(kernel, StateKeepingKernel):
+        return kernel.backward(grad_y, inputs, states)
+    return kernel.backward(grad_y, inputs)
+
+
+def both_passes(kernel: Kernel, inputs: ScanInputs, grad_y: Tensor) -> tuple[Tensor, ScanGradients]:
+    """y and all gradients, as in training."""
+    y, states = forward_keeping(kernel, inputs)
+    return y, backward_from(kernel, grad_y, inputs, states)

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssmdiff.ops.kernels import ScanGradients, ScanInputs
+from ssmdiff.ops.kernels import ScanGradients, ScanInputs, kept_every, kept_shape
 
 
 class TorchKernel:
@@ -92,6 +92,18 @@ class TorchKernel:
             D=like(dD, inputs.D),
             delta_bias=like(dbias, inputs.delta_bias),
         )
+
+
+def states_of(inputs: ScanInputs) -> Tensor:
+    """The states that a kernel may keep, of :func:`~ssmdiff.ops.kernels.kept_shape`."""
+    scan, every = _Sequences(inputs), kept_every(inputs.A.shape[-1])
+    h = scan.u.new_zeros(*scan.delta.shape[:2], *inputs.A.shape[1:])
+    states = scan.u.new_empty(kept_shape(inputs))
+    for t in range(every * states.shape[2]):
+        h = scan.decay(t) * scan.keep(h, t) + scan.gain(t) * scan.drive(t)
+        if (t + 1) % every == 0:
+            states[:, :, t // every] = h.transpose(-1, -2)
+    return states
 
 
 class _Sequences:

@@ -3,16 +3,29 @@
 A ``torch.library`` custom op with fake and autograd registrations: ``torch.compile``,
 ``torch.export`` and the ONNX exporter see one node. The kernel that computes it is chosen when it
 runs (:func:`use_kernel`), not when it is traced.
+
+Training that is not traced calls ``ssmdiff::selective_scan_keeping``, which returns the states that
+a :class:`~ssmdiff.ops.kernels.StateKeepingKernel` leaves for the backward pass, too.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssmdiff.errors import ConfigError
 from ssmdiff.ops.choice import kernel_for
-from ssmdiff.ops.kernels import ScanInputs
+from ssmdiff.ops.kernels import (
+    Kernel,
+    ScanInputs,
+    StateKeepingKernel,
+    backward_from,
+    forward_keeping,
+    kept_shape,
+)
+from ssmdiff.ops.reference import states_of
 
 DISCRETIZATIONS = ("euler", "zoh")
 
@@ -58,109 +71,111 @@ def selective_scan(
         ConfigError: Shapes or dtypes do not fit together.
         KernelUnavailableError: The kernel set by :func:`use_kernel` cannot run on these tensors.
     """
-    _check(ScanInputs(u, delta, A, B, C, order, D, delta_bias, restart, True, discretization))
-    y: Tensor = _op(
+    inputs = ScanInputs(
         u, delta, A, B, C, order, D, delta_bias, restart, delta_softplus, discretization
     )
+    _check(inputs)
+    y: Tensor = _keeping_op(*inputs)[0] if _is_worth_keeping(inputs) else _op(*inputs)
     return y
 
 
-@torch.library.custom_op("ssmdiff::selective_scan", mutates_args=())
-def _op(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    order: Tensor,
-    D: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    restart: Tensor | None = None,
-    delta_softplus: bool = True,
-    discretization: str = "euler",
-) -> Tensor:
-    inputs = ScanInputs(
-        u, delta, A, B, C, order, D, delta_bias, restart, delta_softplus, discretization
-    )
-    return kernel_for(u.device, u.dtype, u.shape[1]).forward(inputs).contiguous()
+def _is_worth_keeping(inputs: ScanInputs) -> bool:
+    """Whether a backward pass may follow and starts from kept states.
+
+    Not in a traced graph: the states would be in it, whichever kernel runs it.
+    """
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return False
+    if not any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+        return False
+    return isinstance(_kernel_of(inputs), StateKeepingKernel)
 
 
-@torch.library.custom_op("ssmdiff::selective_scan_backward", mutates_args=())
-def _backward_op(
-    grad_y: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    order: Tensor,
-    D: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    restart: Tensor | None = None,
-    delta_softplus: bool = True,
-    discretization: str = "euler",
-) -> list[Tensor]:
-    inputs = ScanInputs(
-        u, delta, A, B, C, order, D, delta_bias, restart, delta_softplus, discretization
-    )
-    gradients = kernel_for(u.device, u.dtype, u.shape[1]).backward(grad_y, inputs)
+_INPUTS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor order, Tensor? D=None, "
+    "Tensor? delta_bias=None, Tensor? restart=None, bool delta_softplus=True, "
+    'str discretization="euler"'
+)
+
+
+# The dispatcher leaves out arguments that equal their defaults; ScanInputs has the same.
+@torch.library.custom_op(
+    "ssmdiff::selective_scan", mutates_args=(), schema=f"({_INPUTS}) -> Tensor"
+)
+def _op(*arguments: Any) -> Tensor:
+    inputs = ScanInputs(*arguments)
+    return _kernel_of(inputs).forward(inputs).contiguous()
+
+
+@torch.library.custom_op(
+    "ssmdiff::selective_scan_keeping", mutates_args=(), schema=f"({_INPUTS}) -> (Tensor, Tensor)"
+)
+def _keeping_op(*arguments: Any) -> tuple[Tensor, Tensor]:
+    inputs = ScanInputs(*arguments)
+    y, states = forward_keeping(_kernel_of(inputs), inputs)
+    return y.contiguous(), states_of(inputs) if states is None else states.contiguous()
+
+
+@torch.library.custom_op(
+    "ssmdiff::selective_scan_backward",
+    mutates_args=(),
+    schema=f"(Tensor grad_y, Tensor? states, {_INPUTS}) -> Tensor[]",
+)
+def _backward_op(grad_y: Tensor, states: Tensor | None, *arguments: Any) -> list[Tensor]:
+    inputs = ScanInputs(*arguments)
+    gradients = backward_from(_kernel_of(inputs), grad_y, inputs, states)
     # An op returns tensors, not None: the place of an absent input is held by an empty one.
     # Contiguous, as the fake tensors promise: a reference that follows A's strides is not.
-    return [u.new_empty(0) if g is None else g.contiguous() for g in gradients]
+    return [inputs.u.new_empty(0) if g is None else g.contiguous() for g in gradients]
+
+
+def _kernel_of(inputs: ScanInputs) -> Kernel:
+    return kernel_for(inputs.u.device, inputs.u.dtype, inputs.u.shape[1])
 
 
 @_op.register_fake
-def _(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    order: Tensor,
-    D: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    restart: Tensor | None = None,
-    delta_softplus: bool = True,
-    discretization: str = "euler",
-) -> Tensor:
+def _(*arguments: Any) -> Tensor:
+    u = ScanInputs(*arguments).u
     return u.new_empty(u.shape)
 
 
+@_keeping_op.register_fake
+def _(*arguments: Any) -> tuple[Tensor, Tensor]:
+    inputs = ScanInputs(*arguments)
+    u = inputs.u
+    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    return u.new_empty(u.shape), u.new_empty(kept_shape(inputs), dtype=dtype)
+
+
 @_backward_op.register_fake
-def _(
-    grad_y: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    order: Tensor,
-    D: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    restart: Tensor | None = None,
-    delta_softplus: bool = True,
-    discretization: str = "euler",
-) -> list[Tensor]:
+def _(grad_y: Tensor, states: Tensor | None, *arguments: Any) -> list[Tensor]:
+    u, delta, A, B, C, _, D, delta_bias, *_ = ScanInputs(*arguments)
     given = (u, delta, A, B, C, D, delta_bias)
     return [u.new_empty(0) if x is None else x.new_empty(x.shape) for x in given]
 
 
 def _setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
     *tensors, ctx.delta_softplus, ctx.discretization = inputs
-    ctx.save_for_backward(*tensors)
+    states = None
+    if isinstance(output, tuple):
+        states = output[1]
+        ctx.mark_non_differentiable(states)
+        ctx.set_materialize_grads(False)  # zeros in the shape of the states, for nothing
+    ctx.save_for_backward(states, *tensors)
 
 
-def _backward(ctx, grad_y):  # type: ignore[no-untyped-def]
-    u, delta, A, B, C, order, D, delta_bias, restart = ctx.saved_tensors
+def _backward(ctx, grad_y, _=None):  # type: ignore[no-untyped-def]
+    states, *tensors = ctx.saved_tensors
     du, ddelta, dA, dB, dC, dD, dbias = _backward_op(
-        grad_y, u, delta, A, B, C, order, D, delta_bias, restart,
-        ctx.delta_softplus, ctx.discretization,
-    )  # fmt: skip
+        grad_y, states, *tensors, ctx.delta_softplus, ctx.discretization
+    )
+    D, delta_bias = tensors[6:8]
     dD, dbias = (None if x is None else g for x, g in ((D, dD), (delta_bias, dbias)))
     return du, ddelta, dA, dB, dC, None, dD, dbias, None, None, None
 
 
-_op.register_autograd(_backward, setup_context=_setup_context)
+for _differentiable in (_op, _keeping_op):
+    _differentiable.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _check(inputs: ScanInputs) -> None:

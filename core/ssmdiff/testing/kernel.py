@@ -5,147 +5,38 @@ The inputs and the table of tolerances are in :mod:`ssmdiff.testing.kernel_cases
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssmdiff.errors import KernelUnavailableError
-from ssmdiff.ops import Kernel, ScanInputs, TorchKernel, selective_scan, use_kernel
+from ssmdiff.ops import (
+    ScanInputs,
+    StateKeepingKernel,
+    TorchKernel,
+    selective_scan,
+    states_of,
+    use_kernel,
+)
 from ssmdiff.testing import kernel_cases as cases
-from ssmdiff.testing.kernel_cases import METHODS, RESULTS, TOLERANCE, make_inputs
+from ssmdiff.testing.kernel_cases import METHODS, RESULTS, make_inputs
+from ssmdiff.testing.kernel_subject import (
+    SAME_BITS,
+    KernelSubject,
+    agree,
+    compare,
+    compare_all,
+    hold,
+    hold_states,
+    same,
+)
 from ssmdiff.testing.poison import poisoned
 from ssmdiff.testing.report import NotApplicableError, ViolationError
-from ssmdiff.testing.suite import Subject, Suite
-
-SAME_BITS = ("always", "per thread count", "never")
-"""What a kernel may say in ``same_bits`` of calls with equal inputs; it is held to the first if it
-says nothing."""
-
-Results = Mapping[str, Tensor | None]
-
-
-class KernelSubject(Subject):
-    """A kernel, and the devices and dtypes that it can run on here."""
-
-    def __init__(self, kind: str, spec: str | Mapping[str, Any]) -> None:
-        super().__init__(kind, spec)
-        self.kernel: Kernel = self.build()
-        self.same_bits: str = getattr(self.kernel, "same_bits", SAME_BITS[0])
-        devices = [torch.device("cpu")]
-        if torch.accelerator.is_available():
-            devices.append(torch.accelerator.current_accelerator() or devices[0])
-        self.places: list[tuple[torch.device, torch.dtype]] = []
-        self.reasons: dict[str, None] = {}
-        for place in itertools.product(devices, TOLERANCE):
-            reason = self.kernel.unavailable(*place)
-            if reason is None:
-                self.places.append(place)
-            else:
-                self.reasons[str(reason)] = None
-
-    @functools.cached_property
-    def restarts(self) -> bool:
-        """Whether it takes restarts; it may refuse them, as mamba-ssm's does."""
-        try:
-            self.kernel.forward(make_inputs((1, 3, 2, 1, 1)).to(*self.somewhere()))
-        except KernelUnavailableError:
-            return False
-        return True
-
-    def inputs(self, shape: cases.Shape, device: torch.device, dtype: torch.dtype) -> ScanInputs:
-        """Random inputs there, with restarts where it takes them."""
-        inputs = make_inputs(shape).to(device, dtype)
-        return inputs if self.restarts else inputs._replace(restart=None)
-
-    def somewhere(self) -> tuple[torch.device, torch.dtype]:
-        """The last place of those where it runs: an accelerator before the CPU, and float32."""
-        if not self.places:
-            raise NotApplicableError(f"cannot run here: {'; '.join(self.reasons)}")
-        preferred = [place for place in self.places if place[1] == torch.float32]
-        return (preferred or self.places)[-1]
-
+from ssmdiff.testing.suite import Suite
 
 suite = Suite("kernel", KernelSubject)
-
-
-def _compare(subject: KernelSubject, inputs: ScanInputs, told: str) -> float | None:
-    """The largest float32 (or float64) error over all places and results of one case.
-
-    None where the kernel refuses the call, which is an answer and not a wrong number.
-    """
-    exact: Results = {}
-    known: ScanInputs | None = None
-    largest: float | None = None
-    for device, dtype in subject.places:
-        given = inputs.to(device, dtype)
-        try:
-            found = cases.results(subject.kernel, given)
-        except KernelUnavailableError:
-            continue
-        seen = given.to("cpu", torch.float64)  # as the dtype holds them
-        if known is None or not _equal_inputs(seen, known):
-            known, exact = seen, cases.results(TorchKernel(), seen)
-        relative = _hold(found, exact, given, told)
-        single = dtype in (torch.float64, torch.float32)
-        largest = max(largest or 0.0, relative if single else 0.0)
-    return largest
-
-
-def _equal_inputs(one: ScanInputs, other: ScanInputs) -> bool:
-    pairs = [(a, b) for a, b in zip(one, other, strict=True) if isinstance(a, Tensor)]
-    return all(isinstance(b, Tensor) and torch.equal(a, b) for a, b in pairs)
-
-
-def _hold(found: Results, exact: Results, given: ScanInputs, told: str) -> float:
-    """The largest error of one call's results, each of which is held against the table."""
-    largest = 0.0
-    for name in RESULTS:
-        got, expected = found[name], exact[name]
-        like = given.u if name == "y" else getattr(given, name)
-        where = f"{name} on {given.u.device} in {given.u.dtype}, {told}"
-        if got is None or expected is None:
-            if got is not expected:
-                raise ViolationError(f"{where} is {'missing' if got is None else 'there'}", "as D")
-            continue
-        if got.dtype != like.dtype or got.shape != like.shape or got.device != like.device:
-            raise ViolationError(
-                f"{where} is {got.dtype} {tuple(got.shape)} on {got.device}",
-                f"{like.dtype} {tuple(like.shape)} on {like.device}",
-            )
-        error, limit = cases.error_of(name, got, expected), cases.limit_of(name, got.dtype)
-        if error == float("inf"):
-            raise ViolationError(
-                f"{where} is NaN or infinite", "finite values where the float64 reference's are"
-            )
-        if not error <= limit:
-            raise ViolationError(
-                f"{where} is off by {error:.1e} of the largest value of its channel",
-                f"at most {limit:.0e}, against the float64 reference ({got.dtype}: "
-                f"{TOLERANCE[got.dtype].reason})",
-            )
-        largest = max(largest, error)
-    return largest
-
-
-def _compare_all(
-    subject: KernelSubject, made: Iterable[tuple[str, ScanInputs]], methods: Iterable[str] = METHODS
-) -> tuple[int, float]:
-    """How many cases were compared, and the largest error."""
-    largest, count = 0.0, 0
-    for (told, inputs), method in itertools.product(list(made), methods):
-        given = inputs._replace(discretization=method)
-        if not subject.restarts:
-            given = given._replace(restart=None)
-        error = _compare(subject, given, f"{told}, {method}")
-        if error is not None:
-            count, largest = count + 1, max(largest, error)
-    if not count:
-        raise NotApplicableError("it refuses every such call")
-    return count, largest
 
 
 @suite.check
@@ -170,7 +61,7 @@ def numbers(subject: KernelSubject) -> str:
     """Forward and every gradient, on odd shapes, along random orders, with restarts."""
     subject.somewhere()
     made = ((f"B, L, D, K, N = {shape}", make_inputs(shape)) for shape in cases.SHAPES)
-    _, largest = _compare_all(subject, made)
+    _, largest = compare_all(subject, made)
     return f"{len(cases.SHAPES)} shapes, euler and zoh: within {largest:.0e} of float64"
 
 
@@ -178,7 +69,7 @@ def numbers(subject: KernelSubject) -> str:
 def edges(subject: KernelSubject) -> str:
     """One token, channel or state; K from 1 to 8; restarts at the first token and at every one."""
     subject.somewhere()
-    count, largest = _compare_all(subject, cases.edges())
+    count, largest = compare_all(subject, cases.edges())
     return f"{count} cases: within {largest:.0e} of float64"
 
 
@@ -190,7 +81,7 @@ def hostile(subject: KernelSubject) -> str:
     for place in places:
         subject.places = [place]  # what a dtype can hold decides how hostile its inputs are
         try:
-            each, worst = _compare_all(subject, cases.hostile(place[1]))
+            each, worst = compare_all(subject, cases.hostile(place[1]))
         finally:
             subject.places = places
         count, largest = count + each, max(largest, worst)
@@ -201,7 +92,7 @@ def hostile(subject: KernelSubject) -> str:
 def long(subject: KernelSubject) -> str:
     """States that hardly decay, over many tokens."""
     subject.somewhere()
-    _, largest = _compare_all(subject, [cases.long()], ("euler",))
+    _, largest = compare_all(subject, [cases.long()], ("euler",))
     return f"{cases.LONG} tokens: within {largest:.0e} of float64"
 
 
@@ -251,7 +142,7 @@ def absent_inputs(subject: KernelSubject) -> str:
         {"D": None, "delta_bias": None, "restart": None},
         {"delta": steps, "delta_bias": None, "delta_softplus": False},
     ):
-        _compare(subject, inputs._replace(**change), f"without {', '.join(change)}")
+        compare(subject, inputs._replace(**change), f"without {', '.join(change)}")
     return "D, delta_bias, restart and softplus are optional"
 
 
@@ -267,7 +158,7 @@ def mixed_dtypes(subject: KernelSubject) -> str:
         half = {name: getattr(inputs, name).to(dtype) for name in ("u", "delta", "B", "C")}
         mixed = inputs._replace(**half)
         exact = cases.results(TorchKernel(), mixed.to("cpu", torch.float64))
-        _hold(cases.results(subject.kernel, mixed), exact, mixed, "parameters in float32")
+        hold(cases.results(subject.kernel, mixed), exact, mixed, "parameters in float32")
         ran.append(str(dtype))
     if not ran:
         raise NotApplicableError("takes no 16 bits")
@@ -288,7 +179,7 @@ def layout(subject: KernelSubject) -> str:
     values: list[Any] = [strided(x) if isinstance(x, Tensor) else x for x in inputs]
     exact = cases.results(TorchKernel(), inputs.to("cpu", torch.float64))
     apart = ScanInputs(*values)
-    _hold(cases.results(subject.kernel, apart), exact, apart, "strided inputs")
+    hold(cases.results(subject.kernel, apart), exact, apart, "strided inputs")
     return "strided inputs give the same"
 
 
@@ -298,7 +189,7 @@ def inside_the_op(subject: KernelSubject) -> str:
     device, dtype = subject.somewhere()
     inputs = make_inputs(cases.SHAPES[1], restart=None).to(device, dtype)
     grad_y = torch.randn(inputs.u.shape, generator=torch.Generator().manual_seed(1)).to(inputs.u)
-    expected = subject.kernel.backward(grad_y, inputs)
+    expected = cases.results(subject.kernel, inputs, grad_y)
     leaves = {name: getattr(inputs, name).clone().requires_grad_() for name in RESULTS[1:]}
     try:
         with use_kernel(subject.kernel):
@@ -310,11 +201,33 @@ def inside_the_op(subject: KernelSubject) -> str:
         ) from error
     found = {name: leaf.grad for name, leaf in leaves.items()}
     if subject.same_bits == "always":
-        _same(found, expected._asdict(), "through the op")
+        same({**expected, **found}, expected, "through the op")
     else:
-        exact = {name: None if g is None else g.double() for name, g in expected._asdict().items()}
-        _hold({"y": None, **found}, {"y": None, **exact}, inputs, "through the op")
+        exact = {name: None if g is None else g.double() for name, g in expected.items()}
+        hold({**expected, **found}, exact, inputs, "through the op")
     return "a backward pass through ssmdiff::selective_scan"
+
+
+@suite.check
+def kept_states(subject: KernelSubject) -> str:
+    """The states it keeps for the backward pass are right, and so is all that needs none."""
+    kernel = subject.kernel
+    if not isinstance(kernel, StateKeepingKernel):
+        raise NotApplicableError("keeps no states")
+    device, dtype = subject.somewhere()
+    largest = 0.0
+    for shape, method in itertools.product(cases.KEPT, METHODS):
+        inputs = subject.inputs(shape, device, dtype)._replace(discretization=method)
+        told, seen = f"{shape}, {method}", inputs.to("cpu", torch.float64)
+        try:
+            _, states = kernel.forward_keeping(inputs)
+        except KernelUnavailableError:
+            continue
+        hold_states(states, states_of(seen), told)
+        found = cases.results(kernel, inputs, kept=False)
+        exact = cases.results(TorchKernel(), seen)
+        largest = max(largest, hold(found, exact, inputs, f"without kept states, {told}"))
+    return f"{len(cases.KEPT)} shapes, with and without: within {largest:.0e} of float64"
 
 
 @suite.check
@@ -329,7 +242,7 @@ def every_element(subject: KernelSubject) -> str:
             continue
         with poisoned():
             got = cases.results(subject.kernel, inputs)
-        _agree(subject, got, expected, inputs, f"memory that was never set, {shape}, {method}")
+        agree(subject, got, expected, inputs, f"memory that was never set, {shape}, {method}")
     return "no memory is read before it is set"
 
 
@@ -343,7 +256,7 @@ def determinism(subject: KernelSubject) -> str:
         for name, value in untouched._asdict().items():
             if isinstance(value, Tensor) and not torch.equal(getattr(inputs, name), value):
                 raise ViolationError(f"{name} was written to", "inputs as they were")
-        _agree(subject, cases.results(subject.kernel, inputs), first, inputs, "a second call")
+        agree(subject, cases.results(subject.kernel, inputs), first, inputs, "a second call")
     return (
         "equal bits twice" if subject.same_bits != "never" else "equal up to rounding, as it says"
     )
@@ -366,33 +279,5 @@ def threads(subject: KernelSubject) -> str:
     finally:
         torch.set_num_threads(before)
     bits = subject.same_bits == "always"
-    _agree(subject, found[1], found[0], inputs, "two threads, not one", bits)
+    agree(subject, found[1], found[0], inputs, "two threads, not one", bits)
     return "one thread and two: equal bits" if bits else "one thread and two: equal up to rounding"
-
-
-def _agree(
-    subject: KernelSubject,
-    got: Results,
-    expected: Results,
-    inputs: ScanInputs,
-    told: str,
-    bits: bool | None = None,
-) -> None:
-    """Equal bits, or where the kernel does not promise them, equal within the table."""
-    if subject.same_bits != "never" if bits is None else bits:
-        _same(got, expected, told)
-    else:
-        _hold(
-            got, {n: None if x is None else x.double() for n, x in expected.items()}, inputs, told
-        )
-
-
-def _same(
-    got: Mapping[str, Tensor | None], expected: Mapping[str, Tensor | None], told: str
-) -> None:
-    for name, value in expected.items():
-        other = got[name]
-        if value is None or other is None:
-            continue
-        if not torch.equal(other, value):
-            raise ViolationError(f"{told}: {name} differs", "equal bits")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ssmdiff.ops import Kernel, ScanInputs
+from ssmdiff.ops import Kernel, ScanInputs, both_passes
 
 Shape = tuple[int, int, int, int, int]
 """(B, L, D, K, N)."""
@@ -85,6 +85,14 @@ SHAPES: tuple[Shape, ...] = (
     (2, 20, 5, 1, 3),
 )
 """One of everything, odd, even, more channels than tokens."""
+
+KEPT: tuple[Shape, ...] = (
+    (2, 35, 19, 3, 5),
+    (1, 97, 17, 2, 1),
+    (2, 130, 5, 2, 20),
+    (1, 32, 3, 1, 2),
+)
+"""Of the kept states: several of them, not at the end of a vector; every 64 steps; and none."""
 
 SMALL: tuple[Shape, ...] = ((2, 40, 17, 3, 5), (1, 35, 17, 2, 1))
 """Of the hostile cases: one channel more than a vector of 16, and with a single state."""
@@ -201,11 +209,17 @@ def gradient_of_y(inputs: ScanInputs) -> Tensor:
 
 
 def results(
-    kernel: Kernel, inputs: ScanInputs, grad_y: Tensor | None = None
+    kernel: Kernel, inputs: ScanInputs, grad_y: Tensor | None = None, kept: bool = True
 ) -> dict[str, Tensor | None]:
-    """The output and every gradient, by the names of :data:`RESULTS`."""
-    y = kernel.forward(inputs)
-    gradients = kernel.backward(gradient_of_y(inputs) if grad_y is None else grad_y, inputs)
+    """The output and every gradient, by the names of :data:`RESULTS`.
+
+    As in training, by way of the states that the kernel keeps, if any; or without them.
+    """
+    grad_y = gradient_of_y(inputs) if grad_y is None else grad_y
+    if kept:
+        y, gradients = both_passes(kernel, inputs, grad_y)
+    else:
+        y, gradients = kernel.forward(inputs), kernel.backward(grad_y, inputs)
     return dict(zip(RESULTS, (y, *gradients), strict=True))
 
 
