@@ -247,6 +247,8 @@ def start_span(ws: Workspace, shape: Shape, part: Part, kept: Kept, i: int) -> N
         for n in range(shape.states):
             h = load_row(kept.states, place + n * shape.channels, width)
             store(ws.data, ws.h + (block * ws.padded + n) * WIDTH, h)
+            if i > kept.chunks:  # for the span before this one
+                prefetch(kept.states, place + (n - shape.states) * shape.channels)
 
 
 @inlined

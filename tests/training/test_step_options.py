@@ -10,9 +10,9 @@ import ssmdiff
 import torch
 from ssmdiff import compiling, compose, hookimpl
 from ssmdiff.backbones import checkpoint_activations
-from ssmdiff.errors import ConfigError, DivergedError, SsmdiffError
+from ssmdiff.errors import ConfigError, DivergedError, KernelUnavailableError, SsmdiffError
 from ssmdiff.interfaces import order_tensors
-from ssmdiff.ops import use_kernel
+from ssmdiff.ops import load_kernel, use_kernel
 from ssmdiff.orders import OrderPlan, ScanOrder, fixed_order
 from ssmdiff.runs import load_run
 from ssmdiff.training import train
@@ -104,6 +104,15 @@ def test_a_run_with_recomputation_is_the_same_run(tiny, tmp_path):
 def test_a_backbone_without_recomputation_is_told_by_name():
     with pytest.raises(ConfigError, match=r"the backbone Linear cannot recompute its layers"):
         checkpoint_activations(nn.Linear(2, 2))
+
+
+def test_a_kernel_that_cannot_run_here_is_refused_before_anything_is_written(tiny, tmp_path):
+    absent = next(
+        n for n in ("triton", "mamba-ssm") if load_kernel(n).unavailable(CPU, torch.float32)
+    )
+    with pytest.raises(KernelUnavailableError, match=absent):
+        train(tiny(train={"kernel": absent}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_line_takes_both_options(tmp_path, eager_backend):

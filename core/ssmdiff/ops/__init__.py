@@ -1,6 +1,13 @@
 """The one op and its kernels."""
 
-from ssmdiff.ops.choice import kernel_for, kernels_used, load_kernel, set_kernel, use_kernel
+from ssmdiff.ops.choice import (
+    kernel_for,
+    kernels_used,
+    load_kernel,
+    require_kernel,
+    set_kernel,
+    use_kernel,
+)
 from ssmdiff.ops.kernels import (
     Kernel,
     ScanGradients,
@@ -29,6 +36,7 @@ __all__ = [
     "kernel_for",
     "kernels_used",
     "load_kernel",
+    "require_kernel",
     "selective_scan",
     "set_kernel",
     "states_of",

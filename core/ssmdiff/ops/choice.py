@@ -33,14 +33,22 @@ def kernel_for(device: torch.device, dtype: torch.dtype, length: int) -> Kernel:
     Raises:
         KernelUnavailableError: A kernel was asked for by name and cannot run.
     """
-    if isinstance(_chosen, str):
-        kernel = _resolve(_chosen, device, dtype)
-    else:
-        kernel = _able(_chosen, device, dtype)
+    kernel = require_kernel(device, dtype)
     if kernel.name == "torch" and _chosen == AUTO and length > LONG and dtype != torch.float64:
         _warn_slow(str(device), str(dtype))
     _used.add(kernel.name)
     return kernel
+
+
+def require_kernel(device: torch.device, dtype: torch.dtype) -> Kernel:
+    """The kernel that will run there, before it does.
+
+    Raises:
+        KernelUnavailableError: A kernel was asked for by name and cannot run.
+    """
+    if isinstance(_chosen, str):
+        return _resolve(_chosen, device, dtype)
+    return _able(_chosen, device, dtype)
 
 
 @functools.lru_cache(maxsize=64)

@@ -25,7 +25,7 @@ from ssmdiff.compiling import compile_backbone
 from ssmdiff.config import Config, differences
 from ssmdiff.errors import ConfigError, DivergedError, RunInterruptedError, SsmdiffError
 from ssmdiff.interfaces import OrderTensors, order_tensors
-from ssmdiff.ops import kernels_used, set_kernel
+from ssmdiff.ops import kernels_used, require_kernel, set_kernel
 from ssmdiff.options import validate
 from ssmdiff.pictures import write_grid
 from ssmdiff.provenance import provenance
@@ -46,6 +46,7 @@ from ssmdiff.training.signals import StopRequest, stop_on_signals
 from ssmdiff.training.stream import TrainingImage, TrainingStream, loader
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of the scans
 SKIPPED_STEPS = 20  # consecutive overflows that the fp16 loss scaler may need to find its scale
 
 FREE_ON_RESUME = (
@@ -89,6 +90,7 @@ def train(
 
     Raises:
         ConfigError: The configuration does not fit the data, the machine or the run resumed.
+        KernelUnavailableError: The kernel asked for cannot run here; nothing was written.
         CheckpointError: The folder cannot be written, is in use, or holds nothing to resume.
         DivergedError: A loss or gradient is not finite; the last good checkpoint is kept.
         RunInterruptedError: SIGINT or SIGTERM; a checkpoint was saved first.
@@ -101,6 +103,7 @@ def train(
         mixed_precision=PRECISION[config.train.precision], cpu=not torch.accelerator.is_available()
     )
     try:
+        require_kernel(accelerator.device, DTYPE[config.train.precision])
         with ExitStack() as stack:
             if resume:
                 folder.config_layer()
