@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from ssmdiff.errors import ConfigError
 from ssmdiff.ops.kernels import ScanGradients, ScanInputs, kept_every, kept_shape
 from torch import Tensor
 
@@ -51,10 +52,14 @@ class NumbaKernel:
     def backward(
         self, grad_y: Tensor, inputs: ScanInputs, states: Tensor | None = None
     ) -> ScanGradients:
-        """All gradients, from the inputs alone.
+        """All gradients, equal to the bit with and without states.
 
         Beyond the gradients it allocates the sums of each group of channels for B and C, together
-        at most about the size of delta (see ``_groups``), and L (1.5 N + 96) floats per thread.
+        at most about the size of delta (see ``_groups``), and without states L (1.5 N + 96) floats
+        per thread.
+
+        Raises:
+            ConfigError: The states have another shape than ``kept_shape`` of the inputs.
         """
         from ssmdiff_kernels.numba_backward import Gradients
         from ssmdiff_kernels.numba_threads import run
@@ -75,6 +80,11 @@ class NumbaKernel:
         gradients = Gradients(*map(_flat, tensors))
         jobs = batch * groups
         threads = _threads(shape, jobs)
+        if states is not None and states.shape != kept_shape(inputs):
+            raise ConfigError(
+                f"numba kernel: the kept states have shape {tuple(states.shape)}; expected "
+                f"(B, K, S, N, D) = {kept_shape(inputs)}, as forward_keeping returns for the inputs"
+            )
         kept = _kept(shape, states)
         run(_entry("backward", shape), jobs, threads, scan, shape, groups, gradients, kept)
 
@@ -116,7 +126,7 @@ def _kept(shape: Shape, states: Tensor | None) -> Kept:
 
     if states is None:
         return Kept(np.empty(0, np.float32), max(1, -(-shape.length // CHUNK)))
-    return Kept(_flat(states), kept_every(shape.states) // CHUNK)
+    return Kept(_flat(states, torch.float32), kept_every(shape.states) // CHUNK)
 
 
 def _flat(x: Tensor, dtype: torch.dtype | None = None) -> NDArray[Any]:

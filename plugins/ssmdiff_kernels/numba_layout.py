@@ -71,9 +71,7 @@ class Chunk(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """The states that a forward pass keeps for the backward pass to start from, a span of chunks
-    from the other.
-    """
+    """The states that a forward pass keeps for the backward pass to start from."""
 
     states: Any  # (B, K, spans - 1, N, D) float32: before each span but the first, which has zeros
     chunks: int  # of a span; all there are, if nothing is kept

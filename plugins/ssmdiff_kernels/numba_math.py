@@ -126,9 +126,8 @@ def softplus(x: Any, table: Any) -> Any:
     switches to x, the second term is below a float32's resolution.
     """
     x_log2 = magnitude(x) * (-LOG2_E)
-    w = exp2(
-        where_less(x_log2, _LOWEST, _LOWEST, x_log2), table
-    )  # infinite x have their limits too
+    x_log2 = where_less(x_log2, _LOWEST, _LOWEST, x_log2)  # infinite x have their limits too
+    w = exp2(x_log2, table)
     s = w / (w + _TWO)
     v = s * s
     log1p = s * (_L0 + v * (_L1 + v * (_L2 + v * (_L3 + v * _L4))))

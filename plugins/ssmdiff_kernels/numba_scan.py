@@ -10,6 +10,9 @@ in turn, a chunk of 32 steps at a time:
    a walk of its own.
 3. *Scatter* the results to the tokens' own places. No two jobs write the same row.
 
+In training, the state before every second, third, ... span of chunks is written down, for the
+backward pass to start from; a span is one chunk up to N = 16.
+
 The last block of channels may be narrower; its other lanes hold A = -1 and zeros, and stay finite.
 So do the components that pad N to whole groups.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from ssmdiff.errors import ConfigError
 from ssmdiff.ops import (
     ScanInputs,
     StateKeepingKernel,
@@ -160,6 +161,16 @@ def test_a_state_is_what_the_scan_of_the_tokens_before_it_ends_with() -> None:
         C[..., n] = 1
         y = TorchKernel().forward(inputs._replace(C=C))
         torch.testing.assert_close(states[:, 0, :, n], y[:, [31, 63, 95]])
+
+
+def test_states_of_other_inputs_are_refused() -> None:
+    inputs, shorter = float32(), float32((2, 60, 17, 2, 5))
+    kernel = load_kernel("numba")
+    _, states = kernel.forward_keeping(shorter)  # type: ignore[attr-defined]
+    with pytest.raises(
+        ConfigError, match=r"shape \(2, 2, 1, 5, 17\); expected .*\(2, 2, 2, 5, 17\)"
+    ):
+        backward_from(kernel, gradient_of_y(inputs), inputs, states)
 
 
 def test_states_need_no_gradient_and_get_none() -> None:

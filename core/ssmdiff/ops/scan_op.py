@@ -47,6 +47,7 @@ def selective_scan(
 
     Tokens stay in grid order in memory, channels last. The kernel walks ``order[k]`` itself and
     adds each direction's output at the token's own place: no gather, no K-fold copy, no scatter.
+    Where a gradient may be asked for, some kernels keep states for it, at most half of delta.
 
     Args:
         u: (B, L, D) input, float32, bfloat16 or float64 (float16 with a kernel that has it).
