@@ -170,10 +170,12 @@ def test_mixed_dtypes_are_not_rounded_to_the_narrowest() -> None:
     assert_close(inputs._replace(u=inputs.u.bfloat16(), B=inputs.B.bfloat16()), 2**-8)
 
 
-@pytest.mark.parametrize("check", list(suite_for("kernel").checks))
+@pytest.mark.parametrize(
+    "check", [name for name in suite_for("kernel").checks if name != "kept-states"]
+)
 @pytest.mark.usefixtures("stand_in")
 def test_contract_with_the_stand_in(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every check of kernels, on the CPU, where the stand-in is."""
+    """Every check of kernels, on the CPU, where the stand-in is; but it keeps no states."""
     monkeypatch.setattr(cases, "LONG", 512)  # the stand-in is as slow as the reference
     own = MambaSsmKernel.unavailable
     monkeypatch.setattr(
