@@ -5,9 +5,10 @@ Axis letters: B batch, C channels, H W (D) grid, L tokens, K directions, T times
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
@@ -204,6 +205,10 @@ Betas = np.ndarray
 """(T,) float64, beta_1 .. beta_T of eq. 1."""
 
 ExportPrecision = Literal["fp32", "fp16", "bf16"]
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+    {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+)
+"""What activations are in each precision, in training and in exported graphs."""
 ScanBody = Literal["scan", "chunked"]
 
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from ssmdiff import compose
 from ssmdiff.errors import ExportError, SsmdiffError
-from ssmdiff.interfaces import ExportPrecision, OrderTensors, order_tensors
+from ssmdiff.interfaces import DTYPES, ExportPrecision, OrderTensors, order_tensors
 from ssmdiff.orders import OrderPlan, ScanOrder
 from ssmdiff.runs import Run
 from torch import Tensor, nn
@@ -28,11 +28,6 @@ from torch.overrides import TorchFunctionMode
 
 from ssmdiff_export.names import ATTRIBUTES, DOMAIN, DOMAIN_VERSION, OPERATORS
 
-DTYPES: dict[str, torch.dtype] = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 BATCH = "batch"
 

@@ -50,7 +50,7 @@ from ssmdiff_kernels.numba_memory import (
     spread_like,
     store,
 )
-from ssmdiff_kernels.numba_scan import walk
+from ssmdiff_kernels.numba_scan import walk, walk_on
 from ssmdiff_kernels.numba_threads import job_done, next_job
 from ssmdiff_kernels.numba_vector import (
     WIDTH,
@@ -180,14 +180,14 @@ def _backward(
                 start_span(ws, shape, part, kept, start)
                 for i in range(start, stop):
                     chunk = chunk_of(ws, shape, i, (i - start) * steps)
-                    copy(ws.data, ws.h, ws.starts + (i - start) * state * WIDTH, state)
                     gather(ws, scan, shape, part, k, chunk, i + 1 == stop)
                     if i + 1 < stop:
-                        _walk_on(ws, scan, shape, part, chunk, out, zero, zoh)
+                        copy(ws.data, ws.h, ws.starts + (i - start) * state * WIDTH, state)
+                        walk_on(ws, scan, shape, part, chunk, out.dy, zero, zoh, False)
                 for i in range(stop - 1, start - 1, -1):
                     chunk = chunk_of(ws, shape, i, (i - start) * steps)
-                    copy(ws.data, ws.starts + (i - start) * state * WIDTH, ws.h, state)
-                    if i + 1 < stop:
+                    if i + 1 < stop:  # the last one of the span still is as it was left above
+                        copy(ws.data, ws.starts + (i - start) * state * WIDTH, ws.h, state)
                         gather_projections(ws, scan, shape, part, chunk, True)
                     _gather_dy(ws, scan, shape, part, chunk, sums, out)
                     _walk_there_and_back(ws, scan, shape, part, chunk, out, span == 1, zero, zoh)
@@ -204,26 +204,6 @@ def _backward(
                 _add_slices(shape, groups, number, out)
         job_done(jobs)
     keep_alive(memory)
-
-
-@inlined
-def _walk_on(
-    ws: Workspace,
-    scan: Scan,
-    shape: Shape,
-    part: Part,
-    chunk: Chunk,
-    out: Gradients,
-    zero: Any,
-    zoh: bool,
-) -> None:
-    """Take the state to the end of a chunk."""
-    for block in range(part.blocks):
-        for n in range(0, ws.padded, rows_of(zero)):
-            ahead = share_of(ws, block, n, rows_of(zero), CHUNK, True, False)
-            walk(
-                ws, scan, shape, part, chunk, block, n, ahead, out.dy, zero, zoh, False, False
-            )  # fmt: skip
 
 
 @inlined

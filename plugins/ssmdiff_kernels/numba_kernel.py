@@ -121,11 +121,11 @@ def _forward(inputs: ScanInputs, states: Tensor | None) -> Tensor:
 
 
 def _kept(shape: Shape, states: Tensor | None) -> Kept:
-    """The states as the jitted functions take them; none, as if one span had all chunks."""
+    """The states as the jitted functions take them; none, if all steps are one span."""
     from ssmdiff_kernels.numba_layout import CHUNK, Kept
 
     if states is None:
-        return Kept(np.empty(0, np.float32), max(1, -(-shape.length // CHUNK)))
+        return Kept(np.empty(0, np.float32), shape.length)
     return Kept(_flat(states, torch.float32), kept_every(shape.states) // CHUNK)
 
 

@@ -74,7 +74,7 @@ class Kept(NamedTuple):
     """The states that a forward pass keeps for the backward pass to start from."""
 
     states: Any  # (B, K, spans - 1, N, D) float32: before each span but the first, which has zeros
-    chunks: int  # of a span; all there are, if nothing is kept
+    chunks: int  # of a span; as many as there are or more, if nothing is kept
 
 
 class Workspace(NamedTuple):
@@ -105,7 +105,7 @@ class Workspace(NamedTuple):
     a: int  # a row for each step and component of one group; and so the next two
     before: int  # the state before the step
     g: int
-    starts: int  # of the state, for each chunk of a span: h before it
+    starts: int  # of the state, for each chunk of a span but its last: h before it
 
 
 @inlined
@@ -146,7 +146,7 @@ def workspace(shape: Shape, blocks: int, rows: int, span: int) -> Any:
     dh = dC + table
     dA, a = dh + state, dh + 2 * state
     before, g, starts = a + kept, a + 2 * kept, a + 3 * kept
-    size = starts + span * state if span > 0 else decay
+    size = starts + (span - 1) * state if span > 0 else decay
     memory = np.empty(size + WIDTH, np.float32)
     aligned = pointer(memory[(-memory.ctypes.data % 64) // 4 :])
     sections = Workspace(

@@ -131,12 +131,7 @@ def _forward(
                 keep_state(ws, shape, part, kept, i)
                 gather(ws, scan, shape, part, k, chunk, True)
                 clear(ws.data, ws.y, part.blocks * CHUNK)
-                for block in range(part.blocks):
-                    for n in range(0, ws.padded, rows_of(zero)):
-                        ahead = share_of(ws, block, n, rows_of(zero), CHUNK, True, True)
-                        walk(
-                            ws, scan, shape, part, chunk, block, n, ahead, y, zero, zoh, True, False
-                        )
+                walk_on(ws, scan, shape, part, chunk, y, zero, zoh, True)
                 for block in range(part.blocks):
                     _scatter(ws, scan, shape, part, k, chunk, block, y)
         job_done(jobs)
@@ -166,6 +161,25 @@ def _scatter(
         else:
             y_t = y_t + load_row(y, place, width)
         store_row(y, place, y_t, width)
+
+
+@inlined
+def walk_on(
+    ws: Workspace,
+    scan: Scan,
+    shape: Shape,
+    part: Part,
+    chunk: Chunk,
+    beside: Any,
+    zero: Any,
+    zoh: bool,
+    emit: bool,
+) -> None:
+    """Take the whole state through a chunk, and add C h to y if told to ``emit``."""
+    for block in range(part.blocks):
+        for n in range(0, ws.padded, rows_of(zero)):
+            ahead = share_of(ws, block, n, rows_of(zero), CHUNK, True, emit)
+            walk(ws, scan, shape, part, chunk, block, n, ahead, beside, zero, zoh, emit, False)
 
 
 @inlined

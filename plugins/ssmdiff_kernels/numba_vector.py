@@ -245,7 +245,7 @@ _BITS_OF_POWERS = [int(np.float32(2.0 ** (i / 32)).view(np.int32)) for i in rang
 
 @intrinsic
 def powers_of_32nds(typing_context: Any, half: Any) -> Any:
-    """2^(i / 32) for i from 0 to 15, and from 16 if told so."""
+    """2^(i / 32) for i from 0 to 15, the half 0, or from 16 to 31, the half 1."""
     if not isinstance(half, types.Literal):
         return None
 

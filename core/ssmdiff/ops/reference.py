@@ -35,21 +35,20 @@ class TorchKernel:
 
     def forward(self, inputs: ScanInputs) -> Tensor:
         scan = _Sequences(inputs)
-        h = scan.u.new_zeros(*scan.delta.shape[:2], *inputs.A.shape[1:])
-        y = []
+        h, y = scan.start(), []
         for t in range(scan.length):
-            h = scan.decay(t) * scan.keep(h, t) + scan.gain(t) * scan.drive(t)
+            h = scan.step(scan.keep(h, t), t)
             y.append((h * scan.C[:, :, t, None, :]).sum(-1))
         return scan.merge(torch.stack(y, 2) + scan.skip()).to(inputs.u.dtype)
 
     def backward(self, grad_y: Tensor, inputs: ScanInputs) -> ScanGradients:
         scan = _Sequences(inputs)
         dy = grad_y.to(scan.u.dtype)[:, scan.order]  # (B, K, L, D)
-        h = scan.u.new_zeros(*scan.delta.shape[:2], *inputs.A.shape[1:])
+        h = scan.start()
         before = []  # the state that enters each step, after any restart
         for t in range(scan.length):
             before.append(scan.keep(h, t))
-            h = scan.decay(t) * before[t] + scan.gain(t) * scan.drive(t)
+            h = scan.step(before[t], t)
 
         du, ddelta = torch.zeros_like(scan.delta), torch.zeros_like(scan.delta)
         dB, dC = torch.zeros_like(scan.B), torch.zeros_like(scan.C)
@@ -97,10 +96,9 @@ class TorchKernel:
 def states_of(inputs: ScanInputs) -> Tensor:
     """The states that a kernel may keep, of :func:`~ssmdiff.ops.kernels.kept_shape`."""
     scan, every = _Sequences(inputs), kept_every(inputs.A.shape[-1])
-    h = scan.u.new_zeros(*scan.delta.shape[:2], *inputs.A.shape[1:])
-    states = scan.u.new_empty(kept_shape(inputs))
+    h, states = scan.start(), scan.u.new_empty(kept_shape(inputs))
     for t in range(every * states.shape[2]):
-        h = scan.decay(t) * scan.keep(h, t) + scan.gain(t) * scan.drive(t)
+        h = scan.step(scan.keep(h, t), t)
         if (t + 1) % every == 0:
             states[:, :, t // every] = h.transpose(-1, -2)
     return states
@@ -136,6 +134,14 @@ class _Sequences:
     def merge(self, x: Tensor) -> Tensor:
         """Sum the directions, each at the token's own place: (B, K, L, D) to (B, L, D)."""
         return self.to_grid(x).sum(1)
+
+    def start(self) -> Tensor:
+        """The state before the first step."""
+        return self.u.new_zeros(*self.delta.shape[:2], *self.A.shape[1:])
+
+    def step(self, before: Tensor, t: int) -> Tensor:
+        """The state after step t, from the one that enters it."""
+        return self.decay(t) * before + self.gain(t) * self.drive(t)
 
     def decay(self, t: int) -> Tensor:
         return torch.exp(self.delta[:, :, t, :, None] * self.A)

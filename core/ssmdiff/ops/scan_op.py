@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ssmdiff.errors import ConfigError
-from ssmdiff.ops.choice import kernel_for
+from ssmdiff.ops.choice import kernel_for, require_kernel
 from ssmdiff.ops.kernels import (
     Kernel,
     ScanInputs,
@@ -89,7 +89,7 @@ def _is_worth_keeping(inputs: ScanInputs) -> bool:
         return False
     if not any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
         return False
-    return isinstance(_kernel_of(inputs), StateKeepingKernel)
+    return isinstance(require_kernel(inputs.u.device, inputs.u.dtype), StateKeepingKernel)
 
 
 _INPUTS = (

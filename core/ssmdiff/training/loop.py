@@ -24,7 +24,7 @@ from ssmdiff.backbones import checkpoint_activations
 from ssmdiff.compiling import compile_backbone
 from ssmdiff.config import Config, differences
 from ssmdiff.errors import ConfigError, DivergedError, RunInterruptedError, SsmdiffError
-from ssmdiff.interfaces import OrderTensors, order_tensors
+from ssmdiff.interfaces import DTYPES, OrderTensors, order_tensors
 from ssmdiff.ops import kernels_used, require_kernel, set_kernel
 from ssmdiff.options import validate
 from ssmdiff.pictures import write_grid
@@ -46,7 +46,6 @@ from ssmdiff.training.signals import StopRequest, stop_on_signals
 from ssmdiff.training.stream import TrainingImage, TrainingStream, loader
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of the scans
 SKIPPED_STEPS = 20  # consecutive overflows that the fp16 loss scaler may need to find its scale
 
 FREE_ON_RESUME = (
@@ -103,7 +102,7 @@ def train(
         mixed_precision=PRECISION[config.train.precision], cpu=not torch.accelerator.is_available()
     )
     try:
-        require_kernel(accelerator.device, DTYPE[config.train.precision])
+        require_kernel(accelerator.device, DTYPES[config.train.precision])
         with ExitStack() as stack:
             if resume:
                 folder.config_layer()
