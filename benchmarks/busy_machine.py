@@ -23,9 +23,9 @@ STEPS = 6
 def steps() -> None:
     """Print the median time of a step, forward and backward."""
     import torch
-    from ssmdiff import compose
-    from ssmdiff.config import load_preset, resolve
-    from ssmdiff.interfaces import order_tensors
+    from ssmdiff.networks.interfaces import order_tensors
+    from ssmdiff.runs import compose
+    from ssmdiff.runs.config import load_preset, resolve
 
     config = resolve(load_preset("tiny"))
     model = compose.build_backbone(config, in_channels=1, num_classes=0)
@@ -63,7 +63,7 @@ def main() -> None:
     if options.steps:
         steps()
         return
-    from ssmdiff.provenance import versions
+    from ssmdiff.runs.provenance import versions
 
     os.environ.pop("OMP_WAIT_POLICY", None)
     results = {}

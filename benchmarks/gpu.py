@@ -178,8 +178,8 @@ def _nbytes(*tensors: Tensor | None) -> int:
 
 def speed() -> dict[str, Any]:
     """Forward, and forward with backward, of our kernel and of what it replaces, in one run."""
-    from ssmdiff.bench.scan_peers import ExpandScanMerge
     from ssmdiff.ops import both_passes
+    from ssmdiff_bench.scan_peers import ExpandScanMerge
     from ssmdiff_kernels.mamba_ssm_kernel import MambaSsmKernel
     from ssmdiff_kernels.triton_kernel import TritonKernel
 
@@ -242,10 +242,10 @@ def exp_limit_gexp_s() -> float | None:
 
 def network() -> dict[str, Any]:
     """A training step and a sampling step of the preset small, in bfloat16, on random images."""
-    from ssmdiff import compose
-    from ssmdiff.config import Config, load_preset, merge
     from ssmdiff.ops import kernels_used, set_kernel
-    from ssmdiff.options import validate
+    from ssmdiff.registry.options import validate
+    from ssmdiff.runs import compose
+    from ssmdiff.runs.config import Config, load_preset, merge
 
     # Not `resolve`: it looks up the noise scheduler, whose library a bare machine lacks.
     table = merge(Config().to_dict(), load_preset("small"))

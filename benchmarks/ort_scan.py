@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
-from ssmdiff.bench.machine import load_average, machine
-from ssmdiff.bench.timing import Timing, Turn, clocked, interleaved
+from ssmdiff_bench.machine import load_average, machine
+from ssmdiff_bench.timing import Timing, Turn, clocked, interleaved
 from ssmdiff_export.function import scan_function
 from ssmdiff_export.names import ATTRIBUTES, DOMAIN, INPUTS, OPSETS
 from ssmdiff_export.ort_library.build import library

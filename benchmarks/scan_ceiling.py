@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ssmdiff.bench.machine import load_average, machine
-from ssmdiff.bench.scan import ScanShape, make_inputs
-from ssmdiff.bench.timing import Timing, clocked, interleaved
 from ssmdiff.ops import ScanInputs, both_passes, load_kernel
+from ssmdiff_bench.machine import load_average, machine
+from ssmdiff_bench.scan import ScanShape, make_inputs
+from ssmdiff_bench.timing import Timing, clocked, interleaved
 from torch import Tensor
 
 LENGTH = 1024

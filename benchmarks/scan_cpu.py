@@ -2,7 +2,7 @@
 
     python benchmarks/scan_cpu.py --json benchmarks/results/scan_cpu.json
 
-The peer is mamba-ssm's ``selective_scan_ref`` as `ssmdiff.bench.scan_peers` has it, a Python loop
+The peer is mamba-ssm's ``selective_scan_ref`` as `ssmdiff_bench.scan_peers` has it, a Python loop
 over time with autograd for the gradients. Its gradients are timed once: one to four minutes, mostly
 the system clearing memory for them, so that the time depends on what else runs; ``--no-gradients``
 leaves them out. Then, over the number of tokens and in a process that keeps freed memory: raster
@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ssmdiff.bench.machine import load_average, machine
-from ssmdiff.bench.scan import ScanShape, make_inputs
-from ssmdiff.bench.scan_peers import both_by_autograd, mamba_reference
-from ssmdiff.bench.timing import Timing, clocked, interleaved
 from ssmdiff.ops import ScanInputs, both_passes, load_kernel
-from ssmdiff.training.memory import keep_freed_memory
+from ssmdiff_bench.machine import load_average, machine
+from ssmdiff_bench.scan import ScanShape, make_inputs
+from ssmdiff_bench.scan_peers import both_by_autograd, mamba_reference
+from ssmdiff_bench.timing import Timing, clocked, interleaved
+from ssmdiff_train.memory import keep_freed_memory
 from torch import Tensor
 
 BATCH, LENGTH, CHANNELS, DIRECTIONS, STATES = 2, 1024, 192, 4, 16

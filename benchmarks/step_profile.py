@@ -37,11 +37,11 @@ class Step:
 
     def __init__(self, preset: str, size: int, batch: int, checkpointing: bool) -> None:
         import torch
-        from ssmdiff import compose
-        from ssmdiff.backbones import checkpoint_activations
-        from ssmdiff.config import load_preset, resolve
-        from ssmdiff.interfaces import order_tensors
-        from ssmdiff.training.optimizer import build_ema, build_optimizer
+        from ssmdiff.networks.backbone import checkpoint_activations
+        from ssmdiff.networks.interfaces import order_tensors
+        from ssmdiff.runs import compose
+        from ssmdiff.runs.config import load_preset, resolve
+        from ssmdiff_train.optimizer import build_ema, build_optimizer
 
         self.config = resolve(load_preset(preset), {"data": {"image_size": size}})
         torch.manual_seed(0)
@@ -137,8 +137,8 @@ def main() -> None:
     parser.add_argument("--activation-checkpointing", action="store_true")
     options = parser.parse_args()
     import torch
-    from ssmdiff.provenance import versions
-    from ssmdiff.training.memory import keep_freed_memory
+    from ssmdiff.runs.provenance import versions
+    from ssmdiff_train.memory import keep_freed_memory
 
     keep_freed_memory()
     results = []

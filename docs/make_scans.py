@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic.fields import FieldInfo
-from ssmdiff.registry import Registry
-from ssmdiff.scan_figures import figures_of, order_of_slot, table
-from ssmdiff.scan_pictures import Panel, draw
+from ssmdiff.registry.registry import Registry
+from ssmdiff_cli.scan_figures import figures_of, order_of_slot, table
+from ssmdiff_cli.scan_pictures import Panel, draw
 
 PAGE = Path(__file__).with_name("scans.md")
 GALLERY = Path(__file__).parent / "images" / "scans" / "gallery.png"

@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
-from ssmdiff.registry import registry
+from ssmdiff.registry.registry import registry
 
 settings.register_profile("ssmdiff", deadline=None, derandomize=True)
 settings.load_profile("ssmdiff")

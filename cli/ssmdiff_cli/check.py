@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from ssmdiff.component import KINDS
 from ssmdiff.errors import ConfigError, ContractError, PluginBrokenError, did_you_mean
-from ssmdiff.registry import registry
+from ssmdiff.registry.component import KINDS
+from ssmdiff.registry.registry import registry
 
 if TYPE_CHECKING:
-    from ssmdiff.plugin import Registered
+    from ssmdiff.registry.plugin import Registered
     from ssmdiff.testing import Report
 
 Sets = Annotated[
@@ -74,7 +74,7 @@ def _named(name: str, kind: str | None) -> list[Registered]:
 
 
 def _check(entries: list[Registered], sets: list[str] | None, as_json: bool) -> None:
-    from ssmdiff.config import assignments
+    from ssmdiff.runs.config import assignments
     from ssmdiff.testing import SUITES
 
     options = assignments(sets or ())

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from ssmdiff.component import KINDS
 from ssmdiff.errors import ConfigError, did_you_mean
-from ssmdiff.registry import registry
+from ssmdiff.registry.component import KINDS
+from ssmdiff.registry.registry import registry
 
 
 def cite(
@@ -17,7 +17,7 @@ def cite(
     ],
 ) -> None:
     """Print BibTeX for components, or for all components of a run."""
-    from ssmdiff.citations import bibtex, collected
+    from ssmdiff_cli.citations import bibtex, collected
 
     users: dict[str, list[str]] = {}
     references = []
@@ -45,8 +45,8 @@ def _components(named: str) -> list[tuple[str, str]]:
     if kinds:
         return [(kind, named) for kind in kinds]
     if Path(named).is_dir():
-        from ssmdiff.config import resolve
-        from ssmdiff.runs import RunFolder
+        from ssmdiff.runs.config import resolve
+        from ssmdiff.runs.run import RunFolder
 
         config = resolve(RunFolder(Path(named)).config_layer())
         return [pair for k, t in config.components().values() for pair in _nested(k, t)]

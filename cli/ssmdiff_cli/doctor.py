@@ -25,8 +25,9 @@ def doctor(
     if tensorrt:
         _tensorrt(as_json)
         return
-    from ssmdiff.doctor import examine
     from ssmdiff.errors import SsmdiffError
+
+    from ssmdiff_cli.examine import examine
 
     report = examine()
     if as_json:

@@ -20,7 +20,11 @@ from typer.core import TyperGroup
 # on an idle machine, and much where another program runs too (docs/performance.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from ssmdiff_cli import bench, check, cite, config, doctor, export, plugins, sample, scans, train
+from ssmdiff_bench import command as bench
+from ssmdiff_export import command as export
+from ssmdiff_train import command as train
+
+from ssmdiff_cli import check, cite, config, doctor, plugins, sample, scans
 
 
 class _Commands(TyperGroup):
@@ -101,7 +105,7 @@ def _add_plugin_commands(first: list[str]) -> None:
     """Sub-commands of plugins; a call of one of ours has no need to look for them."""
     if first and first[0] in OURS:
         return
-    from ssmdiff.registry import registry
+    from ssmdiff.registry.registry import registry
 
     for name, sub_app in registry().commands():
         if name not in OURS:

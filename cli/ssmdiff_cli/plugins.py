@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from ssmdiff.component import KINDS
 from ssmdiff.errors import ConfigError, did_you_mean
-from ssmdiff.plugin import Plugin, Registered
-from ssmdiff.registry import registry
+from ssmdiff.registry.component import KINDS
+from ssmdiff.registry.plugin import Plugin, Registered
+from ssmdiff.registry.registry import registry
 
 app = typer.Typer(help="The plugins of this environment.", no_args_is_help=True)
 
@@ -68,7 +68,7 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Where something comes from: distribution, module, components, their options, citations."""
-    from ssmdiff.describe import describe_component
+    from ssmdiff_cli.describe import describe_component
 
     chosen = [
         (plugin, [describe_component(e) for e in entries]) for plugin, entries in _chosen(name)
@@ -126,7 +126,7 @@ def new(
     ] = None,
 ) -> None:
     """Write a package with a component of your own: it installs, and passes its tests."""
-    from ssmdiff.authoring import write_package
+    from ssmdiff_cli.authoring import write_package
 
     folder = write_package(name, kind, out)
     typer.echo(f"written: {folder}")

@@ -11,7 +11,7 @@ from ssmdiff.errors import ConfigError
 from ssmdiff_cli import settings
 
 if TYPE_CHECKING:
-    from ssmdiff.samples import ImageModel
+    from ssmdiff_cli.samples import ImageModel
 
 
 FILES = (".onnx", ".engine", ".plan")
@@ -62,7 +62,7 @@ def sample(
         _refuse("a file", "a run", provider=provider, ort_library=ort_library)
         trained = _run(model, checkpoint or "latest", kernel, compile)
 
-    from ssmdiff.samples import SampleFolder, SampleRequest
+    from ssmdiff_cli.samples import SampleFolder, SampleRequest
 
     request = SampleRequest(seed=seed, steps=steps, scheduler=scheduler, label=label, format=format)
     grid = SampleFolder(out).fill(trained, request, n, batch_size, overwrite, progress=True)
@@ -80,7 +80,7 @@ def _refuse(of: str, given: str, **options: object) -> None:
 def _run(path: Path, checkpoint: str, kernel: str | None, compile: bool) -> ImageModel:
     import torch
     from ssmdiff.ops import set_kernel
-    from ssmdiff.runs import load_run
+    from ssmdiff.runs.run import load_run
 
     set_kernel(kernel or "auto")
     trained = load_run(path, checkpoint)

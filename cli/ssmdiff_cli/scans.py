@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from ssmdiff.errors import ConfigError
-from ssmdiff.registry import registry
+from ssmdiff.registry.registry import registry
 
 from ssmdiff_cli.settings import component
 
 if TYPE_CHECKING:
-    from ssmdiff.orders import Grid, Scan
-    from ssmdiff.scan_pictures import Panel
+    from ssmdiff.orders.scan_order import Grid, Scan
+
+    from ssmdiff_cli.scan_pictures import Panel
 
 app = typer.Typer(help="Scan orderings.", no_args_is_help=True)
 
@@ -35,7 +36,7 @@ def list_scans(
     |dt| is the time between the visits of two tokens that share a side, mean and maximum over a
     16 x 16 grid: in the first direction, and in the best of the K directions for each two tokens.
     """
-    from ssmdiff.scan_figures import table
+    from ssmdiff_cli.scan_figures import table
 
     found = table(registry())
     if as_json:
@@ -85,8 +86,9 @@ def show_scan(
     seed: Annotated[int, typer.Option(help="The run's seed, of random scans.")] = 0,
 ) -> None:
     """Draw the path of a scan over a grid, its directions side by side."""
-    from ssmdiff.config import assignments
-    from ssmdiff.scan_pictures import draw
+    from ssmdiff.runs.config import assignments
+
+    from ssmdiff_cli.scan_pictures import draw
 
     spec = {**assignments(sets or ()), **(component("scan", name) or {})}
     scan: Scan = registry().create("scan", spec)
@@ -112,7 +114,7 @@ def grid_of(text: str) -> Grid:
     Raises:
         ConfigError: It is neither, or too large to be drawn.
     """
-    from ssmdiff.scan_pictures import check_size
+    from ssmdiff_cli.scan_pictures import check_size
 
     parts = text.lower().split("x")
     if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(parts) > 3:
@@ -127,8 +129,8 @@ def _panels(
     scan: Scan, grid: Grid, seed: int, layers: int | None, direction: int | None
 ) -> list[Panel]:
     """What is drawn: every direction of every layer, or the one that was asked for."""
-    from ssmdiff.scan_figures import order_of_slot
-    from ssmdiff.scan_pictures import Panel
+    from ssmdiff_cli.scan_figures import order_of_slot
+    from ssmdiff_cli.scan_pictures import Panel
 
     if layers is not None and not 1 <= layers <= 64:
         raise ConfigError(f"--layers {layers}: expected 1 to 64")
@@ -155,7 +157,7 @@ def _panels(
 
 def _type(panels: list[Panel]) -> None:
     """The panels in plain characters, and the times where a row of them fits a terminal."""
-    from ssmdiff.scan_pictures import ascii_path, ascii_times
+    from ssmdiff_cli.scan_pictures import ascii_path, ascii_times
 
     for panel in panels:
         if panel.title:

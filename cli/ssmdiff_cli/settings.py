@@ -1,6 +1,6 @@
 """The options that several commands share, and how they become layers of a configuration.
 
-``ssmdiff.config`` is imported where it is used, so that ``--help`` answers without pydantic.
+``ssmdiff.runs.config`` is imported where it is used, so that ``--help`` answers without pydantic.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from ssmdiff.errors import ConfigError
-from ssmdiff.registry import registry
+from ssmdiff.registry.registry import registry
 
 if TYPE_CHECKING:
-    from ssmdiff.config import Config
+    from ssmdiff.runs.config import Config
 
 Preset = Annotated[
     str | None, typer.Option("--preset", help="tiny (the default), small or paper-128.")
@@ -50,7 +50,7 @@ def compose_layers(
     base: Mapping[str, Any] | None = None,
 ) -> Config:
     """Preset (or an existing run) < file < ``--set`` < named flags, resolved."""
-    from ssmdiff.config import (
+    from ssmdiff.runs.config import (
         DEFAULT_PRESET,
         assignments,
         load_file,
@@ -65,7 +65,7 @@ def compose_layers(
 
 def flags(named: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted paths to values as one layer; those that were not given are left out."""
-    from ssmdiff.config import merge
+    from ssmdiff.runs.config import merge
 
     layer: dict[str, Any] = {}
     for path, value in named.items():

@@ -15,37 +15,37 @@ from typing import TYPE_CHECKING, Any
 
 # Not on first use: importing the submodule would put the module where the function belongs. That
 # module imports pluggy when the registry is first asked for.
-from ssmdiff.registry import create, registry
+from ssmdiff.registry.registry import create, registry
 
 if TYPE_CHECKING:
-    from ssmdiff.component import Component as Component
     from ssmdiff.errors import SsmdiffError as SsmdiffError
-    from ssmdiff.hookspecs import hookimpl as hookimpl
-    from ssmdiff.interfaces import OrderTensors as OrderTensors
+    from ssmdiff.networks.interfaces import OrderTensors as OrderTensors
     from ssmdiff.ops import selective_scan as selective_scan
     from ssmdiff.ops import set_kernel as set_kernel
     from ssmdiff.ops import use_kernel as use_kernel
-    from ssmdiff.orders import OrderPlan as OrderPlan
-    from ssmdiff.orders import Scan as Scan
-    from ssmdiff.orders import ScanOrder as ScanOrder
-    from ssmdiff.orders import ScanSlot as ScanSlot
-    from ssmdiff.runs import load_run as load_run
+    from ssmdiff.orders.scan_order import OrderPlan as OrderPlan
+    from ssmdiff.orders.scan_order import Scan as Scan
+    from ssmdiff.orders.scan_order import ScanOrder as ScanOrder
+    from ssmdiff.orders.scan_order import ScanSlot as ScanSlot
+    from ssmdiff.registry.component import Component as Component
+    from ssmdiff.registry.hookspecs import hookimpl as hookimpl
+    from ssmdiff.runs.run import load_run as load_run
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Component": "ssmdiff.component",
+    "Component": "ssmdiff.registry.component",
     "SsmdiffError": "ssmdiff.errors",
-    "hookimpl": "ssmdiff.hookspecs",
-    "OrderTensors": "ssmdiff.interfaces",
+    "hookimpl": "ssmdiff.registry.hookspecs",
+    "OrderTensors": "ssmdiff.networks.interfaces",
     "selective_scan": "ssmdiff.ops",
     "set_kernel": "ssmdiff.ops",
     "use_kernel": "ssmdiff.ops",
-    "OrderPlan": "ssmdiff.orders",
-    "Scan": "ssmdiff.orders",
-    "ScanOrder": "ssmdiff.orders",
-    "ScanSlot": "ssmdiff.orders",
-    "load_run": "ssmdiff.runs",
+    "OrderPlan": "ssmdiff.orders.scan_order",
+    "Scan": "ssmdiff.orders.scan_order",
+    "ScanOrder": "ssmdiff.orders.scan_order",
+    "ScanSlot": "ssmdiff.orders.scan_order",
+    "load_run": "ssmdiff.runs.run",
 }
 
 __all__ = [*_HOMES, "__version__", "create", "registry"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from ssmdiff.errors import ConfigError
-from ssmdiff.interfaces import ExportRequest, ExportResult
+from ssmdiff.networks.interfaces import ExportRequest, ExportResult
 
 
 class OnnxExporter:

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ssmdiff import compose
 from ssmdiff.errors import ExportError, SsmdiffError
-from ssmdiff.interfaces import DTYPES, ExportPrecision, OrderTensors, order_tensors
-from ssmdiff.orders import OrderPlan, ScanOrder
-from ssmdiff.runs import Run
+from ssmdiff.networks.interfaces import DTYPES, ExportPrecision, OrderTensors, order_tensors
+from ssmdiff.orders.scan_order import OrderPlan, ScanOrder
+from ssmdiff.runs import compose
+from ssmdiff.runs.run import Run
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ssmdiff.diffusion.sampling import Sampling, sample_batches
 from ssmdiff.errors import ConfigError
-from ssmdiff.interfaces import Denoiser, OrderTensors
-from ssmdiff.registry import create, registry
-from ssmdiff.sampling import Sampling, sample_batches
+from ssmdiff.networks.interfaces import Denoiser, OrderTensors
+from ssmdiff.registry.registry import create, registry
 from torch import Tensor
 
 from ssmdiff_export.runtime.card import ModelCard
@@ -28,7 +28,7 @@ Predict = Callable[[Mapping[str, Tensor]], Tensor]
 
 
 class FileModel:
-    """A trained model in a file; draws as :class:`ssmdiff.runs.Run` does.
+    """A trained model in a file; draws as :class:`ssmdiff.runs.run.Run` does.
 
     Args:
         card: What the file says about itself.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ssmdiff import __version__
-from ssmdiff.orders import GroupShuffle
-from ssmdiff.provenance import providers
-from ssmdiff.runs import Run
+from ssmdiff.orders.scan_order import GroupShuffle
+from ssmdiff.runs.provenance import providers
+from ssmdiff.runs.run import Run
 
 from ssmdiff_export.graph import Interface
 from ssmdiff_export.runtime.card import ExternalData, ModelCard, Parity, Process, Slot

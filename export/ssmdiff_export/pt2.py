@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from ssmdiff.errors import ExportError
-from ssmdiff.interfaces import ExportPrecision
-from ssmdiff.runs import Run
+from ssmdiff.networks.interfaces import ExportPrecision
+from ssmdiff.runs.run import Run
 
 from ssmdiff_export.files import keep, refuse_to_replace, workplace
 from ssmdiff_export.graph import Interface, first_line, quiet, trace

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from ssmdiff.errors import ConfigError
-from ssmdiff.interfaces import ExportRequest, ExportResult
+from ssmdiff.networks.interfaces import ExportRequest, ExportResult
 
 from ssmdiff_export.exporters import need_onnx
 from ssmdiff_export.files import workplace

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from ssmdiff.errors import ExportError
-from ssmdiff.interfaces import ExportPrecision, order_tensors
-from ssmdiff.runs import Run
-from ssmdiff.seeds import stream
+from ssmdiff.networks.interfaces import ExportPrecision, order_tensors
+from ssmdiff.orders.seeds import stream
+from ssmdiff.runs.run import Run
 
 from ssmdiff_export.graph import Interface, first_line
 from ssmdiff_export.progress import Stage

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from ssmdiff.errors import ConfigError
-from ssmdiff.nn import ResidualBlock, grid_angles, largest_divisor
-from ssmdiff.orders import Grid
+from ssmdiff.networks.layers import ResidualBlock, grid_angles, largest_divisor
+from ssmdiff.orders.scan_order import Grid
 from torch import Tensor, nn
 
 ROTARY_BASE = 100.0

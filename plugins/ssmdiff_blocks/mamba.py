@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from ssmdiff.interfaces import OrderTensors
-from ssmdiff.nn import KeepFloat32, ResidualBlock, init_A_log, init_delta_bias
+from ssmdiff.networks.interfaces import OrderTensors
+from ssmdiff.networks.layers import KeepFloat32, ResidualBlock, init_A_log, init_delta_bias
 from ssmdiff.ops import selective_scan
-from ssmdiff.orders import Grid
+from ssmdiff.orders.scan_order import Grid
 from torch import Tensor, nn
 
 from ssmdiff_blocks.sequence import CausalConv, leave, visit

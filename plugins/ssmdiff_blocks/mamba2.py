@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from ssmdiff.interfaces import OrderTensors
-from ssmdiff.nn import KeepFloat32, ResidualBlock, init_delta_bias, largest_divisor
-from ssmdiff.orders import Grid
+from ssmdiff.networks.interfaces import OrderTensors
+from ssmdiff.networks.layers import KeepFloat32, ResidualBlock, init_delta_bias, largest_divisor
+from ssmdiff.orders.scan_order import Grid
 from torch import Tensor, nn
 
 from ssmdiff_blocks.sequence import CausalConv, leave, visit

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from pydantic import Field
 from ssmdiff.errors import ConfigError, DataError
-from ssmdiff.interfaces import ImageSample
+from ssmdiff.networks.interfaces import ImageSample
 from torch import Tensor
 from torch.nn import functional
 

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from ssmdiff.errors import ConfigError
-from ssmdiff.interfaces import ImageSample
-from ssmdiff.options import Seed
-from ssmdiff.seeds import stream
+from ssmdiff.networks.interfaces import ImageSample
+from ssmdiff.orders.seeds import stream
+from ssmdiff.registry.options import Seed
 
 Array = NDArray[np.float32]
 

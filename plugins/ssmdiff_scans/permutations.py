@@ -9,8 +9,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 from ssmdiff import Scan, ScanOrder
-from ssmdiff.options import Seed
-from ssmdiff.seeds import permutation, stream
+from ssmdiff.orders.seeds import permutation, stream
+from ssmdiff.registry.options import Seed
 
 from ssmdiff_scans.paths import Grid, needed
 

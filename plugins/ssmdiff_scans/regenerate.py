@@ -12,7 +12,7 @@ import ssmdiff
 from numpy.typing import NDArray
 from pydantic import Field
 from ssmdiff import Scan, ScanOrder
-from ssmdiff.orders import GroupShuffle, fixed_order
+from ssmdiff.orders.scan_order import GroupShuffle, fixed_order
 
 from ssmdiff_scans.paths import Grid, needed
 

@@ -1,7 +1,7 @@
 """The noise schedulers of the diffusers library, set up for ssmdiff.
 
 Each factory takes the betas of the forward process and what the network predicts, and returns a
-scheduler of the protocol :class:`ssmdiff.interfaces.NoiseScheduler`. The betas are handed over as
+scheduler of the protocol ``NoiseScheduler``. The betas are handed over as
 numbers, so that every sampler walks the very process that was trained on. Timesteps are spaced
 "trailing": the first is T - 1, where training saw pure noise (Lin et al., arXiv:2305.08891).
 """

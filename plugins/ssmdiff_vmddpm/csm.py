@@ -11,10 +11,10 @@ import math
 
 import torch
 import torch.nn.functional as F
-from ssmdiff.interfaces import OrderTensors
-from ssmdiff.nn import KeepFloat32, init_A_log, init_delta_bias, to_map, to_tokens
+from ssmdiff.networks.interfaces import OrderTensors
+from ssmdiff.networks.layers import KeepFloat32, init_A_log, init_delta_bias, to_map, to_tokens
 from ssmdiff.ops import selective_scan
-from ssmdiff.orders import Grid
+from ssmdiff.orders.scan_order import Grid
 from torch import Tensor, nn
 
 

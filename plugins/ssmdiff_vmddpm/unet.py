@@ -18,10 +18,10 @@ from typing import Annotated, Any, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from ssmdiff.backbones import ImageBackbone
-from ssmdiff.interfaces import BlockFactory, OrderTensors
-from ssmdiff.nn import Fuse, channels_last, to_map, to_tokens, zeroed
-from ssmdiff.orders import Grid, Scan, ScanSlot
+from ssmdiff.networks.backbone import ImageBackbone
+from ssmdiff.networks.interfaces import BlockFactory, OrderTensors
+from ssmdiff.networks.layers import Fuse, channels_last, to_map, to_tokens, zeroed
+from ssmdiff.orders.scan_order import Grid, Scan, ScanSlot
 from torch import Tensor, nn
 
 from ssmdiff_vmddpm.layers import SSLayer, Upsample, group_norm
@@ -103,7 +103,7 @@ class VMDDPMUNet(ImageBackbone):
         context: Tensor | None = None,
         orders: Sequence[OrderTensors] | None = None,
     ) -> Tensor:
-        """The prediction, (B, C, H, W) as ``x``; see :class:`ssmdiff.interfaces.Backbone`.
+        """The prediction, (B, C, H, W) as ``x``; see :class:`ssmdiff.networks.interfaces.Backbone`.
 
         Raises:
             ConfigError: An image size that the strides do not divide, labels or orders that do not

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import wandb
 from ssmdiff import hookimpl
-from ssmdiff.config import Config
-from ssmdiff.training.callbacks import StepRecord
+from ssmdiff.registry.events import StepRecord
+from ssmdiff.runs.config import Config
 
 
 class WandbCallback:

@@ -6,7 +6,7 @@ import os
 import time
 
 import numpy as np
-from ssmdiff.bench.worker import Job
+from ssmdiff_bench.worker import Job
 
 MIB = 2**20
 

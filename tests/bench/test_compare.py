@@ -7,12 +7,12 @@ import json
 
 import jobs
 import pytest
-from ssmdiff.bench.compare import Effort, choose, measure, steps
-from ssmdiff.bench.memory import why_not
-from ssmdiff.bench.record import STATUSES, Record, Row, table
-from ssmdiff.bench.timing import Timing
-from ssmdiff.bench.worker import Way
 from ssmdiff.errors import ConfigError
+from ssmdiff_bench.compare import Effort, choose, measure, steps
+from ssmdiff_bench.memory import why_not
+from ssmdiff_bench.record import STATUSES, Record, Row, table
+from ssmdiff_bench.timing import Timing
+from ssmdiff_bench.worker import Way
 
 CASES = [{"series": "call", "size": size} for size in (1, 2)]
 NAMES = ("sleep", "hold", "hang", "exhaust", "die", "no job")
@@ -137,8 +137,8 @@ def test_a_way_asked_for_by_name_must_be_here():
 def test_a_plot_has_a_panel_for_time_and_one_for_memory(tmp_path):
     pytest.importorskip("matplotlib")
     from PIL import Image
-    from ssmdiff.bench.memory import Memory
-    from ssmdiff.bench.plot import write_plot
+    from ssmdiff_bench.memory import Memory
+    from ssmdiff_bench.plot import write_plot
 
     def done(name, size):
         return Row(name, "call", size, timing=Timing((0.1, 0.2)), memory=Memory(0, size * jobs.MIB))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ssmdiff.bench import scan
-from ssmdiff.bench.scan_peers import LEAVES, ExpandScanMerge, mamba_reference, mambapy_forward
 from ssmdiff.ops import TorchKernel, load_kernel, selective_scan
+from ssmdiff_bench import scan
+from ssmdiff_bench.scan_peers import LEAVES, ExpandScanMerge, mamba_reference, mambapy_forward
 
 SHAPES = [
     scan.ScanShape(batch=2, channels=5, directions=4, states=3, order="raster"),

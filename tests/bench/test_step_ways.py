@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ssmdiff.bench import step
-from ssmdiff.bench.record import Record, Row
-from ssmdiff.bench.timing import Timing
 from ssmdiff.errors import ConfigError
+from ssmdiff_bench import step
+from ssmdiff_bench.record import Record, Row
+from ssmdiff_bench.timing import Timing
 
 TINY = step.StepShape("tiny", channels=8)
 

@@ -6,8 +6,8 @@ import statistics
 
 import numpy as np
 import pytest
-from ssmdiff.bench.record import growth
-from ssmdiff.bench.timing import TURNS, MeasureError, Timing, clocked, interleaved
+from ssmdiff_bench.record import growth
+from ssmdiff_bench.timing import TURNS, MeasureError, Timing, clocked, interleaved
 
 
 def test_a_timing_has_the_quantiles_of_numpy():

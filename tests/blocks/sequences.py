@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from ssmdiff.interfaces import OrderTensors
+from ssmdiff.networks.interfaces import OrderTensors
 from torch import Tensor
 
 

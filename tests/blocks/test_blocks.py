@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from sequences import convolved, duality, permutations, pieces, s6
 from ssmdiff.errors import ConfigError
-from ssmdiff.interfaces import OrderTensors
-from ssmdiff.nn import to_map, to_tokens
+from ssmdiff.networks.interfaces import OrderTensors
+from ssmdiff.networks.layers import to_map, to_tokens
 from ssmdiff_blocks.attention import Attention
 from ssmdiff_blocks.mamba import Mamba
 from ssmdiff_blocks.mamba2 import Mamba2

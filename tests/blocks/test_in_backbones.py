@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from ssmdiff.compose import build_backbone, order_plan
-from ssmdiff.config import resolve
-from ssmdiff.interfaces import order_tensors
+from ssmdiff.networks.interfaces import order_tensors
+from ssmdiff.runs.compose import build_backbone, order_plan
+from ssmdiff.runs.config import resolve
 
 BLOCKS: dict[str, dict[str, Any]] = {
     "mss": {"state": 2},

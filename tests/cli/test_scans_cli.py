@@ -8,7 +8,7 @@ import time
 
 import pytest
 from PIL import Image
-from ssmdiff.registry import Registry
+from ssmdiff.registry.registry import Registry
 from ssmdiff_cli.main import app
 from typer.testing import CliRunner
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from ssmdiff import compose
-from ssmdiff.config import resolve
 from ssmdiff.errors import ConfigError
-from ssmdiff.interfaces import order_tensors
-from ssmdiff.registry import registry
+from ssmdiff.networks.interfaces import order_tensors
+from ssmdiff.registry.registry import registry
+from ssmdiff.runs import compose
+from ssmdiff.runs.config import resolve
 
 SCANS = {entry.component.name: {"name": entry.component.name} for entry in registry().all("scan")}
 SCANS["layers"] = {"name": "layers", "scans": ["regenerate", "snake", "snake"]}

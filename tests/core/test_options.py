@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
-from ssmdiff.component import Kind
 from ssmdiff.errors import ConfigError, ContractError
-from ssmdiff.options import STRICT, resolve_options, validate
+from ssmdiff.registry.component import Kind
+from ssmdiff.registry.options import STRICT, resolve_options, validate
 
 KIND = Kind("part", "ssmdiff_parts", wired=("channels",))
 LABEL = "part 'demo' (ssmdiff-demo 1.0)"

@@ -11,8 +11,15 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from ssmdiff.errors import ConfigError, ContractError
-from ssmdiff.orders import OrderPlan, Scan, ScanOrder, ScanSlot, checked_order, fixed_order
-from ssmdiff.registry import create
+from ssmdiff.orders.scan_order import (
+    OrderPlan,
+    Scan,
+    ScanOrder,
+    ScanSlot,
+    checked_order,
+    fixed_order,
+)
+from ssmdiff.registry.registry import create
 
 
 @st.composite

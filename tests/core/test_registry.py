@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import ssmdiff
-from ssmdiff.component import KINDS, Component
 from ssmdiff.errors import (
     ConfigError,
     ContractError,
     PluginBrokenError,
     PluginNotFoundError,
 )
-from ssmdiff.registry import Registry, registry, split_spec
+from ssmdiff.registry.component import KINDS, Component
+from ssmdiff.registry.registry import Registry, registry, split_spec
 
 ROOT = Path(__file__).parents[2]
 
@@ -322,7 +322,7 @@ def test_the_registry_is_listed_without_importing_torch(python) -> None:
 
 def test_the_function_registry_is_not_hidden_by_the_module_of_that_name(python) -> None:
     result = python("""
-        import ssmdiff.registry
+        import ssmdiff.registry.registry
         import ssmdiff
         ssmdiff.create("scan", "cross")
         print(ssmdiff.registry() is ssmdiff.registry())

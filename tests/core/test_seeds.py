@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from ssmdiff.errors import ConfigError
-from ssmdiff.seeds import stream, stream_seed
+from ssmdiff.orders.seeds import stream, stream_seed
 
 NUMBERS = st.integers(0, 2**63 - 1)
 PLACES = st.tuples(NUMBERS, st.sampled_from(["noise", "order", "data"]), st.lists(NUMBERS))

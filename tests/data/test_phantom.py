@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import ssmdiff
 from ssmdiff.errors import ConfigError
-from ssmdiff.seeds import stream
+from ssmdiff.orders.seeds import stream
 from ssmdiff_data.phantom import Head, PhantomDataset, draw_head, render
 from torch.utils.data import DataLoader
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from ssmdiff.diffusion import Diffusion, make_betas
+from ssmdiff.diffusion.process import Diffusion, make_betas
 
 
 @pytest.mark.parametrize(

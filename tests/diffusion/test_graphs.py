@@ -4,8 +4,8 @@ import warnings
 
 import pytest
 import torch
-from ssmdiff.graphs import CaptureError, GraphedDenoiser, capture_cuda
-from ssmdiff.interfaces import OrderTensors
+from ssmdiff.diffusion.cuda_graphs import CaptureError, GraphedDenoiser, capture_cuda
+from ssmdiff.networks.interfaces import OrderTensors
 
 
 def replayed_on_cpu(captures):
@@ -100,9 +100,9 @@ def test_an_error_of_the_denoiser_itself_is_not_hidden():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 class TestOnACard:
     def test_a_replayed_network_gives_the_images_of_a_plain_one(self):
-        from ssmdiff import compose
-        from ssmdiff.config import resolve
-        from ssmdiff.sampling import module_denoiser, sample
+        from ssmdiff.diffusion.sampling import module_denoiser, sample
+        from ssmdiff.runs import compose
+        from ssmdiff.runs.config import resolve
 
         config = resolve({"data": {"image_size": 32}})
         torch.manual_seed(0)

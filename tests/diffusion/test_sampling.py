@@ -3,9 +3,9 @@
 import pytest
 import ssmdiff
 import torch
-from ssmdiff.diffusion import Diffusion, make_betas
-from ssmdiff.orders import OrderPlan, ScanSlot
-from ssmdiff.sampling import sample
+from ssmdiff.diffusion.process import Diffusion, make_betas
+from ssmdiff.diffusion.sampling import sample
+from ssmdiff.orders.scan_order import OrderPlan, ScanSlot
 
 SCHEDULERS = ["ddpm", "ddim", "dpmpp", "unipc", "euler", "heun"]
 MEAN, SPREAD = 0.1, 0.25
@@ -78,7 +78,7 @@ def test_an_image_depends_on_seed_and_index_alone(name, plan):
 def test_ddim_of_diffusers_gives_the_same_image(plan):
     """Our loop against the library's own step, driven by hand."""
     from diffusers import DDIMScheduler
-    from ssmdiff.sampling import first_noise
+    from ssmdiff.diffusion.sampling import first_noise
 
     diffusion = Diffusion(make_betas("linear", 1000))
     denoiser = gaussian_denoiser(diffusion)

@@ -6,10 +6,10 @@ import ssmdiff
 import torch
 from diffusers import DDPMScheduler
 from diffusers.utils.torch_utils import randn_tensor
-from ssmdiff.diffusion import Diffusion, make_betas
-from ssmdiff.orders import OrderPlan, ScanSlot
-from ssmdiff.sampling import sample
-from ssmdiff.seeds import step_noise, stream
+from ssmdiff.diffusion.process import Diffusion, make_betas
+from ssmdiff.diffusion.sampling import sample
+from ssmdiff.orders.scan_order import OrderPlan, ScanSlot
+from ssmdiff.orders.seeds import step_noise, stream
 
 SHAPE = (1, 4, 4)
 

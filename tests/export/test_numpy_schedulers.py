@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import ssmdiff
 import torch
-from ssmdiff.diffusion_options import make_betas
+from ssmdiff.diffusion.betas import make_betas
 from ssmdiff.errors import ConfigError
 from ssmdiff_export.runtime.schedulers import build_scheduler
 

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 from ssmdiff.errors import ConfigError, ExportError
-from ssmdiff.registry import registry
-from ssmdiff.seeds import stream
+from ssmdiff.orders.seeds import stream
+from ssmdiff.registry.registry import registry
 from ssmdiff_cli.main import app
 from ssmdiff_export.graph import Interface
 from ssmdiff_export.onnx_export import export_onnx

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ssmdiff import checkpoint, compose
-from ssmdiff.config import merge, resolve
-from ssmdiff.runs import Run, RunFolder
+from ssmdiff.runs import checkpoint, compose
+from ssmdiff.runs.config import merge, resolve
+from ssmdiff.runs.run import Run, RunFolder
 
 UNET = {"name": "vmddpm", "channels": 8, "widths": [1], "layers": 1, "stem_stride": 1}
 STACK = {"name": "isotropic", "channels": 16, "depth": 2, "patch": 2}

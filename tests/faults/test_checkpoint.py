@@ -13,11 +13,11 @@ import threading
 
 import pytest
 import torch
-from ssmdiff import checkpoint
-from ssmdiff.config import resolve
 from ssmdiff.errors import CheckpointError, ConfigError
-from ssmdiff.runs import RunFolder, load_state
-from ssmdiff.training.lock import run_lock
+from ssmdiff.runs import checkpoint
+from ssmdiff.runs.config import resolve
+from ssmdiff.runs.run import RunFolder, load_state
+from ssmdiff_train.lock import run_lock
 
 TENSORS = {"model": {"weight": torch.arange(600.0).reshape(20, 30)}}
 
@@ -49,7 +49,7 @@ def test_c2_disk_full_names_path_and_bytes_and_keeps_what_was(folder, monkeypatc
 FILE_LIMIT = """
 import resource, signal, sys, torch
 from pathlib import Path
-from ssmdiff import checkpoint
+from ssmdiff.runs import checkpoint
 from ssmdiff.errors import CheckpointError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

@@ -175,7 +175,7 @@ def test_a_full_disk_leaves_the_earlier_engine(cache, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ssmdiff.checkpoint._write", full)
+    monkeypatch.setattr("ssmdiff.runs.checkpoint._write", full)
     with pytest.raises(ExportError, match="No space left on device"):
         cache.put(key(), b"later", {})
     monkeypatch.undo()

@@ -19,15 +19,15 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from ssmdiff.component import Component
-from ssmdiff.config import resolve
 from ssmdiff.errors import (
     ConfigError,
     ContractError,
     PluginBrokenError,
     PluginConflictError,
 )
-from ssmdiff.registry import Plugin, Registry
+from ssmdiff.registry.component import Component
+from ssmdiff.registry.registry import Plugin, Registry
+from ssmdiff.runs.config import resolve
 from ssmdiff_cli.main import app
 from typer.testing import CliRunner
 

@@ -9,9 +9,9 @@ import pytest
 import ssmdiff
 import torch
 from ssmdiff.errors import ConfigError
-from ssmdiff.interfaces import OrderTensors, order_tensors
-from ssmdiff.nn import to_tokens
-from ssmdiff.orders import draw_orders
+from ssmdiff.networks.interfaces import OrderTensors, order_tensors
+from ssmdiff.networks.layers import to_tokens
+from ssmdiff.orders.scan_order import draw_orders
 from torch import Tensor, nn
 
 SMALL = {"channels": 8, "depth": 3, "patch": 2}

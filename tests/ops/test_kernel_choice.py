@@ -11,11 +11,11 @@ from importlib.metadata import EntryPoint
 import pytest
 import ssmdiff
 import torch
-from ssmdiff.component import Component
 from ssmdiff.errors import ConfigError, KernelUnavailableError, PluginBrokenError
 from ssmdiff.ops import choice, kernel_for, kernels_used, load_kernel, set_kernel, use_kernel
 from ssmdiff.ops.reference import TorchKernel
-from ssmdiff.registry import Registry
+from ssmdiff.registry.component import Component
+from ssmdiff.registry.registry import Registry
 
 CPU = torch.device("cpu")
 

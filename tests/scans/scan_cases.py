@@ -6,8 +6,8 @@ import itertools
 from typing import Any
 
 import numpy as np
-from ssmdiff.orders import Grid, Scan, ScanOrder
-from ssmdiff.registry import Registry, create
+from ssmdiff.orders.scan_order import Grid, Scan, ScanOrder
+from ssmdiff.registry.registry import Registry, create
 
 NAMES = Registry(allowed=[]).names("scan")
 LINES: list[Grid] = [(1,), (2,), (7,), (64,)]

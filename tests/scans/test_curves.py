@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from scan_cases import path, rows
-from ssmdiff.registry import create
+from ssmdiff.registry.registry import create
 
 SHAPES = [(1, 1), (1, 6), (6, 1), (2, 3), (3, 2), (4, 4), (5, 12), (7, 5), (8, 6), (9, 9)]
 images = pytest.mark.parametrize(("H", "W"), SHAPES)

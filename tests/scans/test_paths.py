@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scan_cases import CURVES, path, rows
 from ssmdiff.errors import ConfigError
-from ssmdiff.orders import OrderPlan, Scan, ScanSlot, fixed_order
-from ssmdiff.registry import create
+from ssmdiff.orders.scan_order import OrderPlan, Scan, ScanSlot, fixed_order
+from ssmdiff.registry.registry import create
 
 SHAPES = [(2, 3), (5, 12), (7, 5), (4, 4), (1, 5)]
 

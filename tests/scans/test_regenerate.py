@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ssmdiff.errors import ConfigError
-from ssmdiff.orders import Grid, Scan, ScanOrder
-from ssmdiff.registry import create
+from ssmdiff.orders.scan_order import Grid, Scan, ScanOrder
+from ssmdiff.registry.registry import create
 
 
 def rows(name: str, grid: Grid) -> list[list[int]]:

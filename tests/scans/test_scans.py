@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scan_cases import GRIDS, IDS, IMAGES, NAMES, SPECS, VOLUMES, claims, layers_of, order_of
 from ssmdiff.errors import ConfigError
-from ssmdiff.orders import Grid, OrderPlan, Scan, ScanOrder, ScanSlot
-from ssmdiff.registry import create
+from ssmdiff.orders.scan_order import Grid, OrderPlan, Scan, ScanOrder, ScanSlot
+from ssmdiff.registry.registry import create
 
 
 @pytest.fixture(params=SPECS, ids=IDS)

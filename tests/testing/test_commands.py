@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ssmdiff.citations import bibtex, collected
+from ssmdiff_cli.citations import bibtex, collected
 from ssmdiff_cli.main import app
 from typer.testing import CliRunner, Result
 
@@ -212,7 +212,7 @@ class TestCite:
         assert found[1].text.startswith("@misc{ju2024vmddpmx,")
 
     def test_every_citation_that_is_shipped_is_an_entry_with_its_braces_closed(self) -> None:
-        from ssmdiff.registry import Registry
+        from ssmdiff.registry.registry import Registry
 
         for entry in Registry(allowed=[]).all():
             for found in bibtex(entry.component.cite) if entry.component.cite else ():
@@ -227,8 +227,8 @@ class TestCite:
         assert "% scan regenerate, block mss" in told
 
     def test_all_components_of_a_run_those_inside_options_too(self, tmp_path: Path) -> None:
-        from ssmdiff.config import resolve
-        from ssmdiff.runs import RunFolder
+        from ssmdiff.runs.config import resolve
+        from ssmdiff.runs.run import RunFolder
 
         scan = {"name": "regenerate", "base": "hilbert"}
         RunFolder(tmp_path / "run").create(resolve({"model": {"scan": scan}}))

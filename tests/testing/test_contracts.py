@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from ssmdiff.registry import Registry
+from ssmdiff.registry.registry import Registry
 from ssmdiff.testing import SUITES, suite_for
 
 SMALL: dict[tuple[str, str], dict[str, Any]] = {

@@ -30,7 +30,7 @@ DATASET = """
     import random
     import torch
     import ssmdiff
-    from ssmdiff.interfaces import ImageSample
+    from ssmdiff.networks.interfaces import ImageSample
 
     class Bad:
         channels = 1
@@ -147,8 +147,8 @@ BACKBONE = """
     import torch
     import ssmdiff
     from ssmdiff.errors import ConfigError
-    from ssmdiff.interfaces import own_orders
-    from ssmdiff.orders import ScanSlot
+    from ssmdiff.networks.interfaces import own_orders
+    from ssmdiff.orders.scan_order import ScanSlot
 
     class Bad(torch.nn.Module):
         def __init__(self, in_channels: int, scan, block, num_classes: int = 0):

@@ -7,8 +7,8 @@ from typing import Any
 
 import ssmdiff
 import torch
-from ssmdiff.interfaces import OrderTensors, order_tensors
-from ssmdiff.orders import draw_orders
+from ssmdiff.networks.interfaces import OrderTensors, order_tensors
+from ssmdiff.orders.scan_order import draw_orders
 from torch import nn
 
 BLOCKS = {

@@ -8,7 +8,7 @@ import pytest
 import ssmdiff
 import torch
 import torch.nn.functional as F
-from ssmdiff.interfaces import OrderTensors
+from ssmdiff.networks.interfaces import OrderTensors
 from ssmdiff_vmddpm import csm as csm_module
 from ssmdiff_vmddpm.csm import CSM
 from torch import Tensor

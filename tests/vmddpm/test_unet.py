@@ -8,7 +8,7 @@ import ssmdiff
 import torch
 from networks import BLOCKS, SMALL, awakened, network, node_count, orders_for
 from ssmdiff.errors import ConfigError
-from ssmdiff.interfaces import OrderTensors
+from ssmdiff.networks.interfaces import OrderTensors
 from ssmdiff_vmddpm.blocks import MSSBlock
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode

@@ -1,8 +1,8 @@
 """The callback against the real wandb, offline: nothing leaves the machine."""
 
 import pytest
-from ssmdiff.config import resolve
-from ssmdiff.training import train
+from ssmdiff.runs.config import resolve
+from ssmdiff_train.loop import train
 
 pytest.importorskip("wandb", reason="the extra ssmdiff[wandb] is not installed")
 

@@ -16,7 +16,7 @@ import torch
 from ssmdiff.errors import KernelUnavailableError, PluginError
 from ssmdiff.ops.kernels import Kernel
 from ssmdiff.ops.reference import TorchKernel
-from ssmdiff.registry import registry
+from ssmdiff.registry.registry import registry
 
 AUTO = "auto"
 FASTEST_FIRST = ("triton", "numba")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ssmdiff.errors import ConfigError
-from ssmdiff.interfaces import OrderTensors
-from ssmdiff.orders import Grid
+from ssmdiff.networks.interfaces import OrderTensors
+from ssmdiff.orders.scan_order import Grid
 from ssmdiff.testing import probes
 from ssmdiff.testing.block import gradients_of
 from ssmdiff.testing.report import NotApplicableError, ViolationError
@@ -202,7 +202,7 @@ def orders(subject: BackboneSubject) -> str:
         raise ViolationError(
             "two calls without orders differ under one torch.manual_seed",
             "orders drawn from torch's global generator",
-            "orders = ssmdiff.interfaces.own_orders(self.scan, slots, x.device)",
+            "orders = ssmdiff.networks.interfaces.own_orders(self.scan, slots, x.device)",
         )
     if not probes.differ(drawn[0], drawn[2]):
         raise ViolationError("calls under two seeds are equal", "fresh orders of a random scan")

@@ -10,8 +10,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ssmdiff.errors import ConfigError
-from ssmdiff.interfaces import OrderTensors
-from ssmdiff.orders import Grid
+from ssmdiff.networks.interfaces import OrderTensors
+from ssmdiff.orders.scan_order import Grid
 from ssmdiff.testing import probes
 from ssmdiff.testing.report import NotApplicableError, ViolationError
 from ssmdiff.testing.suite import Subject, Suite

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ssmdiff.errors import ConfigError
-from ssmdiff.interfaces import ImageDataset
-from ssmdiff.orders import Grid
+from ssmdiff.networks.interfaces import ImageDataset
+from ssmdiff.orders.scan_order import Grid
 from ssmdiff.testing import probes
 from ssmdiff.testing.report import NotApplicableError, ViolationError
 from ssmdiff.testing.suite import Subject, Suite
@@ -121,7 +121,7 @@ def determinism(subject: DatasetSubject) -> str:
     if probes.global_states() != before:
         raise ViolationError(
             "reading an image moved a global random state",
-            "numbers from ssmdiff.seeds.stream(seed, purpose, index), if any",
+            "numbers from ssmdiff.orders.seeds.stream(seed, purpose, index), if any",
         )
     for index in reversed(_indices(second)):
         _equal(drawn[index], second[index], f"image {index} of two data sets")

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssmdiff.interfaces import OrderTensors, order_tensors
+from ssmdiff.networks.interfaces import OrderTensors, order_tensors
 from ssmdiff.ops import selective_scan
-from ssmdiff.orders import Grid, OrderPlan, Scan, ScanOrder, ScanSlot
+from ssmdiff.orders.scan_order import Grid, OrderPlan, Scan, ScanOrder, ScanSlot
 from ssmdiff.testing.report import ViolationError
 
 CPU = torch.device("cpu")

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from ssmdiff.errors import ConfigError, ContractError, SsmdiffError
-from ssmdiff.orders import Grid, OrderPlan, Scan, ScanOrder, ScanSlot, checked_order
-from ssmdiff.plugin import name_of
-from ssmdiff.seeds import stream
+from ssmdiff.orders.scan_order import Grid, OrderPlan, Scan, ScanOrder, ScanSlot, checked_order
+from ssmdiff.orders.seeds import stream
+from ssmdiff.registry.plugin import name_of
 from ssmdiff.testing import probes, scan_numerics
 from ssmdiff.testing.report import NotApplicableError, ViolationError
 from ssmdiff.testing.suite import Subject, Suite

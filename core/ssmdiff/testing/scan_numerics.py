@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ssmdiff.errors import PluginError
 from ssmdiff.ops import ScanInputs, TorchKernel, load_kernel, selective_scan
-from ssmdiff.orders import Grid, ScanOrder
-from ssmdiff.registry import registry
+from ssmdiff.orders.scan_order import Grid, ScanOrder
+from ssmdiff.registry.registry import registry
 from ssmdiff.testing.report import ViolationError
 
 TOLERANCE = 1e-5  # of the largest value, float32 against float64

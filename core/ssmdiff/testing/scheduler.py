@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssmdiff.diffusion import Diffusion, make_betas
-from ssmdiff.diffusion_options import Prediction
-from ssmdiff.orders import OrderPlan, ScanSlot
-from ssmdiff.sampling import sample
+from ssmdiff.diffusion.betas import Prediction
+from ssmdiff.diffusion.process import Diffusion, make_betas
+from ssmdiff.diffusion.sampling import sample
+from ssmdiff.orders.scan_order import OrderPlan, ScanSlot
 from ssmdiff.testing import probes
 from ssmdiff.testing.report import ViolationError
 from ssmdiff.testing.suite import Subject, Suite

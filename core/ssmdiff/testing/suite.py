@@ -13,10 +13,10 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from ssmdiff.component import KINDS
 from ssmdiff.errors import ConfigError, SsmdiffError, did_you_mean
-from ssmdiff.plugin import Registered, name_of
-from ssmdiff.registry import registry, split_spec
+from ssmdiff.registry.component import KINDS
+from ssmdiff.registry.plugin import Registered, name_of
+from ssmdiff.registry.registry import registry, split_spec
 from ssmdiff.testing.report import Finding, NotApplicableError, Report, ViolationError
 
 SUITES = {
@@ -61,7 +61,7 @@ class Suite(Generic[S]):
     """The checks of one kind, in the order in which they are told.
 
     Args:
-        kind: One of :data:`ssmdiff.component.KINDS`.
+        kind: One of :data:`ssmdiff.registry.component.KINDS`.
         subject: Makes the subject of a spec.
     """
 

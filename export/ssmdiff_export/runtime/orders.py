@@ -10,8 +10,8 @@ import numpy as np
 import ssmdiff
 from numpy.typing import NDArray
 from ssmdiff.errors import ExportError
-from ssmdiff.orders import Scan, ScanOrder, checked_order
-from ssmdiff.seeds import stream
+from ssmdiff.orders.scan_order import Scan, ScanOrder, checked_order
+from ssmdiff.orders.seeds import stream
 
 from ssmdiff_export.runtime.card import ModelCard
 

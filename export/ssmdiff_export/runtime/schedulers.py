@@ -1,7 +1,7 @@
 """Noise schedulers in numpy, for sampling where torch is not installed.
 
 Those of the diffusers library as ``ssmdiff_schedulers`` sets them up, with the same options and
-"trailing" timesteps; whole trajectories agree to 1e-5. Symbols, as in ``ssmdiff.diffusion``:
+"trailing" timesteps; whole trajectories agree to 1e-5. Symbols, as in ``diffusion.process``:
 
     alpha_bar_t    product of 1 - beta_s for s <= t
     alpha, sigma   sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t): x_t = alpha x_0 + sigma eps
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ssmdiff.diffusion_options import Prediction
+from ssmdiff.diffusion.betas import Prediction
 from ssmdiff.errors import ConfigError, did_you_mean
 
 Array = NDArray[Any]

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ssmdiff import checkpoint, compose
-from ssmdiff.config import resolve
 from ssmdiff.errors import ExportError, SsmdiffError
-from ssmdiff.interfaces import ExportPrecision
-from ssmdiff.provenance import versions
-from ssmdiff.runs import Run, RunFolder, load_run
+from ssmdiff.networks.interfaces import ExportPrecision
+from ssmdiff.runs import checkpoint, compose
+from ssmdiff.runs.config import resolve
+from ssmdiff.runs.provenance import versions
+from ssmdiff.runs.run import Run, RunFolder, load_run
 
 from ssmdiff_export.graph import Interface
 from ssmdiff_export.tensorrt.binding import load_tensorrt

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 from ssmdiff.errors import ConfigError, ExportError
-from ssmdiff.interfaces import ExportPrecision, ExportRequest, ExportResult
-from ssmdiff.runs import Run
+from ssmdiff.networks.interfaces import ExportPrecision, ExportRequest, ExportResult
+from ssmdiff.runs.run import Run
 
 from ssmdiff_export import names
 from ssmdiff_export.exporters import need_onnx

@@ -1,0 +1,191 @@
+"""A folder of samples: single images, a grid, and what they were drawn with; resumable."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from ssmdiff.diffusion.sampling import Sampling
+from ssmdiff.errors import CheckpointError, ConfigError
+from ssmdiff.orders.scan_order import Grid
+from ssmdiff.runs.checkpoint import load_json, sweep, write_atomically
+from ssmdiff.runs.pictures import write_grid, write_image
+from torch import Tensor
+
+RECORD = "samples.json"
+GRID = "grid.png"
+GRID_IMAGES = 64
+
+
+class ImageModel(Protocol):
+    """A trained model that images are drawn from: a run, or an exported file."""
+
+    channels: int
+
+    @property
+    def image_size(self) -> Grid: ...
+
+    def sampling(self, scheduler: str | None = None, steps: int | None = None) -> Sampling:
+        """What :meth:`sample` would do with these arguments."""
+        ...
+
+    def origin(self) -> dict[str, Any]:
+        """What the weights are, as JSON, for the record beside the images."""
+        ...
+
+    def sample(
+        self,
+        *,
+        seed: int,
+        steps: int | None,
+        scheduler: str | None,
+        label: int | None,
+        batch_size: int,
+        indices: Sequence[int],
+        on_batch: Callable[[list[int], Tensor], None],
+        on_step: Callable[[], None],
+    ) -> Tensor:
+        """Draw the images of these indices, as :meth:`ssmdiff.runs.run.Run.sample` does."""
+        ...
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """What decides the images, besides the weights."""
+
+    seed: int = 0
+    steps: int | None = None
+    scheduler: str | None = None
+    label: int | None = None
+    format: str = "png"
+
+
+@dataclass(frozen=True)
+class SampleFolder:
+    """Images ``000000.png`` and up, ``grid.png`` and ``samples.json``."""
+
+    path: Path
+
+    def fill(
+        self,
+        model: ImageModel,
+        request: SampleRequest,
+        n: int,
+        batch_size: int,
+        overwrite: bool = False,
+        progress: bool = False,
+    ) -> Path | None:
+        """Draw the images 0 to n - 1 that are not there yet.
+
+        Returns:
+            The grid's path, or None where the images are not 2-D.
+
+        Raises:
+            ConfigError: The folder holds images of other settings, or something else.
+            CheckpointError: The folder cannot be written.
+        """
+        sampling = model.sampling(request.scheduler, request.steps)
+        self._prepare(self._record(model, sampling, request), overwrite)
+        missing = [i for i in range(n) if not self._image(i, request.format).exists()]
+
+        def keep(indices: list[int], images: Tensor) -> None:
+            for i, image in zip(indices, images, strict=True):
+                write_image(self._image(i, request.format), image)
+
+        batches = -(-len(missing) // batch_size)
+        with _progress(progress, batches * sampling.calls) as bar:
+            model.sample(
+                seed=request.seed,
+                steps=request.steps,
+                scheduler=request.scheduler,
+                label=request.label,
+                batch_size=batch_size,
+                indices=missing,
+                on_batch=keep,
+                on_step=lambda: bar.advance(bar.task_ids[0]),
+            )
+        if len(model.image_size) != 2 or model.channels not in (1, 3):
+            return None
+        shown = [self._load(i, request.format) for i in range(min(n, GRID_IMAGES))]
+        write_grid(self.path / GRID, torch.stack(shown))
+        return self.path / GRID
+
+    def _image(self, i: int, suffix: str) -> Path:
+        return self.path / f"{i:06d}.{suffix}"
+
+    def _load(self, i: int, suffix: str) -> Tensor:
+        path = self._image(i, suffix)
+        if suffix == "npy":
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+        from PIL import Image
+
+        with Image.open(path) as image:
+            pixels = np.atleast_3d(np.asarray(image, dtype=np.float32))
+        return torch.from_numpy(np.moveaxis(pixels, -1, 0) / 127.5 - 1)
+
+    @staticmethod
+    def _record(model: ImageModel, sampling: Sampling, request: SampleRequest) -> dict[str, Any]:
+        return {
+            **model.origin(),
+            "seed": request.seed,
+            "steps": sampling.steps,
+            "scheduler": dict(sampling.scheduler),
+            "label": request.label,
+            "format": request.format,
+        }
+
+    def _prepare(self, record: dict[str, Any], overwrite: bool) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"--out {self.path} is a file; expected a folder, new or empty")
+        file = self.path / RECORD
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not file.exists():
+                raise ConfigError(
+                    f"{self.path} is not empty and holds no samples of ssmdiff; "
+                    "choose another --out"
+                )
+            before = load_json(file)
+            changed = sorted(k for k in record if record[k] != before.get(k))
+            if changed and not overwrite:
+                raise ConfigError(
+                    f"{self.path} holds images drawn with another {', '.join(changed)}; choose "
+                    "another --out, or replace them with --overwrite"
+                )
+            if changed:
+                for path in (*self.path.glob("[0-9]" * 6 + ".*"), self.path / GRID):
+                    path.unlink(missing_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"cannot create {self.path}: {error.strerror}") from error
+        sweep(self.path)
+        write_atomically(file, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _progress(show: bool, total: int) -> Progress:
+    bar = Progress(
+        TextColumn("sampling"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr),
+        disable=not show,
+    )
+    bar.add_task("sample", total=total)
+    return bar

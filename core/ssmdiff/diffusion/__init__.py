@@ -1,0 +1,1 @@
+"""The forward process, and the way back from noise to images."""

@@ -1,0 +1,108 @@
+"""CUDA graphs in sampling: the launches of a whole network, recorded once and replayed.
+
+A small network is launched more slowly from Python than the card computes it. Every call of a
+denoiser in a sampling run has the same shapes, so its launches are recorded at the first call, over
+buffers of its own; later calls copy their inputs into the buffers and replay. A graph holds memory
+for one forward pass as long as its denoiser lives.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ssmdiff.networks.interfaces import Denoiser, OrderTensors
+
+WARM_UPS = 3
+"""Calls before recording: libraries allocate workspaces, Triton compiles and tunes."""
+
+Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
+"""``run -> (replay, output)``: each replay does what ``run`` did, and leaves it in ``output``."""
+
+
+class CaptureError(RuntimeError):
+    """The launches could not be recorded."""
+
+
+def capture_cuda(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    """Record the launches of ``run`` on the current device.
+
+    Raises:
+        CaptureError: It waits for the device, or does something else that a graph cannot hold.
+    """
+    current, side = torch.cuda.current_stream(), torch.cuda.Stream()
+    side.wait_stream(current)
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UPS):
+            run()
+    current.wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            output = run()
+    except RuntimeError as error:
+        raise CaptureError(str(error).partition("\n")[0]) from error
+    return graph.replay, output
+
+
+class _Recorded(NamedTuple):
+    inputs: list[Tensor | None]
+    replay: Callable[[], None]
+    output: Tensor
+
+
+class GraphedDenoiser:
+    """A denoiser that is recorded at its first call with some shapes, and replayed after it.
+
+    Where the recording fails, it warns once and calls the denoiser as it is from then on.
+
+    Args:
+        denoiser: On a GPU, and the same function of its arguments at every call.
+        capture: What records; another one in tests.
+    """
+
+    def __init__(self, denoiser: Denoiser, capture: Capture = capture_cuda) -> None:
+        self._denoiser, self._capture = denoiser, capture
+        self._recorded: dict[tuple[object, ...], _Recorded] = {}
+        self._refused = False
+
+    def __call__(self, x: Tensor, timesteps: Tensor, orders: Sequence[OrderTensors]) -> Tensor:
+        """The prediction, a tensor of its own: a later call does not change it."""
+        if self._refused:
+            return self._denoiser(x, timesteps, orders)
+        given = _tensors(x, timesteps, orders)
+        form = tuple((t.shape, t.dtype) if t is not None else None for t in given)
+        recorded = self._recorded.get(form)
+        if recorded is None:
+            try:
+                recorded = self._recorded[form] = self._record(x, timesteps, orders)
+            except CaptureError as error:
+                warnings.warn(
+                    f"sampling runs without CUDA graphs, and the images are the same: {error}",
+                    stacklevel=2,
+                )
+                self._refused = True
+                return self._denoiser(x, timesteps, orders)
+        for buffer, tensor in zip(recorded.inputs, given, strict=True):
+            if buffer is not None and tensor is not None:
+                buffer.copy_(tensor)
+        recorded.replay()
+        return recorded.output.clone()
+
+    def _record(self, x: Tensor, timesteps: Tensor, orders: Sequence[OrderTensors]) -> _Recorded:
+        """Buffers with the values of this call, and the launches over them."""
+        x, timesteps = x.clone(), timesteps.clone()
+        orders = [
+            OrderTensors(order.clone(), None if restart is None else restart.clone())
+            for order, restart in orders
+        ]
+        replay, output = self._capture(lambda: self._denoiser(x, timesteps, orders))
+        return _Recorded(_tensors(x, timesteps, orders), replay, output)
+
+
+def _tensors(x: Tensor, timesteps: Tensor, orders: Sequence[OrderTensors]) -> list[Tensor | None]:
+    return [x, timesteps, *(tensor for order in orders for tensor in order)]

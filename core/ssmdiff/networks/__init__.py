@@ -1,0 +1,1 @@
+"""What blocks and backbones are, and what they are built from."""

@@ -1,0 +1,203 @@
+"""What backbones share: the time embedding, and the checks of images, labels and orders."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ssmdiff.errors import ConfigError
+from ssmdiff.networks.interfaces import OrderTensors, own_orders
+from ssmdiff.orders.scan_order import Grid, Scan, ScanSlot
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of the timestep, an MLP, a class embedding if there are classes, and a SiLU.
+
+    The SiLU is applied here once, so that every layer needs one linear map of its own.
+
+    Args:
+        channels: Sinusoids, half of them sines; even.
+        time_channels: Width of the embedding.
+        num_classes: 0 for an unconditional model.
+    """
+
+    def __init__(self, channels: int, time_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.expand = nn.Linear(channels, time_channels)
+        self.mix = nn.Linear(time_channels, time_channels)
+        self.label = nn.Embedding(num_classes, time_channels) if num_classes else None
+
+    def forward(self, timesteps: Tensor, label: Tensor | None) -> Tensor:
+        """(B,) timesteps of any dtype and (B,) labels to (B, time_channels)."""
+        half = self.channels // 2
+        steps = torch.arange(half, device=timesteps.device, dtype=torch.float32)
+        angles = timesteps.float()[:, None] * torch.exp(-math.log(10_000) / half * steps)
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1).to(self.expand.weight.dtype)
+        embedding = self.mix(F.silu(self.expand(waves)))
+        if self.label is not None and label is not None:
+            embedding = embedding + self.label(label)
+        return F.silu(embedding)
+
+
+class ImageBackbone(nn.Module):
+    """A denoiser of (H, W) images that checks its arguments in one place.
+
+    A subclass sets ``name``, implements ``scan_slots`` and ``forward`` as
+    ``Backbone`` has them, and begins ``forward`` with :meth:`start`.
+
+    Args:
+        in_channels: Channels of the image.
+        scan: Orders the tokens of each S6 call; drawn from when a call brings no orders.
+        num_classes: Labels of a conditional model; 0 for none.
+        channels: Sinusoids of the time embedding, even.
+        time_channels: Width of the time embedding.
+    """
+
+    name: ClassVar[str]
+    activation_checkpointing: bool = False
+    """Whether :meth:`run_layer` keeps only what goes into a layer, and computes the layer again in
+    the backward pass. Set by :func:`checkpoint_activations`."""
+
+    def __init__(
+        self, in_channels: int, scan: Scan, num_classes: int, channels: int, time_channels: int
+    ) -> None:
+        super().__init__()
+        self.scan = scan
+        self.in_channels, self.num_classes = in_channels, num_classes
+        self.embedding = TimeEmbedding(channels, time_channels, num_classes)
+
+    def scan_slots(self, image_size: Grid) -> list[ScanSlot]:
+        """One slot for each S6 call of ``forward``, in the order of the calls."""
+        raise NotImplementedError
+
+    def start(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None,
+        orders: Sequence[OrderTensors] | None,
+    ) -> tuple[Tensor, Iterator[OrderTensors]]:
+        """The time embedding (B, time_channels) and the orders, all arguments checked.
+
+        Raises:
+            ConfigError: An image size that the network cannot serve, labels or orders that do not
+                fit the model.
+        """
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ConfigError(
+                f"backbone {self.name}: x has shape {tuple(x.shape)}; "
+                f"expected (B, {self.in_channels}, H, W)"
+            )
+        slots = self.scan_slots(tuple(x.shape[2:]))
+        if orders is None:
+            orders = _draw_orders(self.scan, slots, x.device)
+        else:
+            _check_orders(orders, slots)
+        batch = x.shape[0]
+        self._check_context(context, batch)
+        return self.embedding(_per_image(timesteps, batch), context), iter(orders)
+
+    def run_layer(self, layer: nn.Module, *arguments: Any) -> Any:
+        """``layer(*arguments)``, recomputed in the backward pass where that was asked for.
+
+        Dropout is drawn from the same state of the generators again, so gradients are the same.
+        """
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(layer, *arguments, use_reentrant=False)
+        return layer(*arguments)
+
+    def check_sides(self, image_size: Grid, stride: int, reason: str, remedy: str) -> None:
+        """Refuse an image size that ``stride`` does not divide, and name the nearest that it does.
+
+        Args:
+            image_size: (H, W).
+            stride: What every side must be a multiple of.
+            reason: Which options make that stride.
+            remedy: What makes it smaller.
+        """
+        if len(image_size) != 2:
+            raise ConfigError(f"backbone {self.name} takes (H, W) images, got size {image_size}")
+        if any(side < stride or side % stride for side in image_size):
+            nearest = [max(stride, (side + stride // 2) // stride * stride) for side in image_size]
+            raise ConfigError(
+                f"image size {_by(image_size)}: every side must be a multiple of {stride} "
+                f"({reason}); nearest: {_by(nearest)}. Smaller strides: {remedy}"
+            )
+
+    def _check_context(self, context: Tensor | None, batch: int) -> None:
+        if not self.num_classes:
+            if context is not None:
+                raise ConfigError(
+                    "the model is unconditional (num_classes = 0) and was given a context; "
+                    "leave it out, or build the model with num_classes"
+                )
+            return
+        if context is None:
+            raise ConfigError(
+                f"the model is conditional and needs context: ({batch},) integer class labels, "
+                f"0 to {self.num_classes - 1}"
+            )
+        floating = context.is_floating_point() or context.is_complex()
+        if floating or context.dim() != 1 or context.shape[0] != batch:
+            raise ConfigError(
+                f"context is {context.dtype} of shape {tuple(context.shape)}; expected ({batch},) "
+                f"integer class labels, 0 to {self.num_classes - 1}"
+            )
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Let a backbone recompute its layers in the backward pass instead of keeping their insides.
+
+    A backbone that can do so has an attribute ``activation_checkpointing``, False until it is set
+    here, and then runs its layers through ``torch.utils.checkpoint``; an :class:`ImageBackbone` has
+    both. A backbone may leave it out.
+
+    Raises:
+        ConfigError: This one does.
+    """
+    if not hasattr(model, "activation_checkpointing"):
+        raise ConfigError(
+            f"train.activation_checkpointing: the backbone {type(model).__name__} cannot recompute "
+            "its layers (it has no attribute 'activation_checkpointing'); leave it out, and try "
+            "a smaller train.micro_batch_size"
+        )
+    model.activation_checkpointing = True  # type: ignore[assignment]
+
+
+# Orders are drawn with numpy on the host: torch.compile breaks its graph there and does not trace.
+_draw_orders = torch.compiler.disable(own_orders)
+
+
+def _check_orders(orders: Sequence[OrderTensors], slots: Sequence[ScanSlot]) -> None:
+    if len(orders) != len(slots):
+        raise ConfigError(
+            f"the model makes {len(slots)} S6 calls on an image of this size and was given "
+            f"{len(orders)} orders; expected one per slot of scan_slots(image_size)"
+        )
+    for i, (order, slot) in enumerate(zip(orders, slots, strict=True)):
+        if order.order.shape[-1] != math.prod(slot.grid):
+            raise ConfigError(
+                f"order {i} visits {order.order.shape[-1]} tokens; slot {i} is a "
+                f"{_by(slot.grid)} grid of {math.prod(slot.grid)}. Were the orders drawn for "
+                "another image size?"
+            )
+
+
+def _per_image(timesteps: Tensor, batch: int) -> Tensor:
+    """Timesteps of shape (), (1,) or (B,) as (B,)."""
+    if timesteps.dim() > 1 or (timesteps.dim() == 1 and timesteps.shape[0] not in (1, batch)):
+        raise ConfigError(
+            f"timesteps have shape {tuple(timesteps.shape)}; expected (), (1,) or ({batch},)"
+        )
+    return timesteps.reshape(-1).expand(batch)
+
+
+def _by(sides: Sequence[int]) -> str:
+    return " x ".join(map(str, sides))

@@ -1,0 +1,1 @@
+"""Scan orders and random streams, over numpy alone."""

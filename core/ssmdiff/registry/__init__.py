@@ -1,0 +1,1 @@
+"""Finds plugins and builds components by name."""

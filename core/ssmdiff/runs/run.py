@@ -1,0 +1,352 @@
+"""A run on disk, and the trained model in it.
+
+RUN/
+    config.toml            resolved, with versions and the distribution behind each component
+    metrics.jsonl          one line a step
+    loss.png, tensorboard/
+    samples/step-00001000.png
+    checkpoints/step-00001000/
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import tomllib
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from torch import Tensor, nn
+
+from ssmdiff.runs import checkpoint as ckpt
+from ssmdiff.runs import compose
+from ssmdiff.networks.compiling import compile_backbone
+from ssmdiff.runs.config import Config, load_file, resolve
+from ssmdiff.errors import CheckpointError, ConfigError, did_you_mean
+from ssmdiff.diffusion.cuda_graphs import GraphedDenoiser
+from ssmdiff.networks.interfaces import Denoiser
+from ssmdiff.runs.provenance import provenance
+from ssmdiff.diffusion.sampling import Sampling, module_denoiser, sample_batches
+
+CONFIG = "config.toml"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps what."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / CONFIG
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def exists(self) -> bool:
+        return self.config_file.is_file()
+
+    def refuse_to_replace(self, config: Config, overwrite: bool) -> None:
+        """Check that a new run may be written here; nothing is touched.
+
+        Raises:
+            ConfigError: Something is there already and may not be replaced.
+        """
+        self._refuse_data(config)
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"--out {self.path} is a file; expected a folder, new or empty")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not overwrite:
+                raise ConfigError(
+                    f"{self.path} is not empty. Go on with --resume, start anew with --overwrite, "
+                    "or choose another --out"
+                )
+            if not self.exists:
+                raise ConfigError(
+                    f"{self.path} is not empty and holds no run, so --overwrite does not touch it; "
+                    "choose another --out"
+                )
+
+    def create(self, config: Config, overwrite: bool = False) -> None:
+        """Make the folder and write the configuration; a probe that fails now, not after hours.
+
+        Raises:
+            ConfigError: Something is there already and may not be replaced.
+            CheckpointError: The folder cannot be written.
+        """
+        self.refuse_to_replace(config, overwrite)
+        if overwrite:
+            self._clear()
+        try:
+            self.samples.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot create {self.path}: {error.strerror or error}"
+            ) from error
+        self.write_config(config)
+
+    def _refuse_data(self, config: Config) -> None:
+        source = config.data.dataset.get("path")
+        if isinstance(source, str) and Path(source).exists():
+            data, out = Path(source).resolve(), self.path.resolve()
+            if out == data or out in data.parents:
+                raise ConfigError(f"--out {self.path} holds the data ({source}); choose another")
+
+    def _clear(self) -> None:
+        """Delete what a run writes, and nothing else."""
+        for name in ("samples", "checkpoints", "tensorboard"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in (CONFIG, "metrics.jsonl", "loss.png"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def write_config(self, config: Config) -> None:
+        text = config.to_toml() + "\n" + tomli_w.dumps({"provenance": provenance(config)})
+        ckpt.write_atomically(self.config_file, text.encode())
+
+    def config_layer(self) -> dict[str, Any]:
+        """The configuration as written, without its provenance.
+
+        Raises:
+            CheckpointError: There is no run here.
+        """
+        if not self.exists:
+            what = "holds no run (no config.toml)" if self.path.is_dir() else "does not exist"
+            raise CheckpointError(f"{self.path} {what}; expected the --out of ssmdiff train")
+        layer = load_file(self.config_file)
+        layer.pop("provenance", None)
+        return layer
+
+    def providers(self) -> Mapping[str, str]:
+        """Which distribution gave each component when the run was made."""
+        with self.config_file.open("rb") as file:
+            found = tomllib.load(file).get("provenance", {}).get("components", {})
+        return found if isinstance(found, dict) else {}
+
+    def config(self) -> Config:
+        """The resolved configuration.
+
+        Raises:
+            CheckpointError: There is no run here, or a plugin it was made with is missing.
+        """
+        layer = self.config_layer()
+        try:
+            return resolve(layer)
+        except ConfigError as error:
+            made_with = "; ".join(f"{k} = {v}" for k, v in self.providers().items())
+            raise CheckpointError(
+                f"the run {self.path} cannot be composed here: {error}\n"
+                f"it was made with {made_with}"
+            ) from error
+
+    def checkpoint(self, name: str = "latest") -> ckpt.Checkpoint:
+        """The newest valid checkpoint, or a named one.
+
+        Raises:
+            CheckpointError: There is none, or the named one is damaged.
+        """
+        if name != "latest":
+            return ckpt.verify(self.checkpoints / name)
+        found, skipped = ckpt.latest(self.checkpoints)
+        if found is None:
+            detail = "".join(f"\n{sentence}" for sentence in skipped)
+            raise CheckpointError(f"{self.path} holds no valid checkpoint{detail}")
+        for sentence in skipped:
+            warnings.warn(f"fell back to {found.path.name}: {sentence}", stacklevel=2)
+        return found
+
+
+def load_state(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Load weights, strictly.
+
+    Raises:
+        CheckpointError: Keys or shapes do not match; all of them are listed.
+    """
+    own = module.state_dict()
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    shapes = [
+        f"{key}: {tuple(tensors[key].shape)} in the file, {tuple(value.shape)} in the model"
+        for key, value in own.items()
+        if key in tensors and tensors[key].shape != value.shape
+    ]
+    if missing or extra or shapes:
+        raise CheckpointError(
+            f"the weights in {where} do not fit the model; missing: {_some(missing)}; "
+            f"unexpected: {_some(extra)}; of another shape: {_some(shapes)}"
+        )
+    module.load_state_dict(dict(tensors))
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5]) or "none"
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+
+
+class Run:
+    """A trained model with what is needed to draw from it.
+
+    Attributes:
+        folder: Where it was loaded from.
+        config: The run's configuration.
+        model: The backbone with the averaged weights, in evaluation mode.
+        diffusion: The forward process.
+        checkpoint: Which checkpoint the weights are from.
+    """
+
+    def __init__(self, path: str | Path, checkpoint: str = "latest", ema: bool = True) -> None:
+        self.folder = RunFolder(Path(path))
+        self.config = self.folder.config()
+        self.checkpoint = self.folder.checkpoint(checkpoint)
+        state = self.checkpoint.state()
+        self.channels, self.classes = int(state["channels"]), list(state["class_names"])
+        num_classes = len(self.classes) if self.config.model.class_conditional else 0
+        self.model = compose.build_backbone(self.config, self.channels, num_classes).eval()
+        name = "ema" if ema else "model"
+        load_state(self.model, self.checkpoint.tensors(name), self.checkpoint.path)
+        self.diffusion = compose.build_diffusion(self.config)
+
+    def to(self, device: str | torch.device) -> Run:
+        """Move the model."""
+        self.model.to(device)
+        return self
+
+    def compile(self) -> Run:
+        """Compile the model with torch.compile; the work, minutes, is done when it first samples.
+
+        Raises:
+            ConfigError: There is no compiler on this machine.
+        """
+        compile_backbone(self.model)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def with_sampling(self, scheduler: str | Mapping[str, Any] | None, steps: int | None) -> Config:
+        """The configuration with another sampler or number of steps."""
+        layer: dict[str, Any] = {}
+        if scheduler is not None:
+            layer["scheduler"] = scheduler
+        if steps is not None:
+            layer["steps"] = steps
+        return resolve(self.config.to_dict(), {"sample": layer})
+
+    def sample(
+        self,
+        n: int = 16,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        scheduler: str | Mapping[str, Any] | None = None,
+        label: int | None = None,
+        batch_size: int = 16,
+        indices: Iterable[int] | None = None,
+        on_batch: Callable[[list[int], Tensor], None] | None = None,
+        on_step: Callable[[], None] | None = None,
+        cuda_graphs: bool = True,
+    ) -> Tensor:
+        """Draw images 0 to n - 1 of a seed.
+
+        Args:
+            n: How many.
+            seed: Image i depends on (seed, i) alone, not on n or ``batch_size``.
+            steps: Sampling steps; by default the run's.
+            scheduler: A noise scheduler by name, or a table with options; by default the run's.
+            label: The class to draw, for a conditional model.
+            batch_size: Images drawn at once.
+            indices: Draw these images instead of 0 to n - 1.
+            on_batch: Called with the indices and images of each batch.
+            on_step: Called after each call of the network.
+            cuda_graphs: On a CUDA device, record the network's launches once for each batch size
+                and replay them, where that can be done.
+
+        Returns:
+            (n, C, *image_size) float32, -1 to 1.
+
+        Raises:
+            ConfigError: The label does not fit the model.
+        """
+        config = self.with_sampling(scheduler, steps)
+        return sample_batches(
+            functools.cache(functools.partial(self._denoiser, label, cuda_graphs)),
+            functools.partial(compose.build_scheduler, config, self.diffusion),
+            compose.order_plan(self.model, config, seed),
+            (self.channels, *config.data.image_size),
+            list(range(n) if indices is None else indices),
+            config.sample.steps,
+            batch_size,
+            self.device,
+            on_batch,
+            on_step,
+        )
+
+    def sampling(
+        self, scheduler: str | Mapping[str, Any] | None = None, steps: int | None = None
+    ) -> Sampling:
+        """What :meth:`sample` would do with these arguments."""
+        config = self.with_sampling(scheduler, steps)
+        new = functools.partial(compose.build_scheduler, config, self.diffusion)
+        return Sampling(config.sample.scheduler, config.sample.steps, new)
+
+    @property
+    def image_size(self) -> tuple[int, ...]:
+        """(H, W)."""
+        return self.config.data.image_size
+
+    def origin(self) -> dict[str, Any]:
+        """What the weights are, for the record beside the images."""
+        weights = self.checkpoint.manifest["files"]["ema.safetensors"]["sha256"]
+        return {"checkpoint": self.checkpoint.path.name, "weights_sha256": weights}
+
+    def _denoiser(self, label: int | None, cuda_graphs: bool, n: int) -> Denoiser:
+        """The model for batches of n images."""
+        denoiser = module_denoiser(self.model, self._context(label, n))
+        if cuda_graphs and self.device.type == "cuda":
+            return GraphedDenoiser(denoiser)
+        return denoiser
+
+    def _context(self, label: int | None, n: int) -> Tensor | None:
+        conditional = self.config.model.class_conditional
+        if label is None:
+            if not conditional:
+                return None
+            label = 0
+        if not conditional:
+            raise ConfigError(
+                f"label {label} was asked for, and the model is unconditional; train with "
+                "--set model.class_conditional=true"
+            )
+        if not 0 <= label < len(self.classes):
+            raise ConfigError(f"label {label} is out of range; the classes are {self.classes}")
+        return torch.full((n,), label, device=self.device)
+
+
+def load_run(path: str | Path, checkpoint: str = "latest", ema: bool = True) -> Run:
+    """The trained model of a run folder: ``ssmdiff.load_run("runs/heads").sample(16)``.
+
+    Args:
+        path: The ``--out`` of ``ssmdiff train``.
+        checkpoint: ``latest``, or a name such as ``step-00001000``.
+        ema: Take the averaged weights (the usual choice) or the raw ones.
+
+    Raises:
+        CheckpointError: No run, no valid checkpoint, or a plugin that it needs is missing.
+    """
+    if not Path(path).is_dir():
+        near = [p.name for p in Path(path).absolute().parent.glob("*/") if (p / CONFIG).exists()]
+        hint = f"; {did_you_mean(Path(path).name, near)}" if near else ""
+        raise CheckpointError(f"there is no run folder {path}{hint}")
+    return Run(path, checkpoint, ema)

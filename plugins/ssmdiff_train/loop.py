@@ -1,0 +1,396 @@
+"""The training loop of L_simple (VM-DDPM, eq. 4), counted in images.
+
+Devices, mixed precision and DDP are Hugging Face Accelerate's. The draws of a step belong to the
+global batch: the number of processes, or a resume, changes nothing but rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from ssmdiff.errors import ConfigError, DivergedError, RunInterruptedError, SsmdiffError
+from ssmdiff.networks.backbone import checkpoint_activations
+from ssmdiff.networks.compiling import compile_backbone
+from ssmdiff.networks.interfaces import DTYPES, OrderTensors, order_tensors
+from ssmdiff.ops import kernels_used, require_kernel, set_kernel
+from ssmdiff.orders.seeds import stream_seed
+from ssmdiff.registry.events import StepRecord
+from ssmdiff.registry.options import validate
+from ssmdiff.registry.registry import create, event_hooks
+from ssmdiff.runs import checkpoint as ckpt
+from ssmdiff.runs import compose
+from ssmdiff.runs.config import Config, differences
+from ssmdiff.runs.pictures import write_grid
+from ssmdiff.runs.provenance import provenance
+from ssmdiff.runs.run import RunFolder, load_state
+from torch import Tensor
+
+from ssmdiff_train import faults, reports
+from ssmdiff_train.callbacks import LossCurve, MetricsFile
+from ssmdiff_train.lock import run_lock
+from ssmdiff_train.optimizer import (
+    build_ema,
+    build_optimizer,
+    learning_rate,
+    load_optimizer_tensors,
+    optimizer_tensors,
+)
+from ssmdiff_train.signals import StopRequest, stop_on_signals
+from ssmdiff_train.stream import TrainingImage, TrainingStream, loader
+
+PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+SKIPPED_STEPS = 20  # consecutive overflows that the fp16 loss scaler may need to find its scale
+
+FREE_ON_RESUME = (
+    "train.steps",
+    "train.batch_size",
+    "train.micro_batch_size",
+    "train.activation_checkpointing",
+    "train.compile",
+    "train.kernel",
+    "train.checkpoint_every",
+    "train.checkpoint_minutes",
+    "train.keep_checkpoints",
+    "train.sample_every",
+    "train.bound_images",
+    "train.callbacks",
+    "data.workers",
+    "sample.",
+)
+"""What a resumed run may change without being asked: none of it alters what any image number is."""
+
+
+def train(
+    config: Config,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    allow_changes: Iterable[str] = (),
+    callbacks: Sequence[object] = (),
+) -> RunFolder:
+    """Train a run to ``config.train.steps`` and leave it in ``out``.
+
+    Args:
+        config: Resolved configuration.
+        out: The run's folder.
+        resume: Go on from the newest valid checkpoint in ``out``.
+        overwrite: Replace a run that is there.
+        allow_changes: Configuration keys that a resumed run may change.
+        callbacks: Listeners besides those of the configuration: objects with any of the hooks
+            ``ssmdiff_run_start``, ``ssmdiff_step_end``, ... of :mod:`ssmdiff.registry.hookspecs`.
+
+    Raises:
+        ConfigError: The configuration does not fit the data, the machine or the run resumed.
+        KernelUnavailableError: The kernel asked for cannot run here; nothing was written.
+        CheckpointError: The folder cannot be written, is in use, or holds nothing to resume.
+        DivergedError: A loss or gradient is not finite; the last good checkpoint is kept.
+        RunInterruptedError: SIGINT or SIGTERM; a checkpoint was saved first.
+    """
+    folder = RunFolder(Path(out))
+    if config.train.precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError("train.precision = 'fp16' needs a GPU; on a CPU use 'bf16' or 'fp32'")
+    set_kernel(config.train.kernel)
+    accelerator = Accelerator(
+        mixed_precision=PRECISION[config.train.precision], cpu=not torch.accelerator.is_available()
+    )
+    try:
+        require_kernel(accelerator.device, DTYPES[config.train.precision])
+        with ExitStack() as stack:
+            if resume:
+                folder.config_layer()
+            elif accelerator.is_main_process:
+                folder.refuse_to_replace(config, overwrite)
+            trainer = Trainer(config, folder, accelerator, callbacks)
+            # The data and the model are sound: only now is anything written.
+            if accelerator.is_main_process:
+                if not resume:
+                    folder.create(config, overwrite)
+                stack.enter_context(run_lock(folder.path))
+                ckpt.sweep(folder.checkpoints)
+            accelerator.wait_for_everyone()
+            stop = stack.enter_context(stop_on_signals())
+            if resume:
+                trainer.restore(allow_changes)
+            trainer.run(stop)
+    finally:
+        accelerator.free_memory()
+        AcceleratorState._reset_state()  # so that one process can train again in another precision
+    return folder
+
+
+class Trainer:
+    """The parts of a run and the loop over them."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        accelerator: Accelerator,
+        callbacks: Sequence[object] = (),
+    ) -> None:
+        self.config, self.folder, self.accelerator = config, folder, accelerator
+        named = [create("callback", table) for table in config.train.callbacks]
+        self.events = event_hooks([MetricsFile(), LossCurve(), *named, *callbacks])
+        self.dataset = compose.build_dataset(config)
+        self.diffusion = compose.build_diffusion(config)
+        torch.manual_seed(stream_seed(config.seed, "weights"))
+        self.model = compose.build_backbone(
+            config, self.dataset.channels, compose.classes_of(config, self.dataset)
+        )
+        self.plan = compose.order_plan(self.model, config)
+        self.model.to(accelerator.device)
+        self.ema = build_ema(self.model, config.train.ema_decay)
+        self.optimizer = build_optimizer(self.model, config.train)
+        if config.train.activation_checkpointing:
+            checkpoint_activations(self.model)
+        self.wrapped, self.stepper = accelerator.prepare(self.model, self.optimizer)
+        if config.train.compile:
+            compile_backbone(self.model)
+        self.step = self.images_seen = 0
+        self.saved_step = -1
+        self.saved_s = time.monotonic()
+        self.skipped = 0
+
+    # Checkpoints
+
+    def save(self) -> None:
+        """Write, verify and announce a checkpoint; drop the oldest."""
+        if not self.accelerator.is_main_process or self.saved_step == self.step:
+            return
+        state = {
+            "step": self.step,
+            "images_seen": self.images_seen,
+            "ema_updates": int(self.ema.n_averaged),
+            "channels": self.dataset.channels,
+            "class_names": list(self.dataset.class_names),
+            "data_fingerprint": self.dataset.fingerprint(),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
+            "config": self.config.to_dict(),
+            "provenance": provenance(self.config) | {"kernels": kernels_used()},
+        }
+        tensors = {
+            "model": self.model.state_dict(),
+            "ema": self.ema.module.state_dict(),
+            "optimizer": optimizer_tensors(self.model, self.optimizer),
+        }
+        written = ckpt.verify(ckpt.save(self.folder.checkpoints, self.step, tensors, state).path)
+        self.saved_step, self.saved_s = self.step, time.monotonic()
+        ckpt.prune(self.folder.checkpoints, self.config.train.keep_checkpoints)
+        self.tell("checkpoint_saved", path=written.path, step=self.step)
+
+    def restore(self, allow_changes: Iterable[str]) -> None:
+        """Continue from the newest valid checkpoint.
+
+        Raises:
+            ConfigError: The configuration or the data changed in a way that was not allowed.
+        """
+        found = self.folder.checkpoint()
+        state = found.state()
+        changes = differences(validate(Config, state["config"], ""), self.config)
+        fingerprint = self.dataset.fingerprint()
+        if state["data_fingerprint"] != fingerprint:
+            changes["data.fingerprint"] = (state["data_fingerprint"][:12], fingerprint[:12])
+        free = (*FREE_ON_RESUME, *allow_changes)
+        refused = {k: v for k, v in changes.items() if not k.startswith(free)}
+        if refused:
+            lines = "".join(f"\n  {key}: {old!r} -> {new!r}" for key, (old, new) in refused.items())
+            raise ConfigError(
+                f"{found.path} was made with another configuration:{lines}\n"
+                f"Allow a change with --allow-config-change KEY, or start anew in another --out"
+            )
+        load_state(self.model, found.tensors("model"), found.path)
+        load_state(self.ema.module, found.tensors("ema"), found.path)
+        self.ema.n_averaged.fill_(state["ema_updates"])
+        load_optimizer_tensors(self.model, self.optimizer, found.tensors("optimizer"))
+        if self.accelerator.scaler and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step, self.images_seen = int(state["step"]), int(state["images_seen"])
+        self.saved_step = self.step
+        if self.accelerator.is_main_process:
+            self.folder.write_config(self.config)
+
+    # The loop
+
+    def run(self, stop: StopRequest) -> None:
+        """Train to the last step, saving on the way and at the end."""
+        train = self.config.train
+        self.tell("run_start", folder=self.folder.path, config=self.config, step=self.step)
+        status = "failed"
+        try:
+            self._steps(stop)
+            status = "interrupted" if stop.signal else "finished"
+            self.save()
+            if status == "finished":
+                self.report()
+        finally:
+            self.tell("run_end", status=status)
+        if status == "interrupted":
+            raise RunInterruptedError(
+                f"stopped by signal {stop.signal} after step {self.step} of {train.steps}; saved. "
+                f"Go on with: ssmdiff train --out {self.folder.path} --resume",
+                stop.signal,
+            )
+
+    def _steps(self, stop: StopRequest) -> None:
+        train = self.config.train
+        images = TrainingStream(
+            self.dataset, self.config.seed, self.diffusion.timesteps, self.config.data.flip
+        )
+        batches = loader(
+            images,
+            self.images_seen,
+            self.images_seen + (train.steps - self.step) * train.batch_size,
+            train.batch_size,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+            self.config.data.workers,
+        )
+        self.wrapped.train()
+        start_s = time.perf_counter()
+        for batch in batches:
+            rate = learning_rate(train, self.images_seen)
+            try:
+                loss, norm, signal = self._step(batch, rate, stop.signal)
+            except SsmdiffError:
+                raise
+            except Exception as error:
+                raise faults.explain(error, self.step + 1, self.config, self._kept()) from error
+            self.step += 1
+            self.images_seen += train.batch_size
+            now_s = time.perf_counter()
+            speed = train.batch_size / (now_s - start_s)
+            start_s = now_s
+            self.tell(
+                "step_end", record=StepRecord(self.step, self.images_seen, loss, rate, norm, speed)
+            )
+            if signal:
+                stop.signal = signal
+                return
+            self._at_intervals()
+
+    def _step(self, batch: TrainingImage, rate: float, signal: int) -> tuple[float, float, int]:
+        """One optimiser step. Returns the global loss, the gradient norm, any signal."""
+        config, accelerator = self.config.train, self.accelerator
+        # Dropout, if any: the same after a resume, different on each process.
+        torch.manual_seed(
+            stream_seed(self.config.seed, "torch", self.images_seen, accelerator.process_index)
+        )
+        batch = TrainingImage(*(x.to(accelerator.device, non_blocking=True) for x in batch))
+        orders = order_tensors(self.plan.draw(self.images_seen), accelerator.device)
+        share = len(batch.x_0)
+        size = min(config.micro_batch_size or share, share)
+        parts = [TrainingImage(*(x[i : i + size] for x in batch)) for i in range(0, share, size)]
+        losses = []
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            with nullcontext() if last else accelerator.no_sync(self.wrapped):
+                part_losses = self._losses(part, orders)
+                accelerator.backward(part_losses.sum() / share)
+            losses.append(part_losses.detach())
+        loss, signal = self._agree(torch.cat(losses), signal)
+        norm = float(
+            accelerator.clip_grad_norm_(self.wrapped.parameters(), config.grad_clip or math.inf)
+        )
+        self._refuse_non_finite(loss, norm, rate, parts, orders)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.stepper.step()
+        self.stepper.zero_grad()
+        if not accelerator.optimizer_step_was_skipped:
+            self.ema.update_parameters(self.model)
+        return loss, norm, signal
+
+    def _losses(self, part: TrainingImage, orders: Sequence[OrderTensors]) -> Tensor:
+        """(B,) losses of some images."""
+        x_t = self.diffusion.add_noise(part.x_0, part.noise, part.timestep)
+        context = part.label if self.config.model.class_conditional else None
+        prediction = self.wrapped(x=x_t, timesteps=part.timestep, context=context, orders=orders)
+        gamma = self.config.diffusion.min_snr_gamma
+        return self.diffusion.losses(prediction, part.x_0, part.noise, part.timestep, gamma)
+
+    def _agree(self, losses: Tensor, signal: int) -> tuple[float, int]:
+        """The mean loss of the global batch, and a signal that any process received."""
+        message = torch.cat([losses.double(), losses.new_tensor([signal], dtype=torch.float64)])
+        rows = self.accelerator.gather(message[None])
+        return float(rows[:, :-1].mean()), int(rows[:, -1].max())
+
+    def _refuse_non_finite(
+        self,
+        loss: float,
+        norm: float,
+        rate: float,
+        parts: Sequence[TrainingImage],
+        orders: Sequence[OrderTensors],
+    ) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.skipped = 0
+            return
+        self.skipped += 1
+        scaled = self.accelerator.scaler is not None
+        if math.isfinite(loss) and scaled and self.skipped <= SKIPPED_STEPS:
+            return  # the scaler lowers its scale and skips this step
+        culprit = ""
+        for part in parts:
+            culprit = faults.first_non_finite(
+                self.model, functools.partial(self._losses, part, orders)
+            )
+            if not culprit.startswith("no module"):
+                break
+        raise DivergedError(
+            f"step {self.step + 1} is not finite: loss {loss}, gradient norm {norm}, learning rate "
+            f"{rate:g}; first at {culprit}. This state is not saved; "
+            f"{self._kept()}. Try a lower learning rate, or another precision or kernel"
+        )
+
+    def _kept(self) -> str:
+        return faults.kept_checkpoint(ckpt.candidates(self.folder.checkpoints))
+
+    def _at_intervals(self) -> None:
+        train = self.config.train
+        late = time.monotonic() - self.saved_s > train.checkpoint_minutes * 60
+        if self.step % train.checkpoint_every == 0 or late:
+            self.save()
+        due = train.sample_every and self.step % train.sample_every == 0
+        if due and self.step < train.steps:
+            self.draw_samples()
+
+    # Reports
+
+    def report(self) -> None:
+        """At the end: a grid of samples, and the variational bound."""
+        if not self.accelerator.is_main_process:
+            return
+        if self.config.train.bound_images:
+            bits = reports.bits_per_dim(
+                self._averaged(), self.config, self.diffusion, self.plan, self.dataset
+            )
+            self.tell("reported", name="bits_per_dim", value=bits, step=self.step)
+        self.draw_samples()
+
+    def draw_samples(self) -> None:
+        """A grid from the averaged weights, from the same noise every time."""
+        if not self.accelerator.is_main_process or len(self.config.data.image_size) != 2:
+            return
+        path = self.folder.samples / f"step-{self.step:08d}.png"
+        images = reports.draw_grid(
+            self._averaged(), self.config, self.diffusion, self.plan, self.dataset
+        )
+        write_grid(path, images)
+        self.tell("samples_made", path=path, step=self.step)
+
+    def _averaged(self) -> torch.nn.Module:
+        return self.ema.module.eval()
+
+    def tell(self, event: str, **details: object) -> None:
+        """Call a hook of all listeners; only the main process tells."""
+        if self.accelerator.is_main_process:
+            getattr(self.events, f"ssmdiff_{event}")(**details)

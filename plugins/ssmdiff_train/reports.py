@@ -1,0 +1,78 @@
+"""What a run tells about its model: a grid of samples, and the variational bound."""
+
+from __future__ import annotations
+
+import torch
+from ssmdiff.diffusion.process import Diffusion
+from ssmdiff.diffusion.sampling import module_denoiser, sample
+from ssmdiff.networks.interfaces import ImageDataset, order_tensors
+from ssmdiff.orders.scan_order import OrderPlan
+from ssmdiff.orders.seeds import stream
+from ssmdiff.runs import compose
+from ssmdiff.runs.config import Config
+from torch import Tensor, nn
+
+BOUND_TIMESTEPS = 32
+
+
+def draw_grid(
+    model: nn.Module,
+    config: Config,
+    diffusion: Diffusion,
+    plan: OrderPlan,
+    dataset: ImageDataset,
+) -> Tensor:
+    """(count, C, *image_size): the first images of the run's seed; classes in turn, if any."""
+    device = _device(model)
+    count = config.sample.count
+    labels = None
+    if config.model.class_conditional:
+        labels = torch.arange(count, device=device) % len(dataset.class_names)
+    return sample(
+        module_denoiser(model, labels),
+        compose.build_scheduler(config, diffusion),
+        plan,
+        (dataset.channels, *config.data.image_size),
+        range(count),
+        config.sample.steps,
+        device,
+    )
+
+
+@torch.no_grad()
+def bits_per_dim(
+    model: nn.Module,
+    config: Config,
+    diffusion: Diffusion,
+    plan: OrderPlan,
+    dataset: ImageDataset,
+) -> float:
+    """L_vb (eq. 3) of the first images, its sum over t estimated from evenly spaced timesteps."""
+    device = _device(model)
+    samples = [dataset[i] for i in range(min(config.train.bound_images, len(dataset)))]
+    x_0 = torch.stack([s.image for s in samples]).to(device)
+    x_0 = (((x_0 + 1) * 127.5).round() / 127.5 - 1).clamp(-1, 1)  # the 256 levels of the bound
+    labels = torch.tensor([s.label for s in samples], device=device)
+    context = labels if config.model.class_conditional else None
+
+    def predict(x_t: Tensor, t: Tensor) -> Tensor:
+        orders = order_tensors(plan.draw(int(t[0])), device)
+        prediction: Tensor = model(x=x_t, timesteps=t, context=context, orders=orders)
+        return prediction
+
+    def noise(t: int) -> Tensor:
+        values = stream(config.seed, "bound", t).standard_normal(tuple(x_0.shape))
+        return torch.from_numpy(values).to(x_0)
+
+    timesteps = _spread(diffusion.timesteps - 1, BOUND_TIMESTEPS)
+    return float(diffusion.bits_per_dim(predict, x_0, noise, timesteps).mean())
+
+
+def _spread(last: int, count: int) -> list[int]:
+    """``count`` of the timesteps 1 .. last, in the middle of equal parts; at most all."""
+    count = min(count, last)
+    return [1 + int(last * (i + 0.5) / count) for i in range(count)]
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

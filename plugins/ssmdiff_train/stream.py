@@ -1,0 +1,117 @@
+"""The endless sequence of training images: everything about image number i is a function of i.
+
+Which image of the data set it is, whether it is mirrored, its noise and its timestep are drawn from
+(seed, i). A process takes its slice of each batch, a resumed run starts at another i, and neither
+changes what any i is.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from ssmdiff.errors import ConfigError
+from ssmdiff.networks.interfaces import ImageDataset
+from ssmdiff.orders.seeds import permutation, stream
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class TrainingImage(NamedTuple):
+    """One image with its draws; collated, each field gains the axis B."""
+
+    x_0: Tensor  # (C, *image_size)
+    noise: Tensor  # (C, *image_size)
+    timestep: Tensor  # () int64
+    label: Tensor  # () int64
+
+
+class TrainingStream(Dataset[TrainingImage]):
+    """Image number i of a run, for any i >= 0.
+
+    Args:
+        dataset: The images.
+        seed: The run's seed.
+        timesteps: T; t is uniform over 0 .. T - 1.
+        flip: Mirror along the last axis with probability one half.
+    """
+
+    def __init__(self, dataset: ImageDataset, seed: int, timesteps: int, flip: bool) -> None:
+        self.dataset, self.seed, self.timesteps, self.flip = dataset, seed, timesteps, flip
+
+    def __getitem__(self, i: int) -> TrainingImage:
+        epoch, place = divmod(i, len(self.dataset))
+        image, label = self.dataset[int(self._permutation(epoch)[place])]
+        draws = stream(self.seed, "training image", i)
+        timestep = int(draws.integers(self.timesteps))
+        if self.flip and draws.random() < 0.5:
+            image = image.flip(-1)
+        noise = draws.standard_normal(tuple(image.shape), dtype=np.float32)
+        return TrainingImage(
+            image, torch.from_numpy(noise), torch.tensor(timestep), torch.tensor(label)
+        )
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return _epoch(self.seed, epoch, len(self.dataset))
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch(seed: int, epoch: int, length: int) -> np.ndarray:
+    """The order of the data set in one pass over it."""
+    return permutation(stream(seed, "epoch", epoch), length)
+
+
+class _BatchSlices(Sampler[list[int]]):
+    """This process's share of every batch: consecutive image numbers."""
+
+    def __init__(self, start: int, stop: int, batch: int, rank: int, processes: int) -> None:
+        self.starts = range(start, stop, batch)
+        self.share = batch // processes
+        self.offset = rank * self.share
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in self.starts:
+            first = start + self.offset
+            yield list(range(first, first + self.share))
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+
+def loader(
+    images: TrainingStream,
+    start: int,
+    stop: int,
+    batch: int,
+    rank: int,
+    processes: int,
+    workers: int,
+) -> DataLoader[TrainingImage]:
+    """Batches of this process from image ``start`` to ``stop``.
+
+    Raises:
+        ConfigError: The batch cannot be split over the processes.
+    """
+    if batch % processes:
+        raise ConfigError(
+            f"train.batch_size = {batch} counts images over all processes and cannot be split over "
+            f"{processes}; the nearest that can is {max(processes, batch - batch % processes)}"
+        )
+    return DataLoader(
+        images,
+        batch_sampler=_BatchSlices(start, stop, batch, rank, processes),
+        num_workers=workers,
+        worker_init_fn=_ignore_interrupts if workers else None,
+        persistent_workers=False,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; the main process alone answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
