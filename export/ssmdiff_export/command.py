@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from ssmdiff.errors import ConfigError, did_you_mean
-from ssmdiff.registry.registry import registry
+from ssmdiff import ConfigError, did_you_mean, registry
 
 if TYPE_CHECKING:
-    from ssmdiff.networks.interfaces import Exporter
+    from ssmdiff import Exporter
 
 
 def export(
@@ -60,9 +59,7 @@ def export(
         raise ConfigError(f"{out} is there already; choose another --out, or give --overwrite")
     sizes = _batch(batch)
 
-    from ssmdiff.networks.interfaces import ExportPrecision, ExportRequest, ScanBody
-    from ssmdiff.registry.registry import create
-    from ssmdiff.runs.run import load_run
+    from ssmdiff import ExportPrecision, ExportRequest, ScanBody, create, load_run
 
     precisions, bodies = get_args(ExportPrecision), get_args(ScanBody)
     request = ExportRequest(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import ExportRequest, ExportResult
+from ssmdiff import ConfigError, ExportRequest, ExportResult
 
 
 class OnnxExporter:

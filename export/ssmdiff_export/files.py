@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ssmdiff.errors import ConfigError, ExportError
+from ssmdiff import ConfigError, ExportError
 
 
 def refuse_to_replace(path: Path, overwrite: bool) -> None:

@@ -18,11 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ssmdiff.errors import ExportError, SsmdiffError
-from ssmdiff.networks.interfaces import DTYPES, ExportPrecision, OrderTensors, order_tensors
-from ssmdiff.orders.scan_order import OrderPlan, ScanOrder
-from ssmdiff.runs import compose
-from ssmdiff.runs.run import Run
+from ssmdiff import (
+    DTYPES,
+    ExportError,
+    ExportPrecision,
+    OrderPlan,
+    OrderTensors,
+    Run,
+    ScanOrder,
+    SsmdiffError,
+    order_plan,
+    order_tensors,
+)
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -42,7 +49,7 @@ class Interface:
     @classmethod
     def of(cls, run: Run) -> Interface:
         conditional = run.config.model.class_conditional
-        return cls(compose.order_plan(run.model, run.config, 0), conditional)
+        return cls(order_plan(run.model, run.config, 0), conditional)
 
     def random(self, slot: int) -> bool:
         """Whether the orders of a slot are drawn anew at every step, and so are an input."""

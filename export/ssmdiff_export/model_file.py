@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ssmdiff.diffusion.sampling import Sampling, sample_batches
-from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import Denoiser, OrderTensors
-from ssmdiff.registry.registry import create, registry
+from ssmdiff import ConfigError, Denoiser, OrderTensors, Sampling, create, registry, sample_batches
 from torch import Tensor
 
 from ssmdiff_export.runtime.card import ModelCard
@@ -28,7 +25,7 @@ Predict = Callable[[Mapping[str, Tensor]], Tensor]
 
 
 class FileModel:
-    """A trained model in a file; draws as :class:`ssmdiff.runs.run.Run` does.
+    """A trained model in a file; draws as :class:`ssmdiff.Run` does.
 
     Args:
         card: What the file says about itself.

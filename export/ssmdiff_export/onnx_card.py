@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from ssmdiff import __version__
-from ssmdiff.orders.scan_order import GroupShuffle
-from ssmdiff.runs.provenance import providers
-from ssmdiff.runs.run import Run
+from ssmdiff import GroupShuffle, Run, __version__, providers
 
 from ssmdiff_export.graph import Interface
 from ssmdiff_export.runtime.card import ExternalData, ModelCard, Parity, Process, Slot

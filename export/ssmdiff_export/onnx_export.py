@@ -15,10 +15,7 @@ import torch
 from onnx import ModelProto, helper
 from onnx_ir.passes import common as passes
 from onnxscript import optimizer
-from ssmdiff import __version__
-from ssmdiff.errors import ExportError
-from ssmdiff.networks.interfaces import ExportPrecision, ScanBody
-from ssmdiff.runs.run import Run
+from ssmdiff import ExportError, ExportPrecision, Run, ScanBody, __version__
 
 from ssmdiff_export import function, names
 from ssmdiff_export.files import data_file, keep, refuse_to_replace, workplace

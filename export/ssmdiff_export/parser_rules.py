@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
-from ssmdiff.errors import ExportError
+from ssmdiff import ExportError
 
 from ssmdiff_export.names import DOMAIN
 

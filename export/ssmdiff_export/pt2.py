@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ssmdiff.errors import ExportError
-from ssmdiff.networks.interfaces import ExportPrecision
-from ssmdiff.runs.run import Run
+from ssmdiff import ExportError, ExportPrecision, Run
 
 from ssmdiff_export.files import keep, refuse_to_replace, workplace
 from ssmdiff_export.graph import Interface, first_line, quiet, trace

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import ExportRequest, ExportResult
+from ssmdiff import ConfigError, ExportRequest, ExportResult
 
 from ssmdiff_export.exporters import need_onnx
 from ssmdiff_export.files import workplace

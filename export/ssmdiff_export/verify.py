@@ -12,10 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ssmdiff.errors import ExportError
-from ssmdiff.networks.interfaces import ExportPrecision, order_tensors
-from ssmdiff.orders.seeds import stream
-from ssmdiff.runs.run import Run
+from ssmdiff import ExportError, ExportPrecision, Run, order_tensors, stream
 
 from ssmdiff_export.graph import Interface, first_line
 from ssmdiff_export.progress import Stage

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from ssmdiff.errors import ConfigError, did_you_mean
+from ssmdiff import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from ssmdiff_bench.compare import Effort
@@ -144,7 +144,7 @@ def sample(
     plot: Plot = None,
 ) -> None:
     """The same images by torch, torch.compile and ONNX Runtime, and on a GPU where there is one."""
-    from ssmdiff.runs.run import load_run
+    from ssmdiff import load_run
 
     from ssmdiff_bench import sample as bench_sample
     from ssmdiff_bench.compare import Effort

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ssmdiff.errors import ConfigError, did_you_mean
+from ssmdiff import ConfigError, did_you_mean
 
 from ssmdiff_bench.memory import Memory, available_bytes
 from ssmdiff_bench.record import Row

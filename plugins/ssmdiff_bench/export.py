@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssmdiff.errors import SsmdiffError
+from ssmdiff import SsmdiffError
 
 from ssmdiff_bench.worker import Case, Job, Way
 
 if TYPE_CHECKING:
-    from ssmdiff.networks.interfaces import ScanBody
+    from ssmdiff import ScanBody
 
     from ssmdiff_bench.sample import Draw
 
@@ -58,7 +58,7 @@ def export_ways(run: Path, checkpoint: str, draw: Draw, folder: Path) -> list[Wa
 
 def _export(run: Path, checkpoint: str, path: Path, body: ScanBody) -> str | None:
     """Write the file, or say why it cannot be written."""
-    from ssmdiff.runs.run import load_run
+    from ssmdiff import load_run
     from ssmdiff_export.onnx_export import export_onnx
 
     try:
@@ -71,9 +71,7 @@ def _export(run: Path, checkpoint: str, path: Path, body: ScanBody) -> str | Non
 
 def _engine_way(run: Path, checkpoint: str, draw: Draw, path: Path) -> Way:
     """An engine for this machine's GPU, built here where TensorRT is; it has not been."""
-    from ssmdiff.networks.interfaces import ExportRequest
-    from ssmdiff.registry.registry import create
-    from ssmdiff.runs.run import load_run
+    from ssmdiff import ExportRequest, create, load_run
 
     absent = None
     try:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ssmdiff.runs.provenance import versions
+from ssmdiff import versions
 
 PEERS = ("monai", "mambapy", "mamba-ssm", "onnxruntime", "tensorrt")
 

@@ -6,8 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from ssmdiff.errors import ConfigError
-from ssmdiff.runs.checkpoint import write_atomically
+from ssmdiff import ConfigError, write_atomically
 
 from ssmdiff_bench.record import Record, Row
 

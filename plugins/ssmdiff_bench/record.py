@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssmdiff.runs.checkpoint import write_atomically
+from ssmdiff import write_atomically
 
 from ssmdiff_bench.machine import load_average
 from ssmdiff_bench.memory import Memory

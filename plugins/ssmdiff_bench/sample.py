@@ -81,7 +81,7 @@ def _load_torch(
 ) -> Job:
     """In the worker: the run, and a call that draws from it."""
     import torch
-    from ssmdiff.runs.run import load_run
+    from ssmdiff import load_run
 
     start_s = time.perf_counter()
     run = load_run(path, checkpoint).to(device)

@@ -9,10 +9,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from ssmdiff.errors import KernelUnavailableError, PluginError
-from ssmdiff.ops import ScanInputs, both_passes, kernel_for, load_kernel
-from ssmdiff.ops.choice import BY_NAME_ONLY, FASTEST_FIRST
-from ssmdiff.registry.registry import registry
+from ssmdiff import (
+    KernelUnavailableError,
+    PluginError,
+    ScanInputs,
+    both_passes,
+    kernel_for,
+    load_kernel,
+    preferred_kernels,
+    registry,
+)
 from torch import Tensor
 
 from ssmdiff_bench.scan_peers import (
@@ -103,9 +109,8 @@ def scan_ways(shape: ScanShape) -> list[Way]:
     """Our kernels, the fastest first, then the peers; those that cannot run here say why."""
     ways = []
     names = registry().names("kernel")
-    ours = [n for n in FASTEST_FIRST if n in names]
-    ours += [n for n in names if n not in (*FASTEST_FIRST, *BY_NAME_ONLY)]
-    ours += [n for n in BY_NAME_ONLY if n in names]
+    ours = [kernel.name for kernel in preferred_kernels()]
+    ours += [n for n in names if n not in ours]
     device = torch.device(shape.device)
     for name in ours:
         try:

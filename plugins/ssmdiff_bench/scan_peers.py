@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from ssmdiff.ops.kernels import Kernel, ScanInputs, backward_from, forward_keeping
+from ssmdiff import Kernel, ScanInputs, backward_from, forward_keeping
 from torch import Tensor
 
 LEAVES = ("u", "delta", "A", "B", "C", "D", "delta_bias")

@@ -20,11 +20,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import order_tensors
-from ssmdiff.registry.options import validate
-from ssmdiff.runs import compose
-from ssmdiff.runs.config import Config, load_preset, merge
+from ssmdiff import (
+    Config,
+    ConfigError,
+    build_backbone,
+    load_preset,
+    merge,
+    order_plan,
+    order_tensors,
+    validate,
+)
 from ssmdiff_train.optimizer import build_optimizer
 from torch import Tensor, nn
 
@@ -109,7 +114,7 @@ def parameters(model: nn.Module) -> int:
 
 def our_network(shape: StepShape, pixels: int, full_resolution: bool = False) -> nn.Module:
     """VM-DDPM's UNet of one-channel images."""
-    return compose.build_backbone(shape.config(pixels, full_resolution), 1, 0)
+    return build_backbone(shape.config(pixels, full_resolution), 1, 0)
 
 
 def check(shape: StepShape, side: int) -> None:
@@ -238,7 +243,7 @@ def _load(name: str, shape: StepShape, case: Case) -> Job:
     shown = (shape.batch, 1, side, side)
     x, noise = (torch.randn(shown, device=shape.device) for _ in range(2))
     t = torch.randint(0, 1000, (shape.batch,), device=shape.device)
-    plan = compose.order_plan(model, config) if name in (OURS, TWIN) else None
+    plan = order_plan(model, config) if name in (OURS, TWIN) else None
     steps = iter(range(1 << 62))
 
     def predict() -> Tensor:

@@ -10,9 +10,8 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from ssmdiff.errors import ConfigError
-from ssmdiff.networks.layers import ResidualBlock, grid_angles, largest_divisor
-from ssmdiff.orders.scan_order import Grid
+from ssmdiff import ConfigError, Grid
+from ssmdiff.nn import ResidualBlock, grid_angles, largest_divisor
 from torch import Tensor, nn
 
 ROTARY_BASE = 100.0

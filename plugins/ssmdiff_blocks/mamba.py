@@ -12,10 +12,8 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from ssmdiff.networks.interfaces import OrderTensors
-from ssmdiff.networks.layers import KeepFloat32, ResidualBlock, init_A_log, init_delta_bias
-from ssmdiff.ops import selective_scan
-from ssmdiff.orders.scan_order import Grid
+from ssmdiff import Grid, OrderTensors, selective_scan
+from ssmdiff.nn import KeepFloat32, ResidualBlock, init_A_log, init_delta_bias
 from torch import Tensor, nn
 
 from ssmdiff_blocks.sequence import CausalConv, leave, visit
@@ -42,7 +40,7 @@ class Mamba(KeepFloat32):
         expand: D / C.
         dt_rank: R; 0 stands for ceil(C / 16).
         conv_width: Taps of the convolution.
-        discretization: ``"euler"`` or ``"zoh"``, see :func:`ssmdiff.ops.selective_scan`.
+        discretization: ``"euler"`` or ``"zoh"``, see :func:`ssmdiff.selective_scan`.
     """
 
     def __init__(

@@ -11,9 +11,8 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from ssmdiff.networks.interfaces import OrderTensors
-from ssmdiff.networks.layers import KeepFloat32, ResidualBlock, init_delta_bias, largest_divisor
-from ssmdiff.orders.scan_order import Grid
+from ssmdiff import Grid, OrderTensors
+from ssmdiff.nn import KeepFloat32, ResidualBlock, init_delta_bias, largest_divisor
 from torch import Tensor, nn
 
 from ssmdiff_blocks.sequence import CausalConv, leave, visit

@@ -18,8 +18,7 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from PIL import Image
 from pydantic import Field
-from ssmdiff.errors import ConfigError, DataError
-from ssmdiff.networks.interfaces import ImageSample
+from ssmdiff import ConfigError, DataError, ImageSample
 from torch import Tensor
 from torch.nn import functional
 

@@ -15,10 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import ImageSample
-from ssmdiff.orders.seeds import stream
-from ssmdiff.registry.options import Seed
+from ssmdiff import ConfigError, ImageSample, Seed, stream
 
 Array = NDArray[np.float32]
 

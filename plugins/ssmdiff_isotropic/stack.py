@@ -13,10 +13,8 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from ssmdiff.networks.backbone import ImageBackbone
-from ssmdiff.networks.interfaces import BlockFactory, OrderTensors
-from ssmdiff.networks.layers import Fuse, grid_angles, to_map, to_tokens, zeroed
-from ssmdiff.orders.scan_order import Grid, Scan, ScanSlot
+from ssmdiff import BlockFactory, Grid, OrderTensors, Scan, ScanSlot
+from ssmdiff.nn import Fuse, ImageBackbone, grid_angles, to_map, to_tokens, zeroed
 from torch import Tensor, nn
 
 POSITION_BASE = 10_000.0
@@ -47,7 +45,7 @@ class Layer(nn.Module):
     Args:
         channels: C.
         time_channels: Width of the time embedding.
-        block: See :class:`ssmdiff.networks.interfaces.Block`.
+        block: See :class:`ssmdiff.Block`.
         skip: Whether the features of an earlier layer join first.
     """
 
@@ -124,7 +122,7 @@ class Isotropic(ImageBackbone):
         context: Tensor | None = None,
         orders: Sequence[OrderTensors] | None = None,
     ) -> Tensor:
-        """The prediction, (B, C, H, W) as ``x``; see :class:`ssmdiff.networks.interfaces.Backbone`.
+        """The prediction, (B, C, H, W) as ``x``; see :class:`ssmdiff.Backbone`.
 
         Raises:
             ConfigError: An image size that the patch does not divide, labels or orders that do not

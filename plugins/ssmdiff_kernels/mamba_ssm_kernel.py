@@ -19,8 +19,7 @@ import importlib
 from typing import Any, NamedTuple
 
 import torch
-from ssmdiff.errors import KernelUnavailableError
-from ssmdiff.ops.kernels import ScanGradients, ScanInputs
+from ssmdiff import KernelUnavailableError, ScanGradients, ScanInputs
 from torch import Tensor
 
 MODULE = "selective_scan_cuda"
@@ -35,6 +34,7 @@ class MambaSsmKernel:
     """The scan for CUDA tensors, by euler and without restarts; any other call is refused."""
 
     name = "mamba-ssm"
+    preference = None  # it has neither zoh nor restarts
     same_bits = "never"
 
     def unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:

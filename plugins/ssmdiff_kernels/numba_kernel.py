@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ssmdiff.errors import ConfigError
-from ssmdiff.ops.kernels import ScanGradients, ScanInputs, kept_every, kept_shape
+from ssmdiff import ConfigError, ScanGradients, ScanInputs, kept_every, kept_shape
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ class NumbaKernel:
     """The scan for CPU tensors in float32 or bfloat16; equal to the bit for any thread count."""
 
     name = "numba"
+    preference = 50
 
     def unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """Why this kernel cannot run for tensors of that device and dtype, or None if it can."""

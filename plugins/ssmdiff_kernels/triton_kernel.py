@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from ssmdiff.ops.kernels import ScanGradients, ScanInputs
+from ssmdiff import ScanGradients, ScanInputs
 from torch import Tensor
 
 WORKSPACE = 128 * 2**20  # bytes, without the states between chunks; more if one image needs more
@@ -35,6 +35,7 @@ class TritonKernel:
     """The scan for GPU tensors in float32, bfloat16 or float16; the same bits in every run."""
 
     name = "triton"
+    preference = 100
 
     def unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """Why this kernel cannot run for tensors of that device and dtype, or None if it can."""

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 import ssmdiff
 from pydantic import Field
-from ssmdiff import Scan, ScanOrder
-from ssmdiff.errors import ConfigError
+from ssmdiff import ConfigError, Scan, ScanOrder
 
 from ssmdiff_scans.paths import Grid
 

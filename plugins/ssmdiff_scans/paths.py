@@ -13,8 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from ssmdiff import Scan, ScanOrder
-from ssmdiff.errors import ConfigError
+from ssmdiff import ConfigError, Scan, ScanOrder
 
 Grid = tuple[int, ...]
 Index = NDArray[np.integer]

@@ -8,9 +8,7 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
-from ssmdiff import Scan, ScanOrder
-from ssmdiff.orders.seeds import permutation, stream
-from ssmdiff.registry.options import Seed
+from ssmdiff import Scan, ScanOrder, Seed, permutation, stream
 
 from ssmdiff_scans.paths import Grid, needed
 

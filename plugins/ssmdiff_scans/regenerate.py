@@ -11,8 +11,7 @@ import numpy as np
 import ssmdiff
 from numpy.typing import NDArray
 from pydantic import Field
-from ssmdiff import Scan, ScanOrder
-from ssmdiff.orders.scan_order import GroupShuffle, fixed_order
+from ssmdiff import GroupShuffle, Scan, ScanOrder, fixed_order
 
 from ssmdiff_scans.paths import Grid, needed
 

@@ -21,9 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from ssmdiff.registry.events import StepRecord
-from ssmdiff.registry.hookspecs import hookimpl
-from ssmdiff.runs.config import Config
+from ssmdiff import Config, StepRecord, hookimpl
 
 
 class MetricsFile:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from ssmdiff.errors import ConfigError
+from ssmdiff import ConfigError
 from ssmdiff_cli import settings
 
 if TYPE_CHECKING:
-    from ssmdiff.runs.config import Config
+    from ssmdiff import Config
 
 
 def train(
@@ -78,13 +78,13 @@ def train(
     if resume and out is not None:
         if preset:
             raise ConfigError("--resume takes the configuration of the run; leave out --preset")
-        from ssmdiff.runs.run import RunFolder
+        from ssmdiff import RunFolder
 
         base = RunFolder(out).config_layer()
     resolved = settings.compose_layers(preset, config, set_, named, base)
 
     from ssmdiff_train.callbacks import ConsoleProgress
-    from ssmdiff_train.loop import train as run_training
+    from ssmdiff_train.job import train as run_training
     from ssmdiff_train.memory import keep_freed_memory
 
     keep_freed_memory()

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ssmdiff.errors import PluginBrokenError, SsmdiffError
-from ssmdiff.registry.plugin import Plugin, name_of
-from ssmdiff.registry.registry import registry
-from ssmdiff.runs.config import Config
+from ssmdiff import Config, Plugin, PluginBrokenError, SsmdiffError, name_of, registry
 from torch import Tensor, nn
 
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from ssmdiff.errors import CheckpointError
+from ssmdiff import CheckpointError
 
 NAME = "run.lock"
 

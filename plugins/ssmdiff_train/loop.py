@@ -10,32 +10,41 @@ import functools
 import math
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, nullcontext
-from pathlib import Path
+from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from ssmdiff.errors import ConfigError, DivergedError, RunInterruptedError, SsmdiffError
-from ssmdiff.networks.backbone import checkpoint_activations
-from ssmdiff.networks.compiling import compile_backbone
-from ssmdiff.networks.interfaces import DTYPES, OrderTensors, order_tensors
-from ssmdiff.ops import kernels_used, require_kernel, set_kernel
-from ssmdiff.orders.seeds import stream_seed
-from ssmdiff.registry.events import StepRecord
-from ssmdiff.registry.options import validate
-from ssmdiff.registry.registry import create, event_hooks
-from ssmdiff.runs import checkpoint as ckpt
-from ssmdiff.runs import compose
-from ssmdiff.runs.config import Config, differences
-from ssmdiff.runs.pictures import write_grid
-from ssmdiff.runs.provenance import provenance
-from ssmdiff.runs.run import RunFolder, load_state
+from ssmdiff import (
+    Config,
+    ConfigError,
+    DivergedError,
+    OrderTensors,
+    RunFolder,
+    RunInterruptedError,
+    SsmdiffError,
+    StepRecord,
+    build_backbone,
+    build_dataset,
+    build_diffusion,
+    classes_of,
+    compile_backbone,
+    create,
+    differences,
+    event_hooks,
+    kernels_used,
+    load_state,
+    order_plan,
+    order_tensors,
+    provenance,
+    stream_seed,
+    validate,
+    write_grid,
+)
+from ssmdiff.nn import checkpoint_activations
 from torch import Tensor
 
 from ssmdiff_train import faults, reports
 from ssmdiff_train.callbacks import LossCurve, MetricsFile
-from ssmdiff_train.lock import run_lock
 from ssmdiff_train.optimizer import (
     build_ema,
     build_optimizer,
@@ -43,7 +52,7 @@ from ssmdiff_train.optimizer import (
     load_optimizer_tensors,
     optimizer_tensors,
 )
-from ssmdiff_train.signals import StopRequest, stop_on_signals
+from ssmdiff_train.signals import StopRequest
 from ssmdiff_train.stream import TrainingImage, TrainingStream, loader
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -68,65 +77,6 @@ FREE_ON_RESUME = (
 """What a resumed run may change without being asked: none of it alters what any image number is."""
 
 
-def train(
-    config: Config,
-    out: str | Path,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    allow_changes: Iterable[str] = (),
-    callbacks: Sequence[object] = (),
-) -> RunFolder:
-    """Train a run to ``config.train.steps`` and leave it in ``out``.
-
-    Args:
-        config: Resolved configuration.
-        out: The run's folder.
-        resume: Go on from the newest valid checkpoint in ``out``.
-        overwrite: Replace a run that is there.
-        allow_changes: Configuration keys that a resumed run may change.
-        callbacks: Listeners besides those of the configuration: objects with any of the hooks
-            ``ssmdiff_run_start``, ``ssmdiff_step_end``, ... of :mod:`ssmdiff.registry.hookspecs`.
-
-    Raises:
-        ConfigError: The configuration does not fit the data, the machine or the run resumed.
-        KernelUnavailableError: The kernel asked for cannot run here; nothing was written.
-        CheckpointError: The folder cannot be written, is in use, or holds nothing to resume.
-        DivergedError: A loss or gradient is not finite; the last good checkpoint is kept.
-        RunInterruptedError: SIGINT or SIGTERM; a checkpoint was saved first.
-    """
-    folder = RunFolder(Path(out))
-    if config.train.precision == "fp16" and not torch.cuda.is_available():
-        raise ConfigError("train.precision = 'fp16' needs a GPU; on a CPU use 'bf16' or 'fp32'")
-    set_kernel(config.train.kernel)
-    accelerator = Accelerator(
-        mixed_precision=PRECISION[config.train.precision], cpu=not torch.accelerator.is_available()
-    )
-    try:
-        require_kernel(accelerator.device, DTYPES[config.train.precision])
-        with ExitStack() as stack:
-            if resume:
-                folder.config_layer()
-            elif accelerator.is_main_process:
-                folder.refuse_to_replace(config, overwrite)
-            trainer = Trainer(config, folder, accelerator, callbacks)
-            # The data and the model are sound: only now is anything written.
-            if accelerator.is_main_process:
-                if not resume:
-                    folder.create(config, overwrite)
-                stack.enter_context(run_lock(folder.path))
-                ckpt.sweep(folder.checkpoints)
-            accelerator.wait_for_everyone()
-            stop = stack.enter_context(stop_on_signals())
-            if resume:
-                trainer.restore(allow_changes)
-            trainer.run(stop)
-    finally:
-        accelerator.free_memory()
-        AcceleratorState._reset_state()  # so that one process can train again in another precision
-    return folder
-
-
 class Trainer:
     """The parts of a run and the loop over them."""
 
@@ -140,13 +90,11 @@ class Trainer:
         self.config, self.folder, self.accelerator = config, folder, accelerator
         named = [create("callback", table) for table in config.train.callbacks]
         self.events = event_hooks([MetricsFile(), LossCurve(), *named, *callbacks])
-        self.dataset = compose.build_dataset(config)
-        self.diffusion = compose.build_diffusion(config)
+        self.dataset = build_dataset(config)
+        self.diffusion = build_diffusion(config)
         torch.manual_seed(stream_seed(config.seed, "weights"))
-        self.model = compose.build_backbone(
-            config, self.dataset.channels, compose.classes_of(config, self.dataset)
-        )
-        self.plan = compose.order_plan(self.model, config)
+        self.model = build_backbone(config, self.dataset.channels, classes_of(config, self.dataset))
+        self.plan = order_plan(self.model, config)
         self.model.to(accelerator.device)
         self.ema = build_ema(self.model, config.train.ema_decay)
         self.optimizer = build_optimizer(self.model, config.train)
@@ -182,9 +130,9 @@ class Trainer:
             "ema": self.ema.module.state_dict(),
             "optimizer": optimizer_tensors(self.model, self.optimizer),
         }
-        written = ckpt.verify(ckpt.save(self.folder.checkpoints, self.step, tensors, state).path)
+        written = self.folder.save_checkpoint(self.step, tensors, state)
         self.saved_step, self.saved_s = self.step, time.monotonic()
-        ckpt.prune(self.folder.checkpoints, self.config.train.keep_checkpoints)
+        self.folder.prune(self.config.train.keep_checkpoints)
         self.tell("checkpoint_saved", path=written.path, step=self.step)
 
     def restore(self, allow_changes: Iterable[str]) -> None:
@@ -352,7 +300,7 @@ class Trainer:
         )
 
     def _kept(self) -> str:
-        return faults.kept_checkpoint(ckpt.candidates(self.folder.checkpoints))
+        return faults.kept_checkpoint(self.folder.checkpoint_paths())
 
     def _at_intervals(self) -> None:
         train = self.config.train

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from ssmdiff.errors import CheckpointError
-from ssmdiff.runs.config import TrainConfig
+from ssmdiff import CheckpointError, TrainConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 

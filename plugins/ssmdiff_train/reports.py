@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import torch
-from ssmdiff.diffusion.process import Diffusion
-from ssmdiff.diffusion.sampling import module_denoiser, sample
-from ssmdiff.networks.interfaces import ImageDataset, order_tensors
-from ssmdiff.orders.scan_order import OrderPlan
-from ssmdiff.orders.seeds import stream
-from ssmdiff.runs import compose
-from ssmdiff.runs.config import Config
+from ssmdiff import (
+    Config,
+    Diffusion,
+    ImageDataset,
+    OrderPlan,
+    build_scheduler,
+    module_denoiser,
+    order_tensors,
+    sample,
+    stream,
+)
 from torch import Tensor, nn
 
 BOUND_TIMESTEPS = 32
@@ -30,7 +34,7 @@ def draw_grid(
         labels = torch.arange(count, device=device) % len(dataset.class_names)
     return sample(
         module_denoiser(model, labels),
-        compose.build_scheduler(config, diffusion),
+        build_scheduler(config, diffusion),
         plan,
         (dataset.channels, *config.data.image_size),
         range(count),

@@ -14,9 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import ImageDataset
-from ssmdiff.orders.seeds import permutation, stream
+from ssmdiff import ConfigError, ImageDataset, permutation, stream
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 

@@ -11,9 +11,8 @@ from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
-from ssmdiff.networks.interfaces import OrderTensors
-from ssmdiff.networks.layers import Fuse, ResidualBlock, TimedNorm, to_map, to_tokens
-from ssmdiff.orders.scan_order import Grid
+from ssmdiff import Grid, OrderTensors
+from ssmdiff.nn import Fuse, ResidualBlock, TimedNorm, to_map, to_tokens
 from torch import Tensor, nn
 
 from ssmdiff_vmddpm.csm import CSM

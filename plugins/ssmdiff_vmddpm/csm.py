@@ -11,10 +11,8 @@ import math
 
 import torch
 import torch.nn.functional as F
-from ssmdiff.networks.interfaces import OrderTensors
-from ssmdiff.networks.layers import KeepFloat32, init_A_log, init_delta_bias, to_map, to_tokens
-from ssmdiff.ops import selective_scan
-from ssmdiff.orders.scan_order import Grid
+from ssmdiff import Grid, OrderTensors, selective_scan
+from ssmdiff.nn import KeepFloat32, init_A_log, init_delta_bias, to_map, to_tokens
 from torch import Tensor, nn
 
 
@@ -33,7 +31,7 @@ class CSM(KeepFloat32):
         expand: D / C.
         dt_rank: R; 0 stands for ceil(C / 16).
         kernel: Side of the depthwise convolution, odd.
-        discretization: ``"euler"`` or ``"zoh"``, see :func:`ssmdiff.ops.selective_scan`.
+        discretization: ``"euler"`` or ``"zoh"``, see :func:`ssmdiff.selective_scan`.
     """
 
     def __init__(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from ssmdiff.networks.interfaces import OrderTensors
-from ssmdiff.networks.layers import Fuse, channels_last, largest_divisor, to_map, to_tokens, zeroed
+from ssmdiff import OrderTensors
+from ssmdiff.nn import Fuse, channels_last, largest_divisor, to_map, to_tokens, zeroed
 from torch import Tensor, nn
 
 
@@ -50,7 +50,7 @@ class SSLayer(nn.Module):
     Args:
         channels: C, of input and output.
         time_channels: Width of the time embedding.
-        block: See :class:`ssmdiff.networks.interfaces.Block`.
+        block: See :class:`ssmdiff.Block`.
         dropout: Probability, in the ResNet block.
     """
 

@@ -18,10 +18,8 @@ from typing import Annotated, Any, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from ssmdiff.networks.backbone import ImageBackbone
-from ssmdiff.networks.interfaces import BlockFactory, OrderTensors
-from ssmdiff.networks.layers import Fuse, channels_last, to_map, to_tokens, zeroed
-from ssmdiff.orders.scan_order import Grid, Scan, ScanSlot
+from ssmdiff import BlockFactory, Grid, OrderTensors, Scan, ScanSlot
+from ssmdiff.nn import Fuse, ImageBackbone, channels_last, to_map, to_tokens, zeroed
 from torch import Tensor, nn
 
 from ssmdiff_vmddpm.layers import SSLayer, Upsample, group_norm
@@ -103,7 +101,7 @@ class VMDDPMUNet(ImageBackbone):
         context: Tensor | None = None,
         orders: Sequence[OrderTensors] | None = None,
     ) -> Tensor:
-        """The prediction, (B, C, H, W) as ``x``; see :class:`ssmdiff.networks.interfaces.Backbone`.
+        """The prediction, (B, C, H, W) as ``x``; see :class:`ssmdiff.Backbone`.
 
         Raises:
             ConfigError: An image size that the strides do not divide, labels or orders that do not

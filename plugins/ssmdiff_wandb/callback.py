@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import wandb
-from ssmdiff import hookimpl
-from ssmdiff.registry.events import StepRecord
-from ssmdiff.runs.config import Config
+from ssmdiff import Config, StepRecord, hookimpl
 
 
 class WandbCallback:

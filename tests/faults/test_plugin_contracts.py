@@ -16,7 +16,7 @@ from ssmdiff.registry.registry import Registry
 from ssmdiff.runs import checkpoint as ckpt
 from ssmdiff.runs.config import merge, resolve
 from ssmdiff.testing import check_block, check_scan
-from ssmdiff_train.loop import train
+from ssmdiff_train.job import train
 
 pytestmark = pytest.mark.usefixtures("fresh_registry")
 

@@ -24,10 +24,12 @@ class Able(TorchKernel):
     """The reference under another name."""
 
     name = "able"
+    preference = 10
 
 
 class Faster(Able):
     name = "faster"
+    preference = 20
 
 
 class OnlyBfloat16(Able):
@@ -166,10 +168,32 @@ def test_a_kernel_is_built_once(offer) -> None:
     assert load_kernel("able") is load_kernel("able")
 
 
-def test_auto_takes_the_fastest_first(offer, monkeypatch) -> None:
-    monkeypatch.setattr(choice, "FASTEST_FIRST", ("faster", "able"))
-    offer(able=Able, faster=Faster)
+@pytest.mark.parametrize("names", [("able", "faster"), ("zebra", "aardvark")])
+def test_auto_takes_the_kernel_that_prefers_itself_most(offer, names: tuple[str, str]) -> None:
+    offer(**dict(zip(names, (Able, Faster), strict=True)))
     assert chosen() == "faster"
+
+
+def test_a_kernel_without_a_preference_runs_by_name_alone(offer) -> None:
+    class Modest(Able):
+        name = "modest"
+        preference = None
+
+    offer(modest=Modest)
+    assert chosen() == "torch"
+    with use_kernel("modest"):
+        assert chosen() == "modest"
+
+
+def test_a_kernel_of_a_stranger_is_preferred_over_ours_by_its_own_word(offer) -> None:
+    from ssmdiff_kernels.numba_kernel import NumbaKernel
+
+    class Stranger(Able):
+        name = "stranger"
+        preference = NumbaKernel.preference + 1
+
+    offer(numba=NumbaKernel, stranger=Stranger)
+    assert chosen() == "stranger"
 
 
 def test_auto_takes_a_kernel_that_ssmdiff_does_not_know(offer) -> None:
@@ -178,9 +202,11 @@ def test_auto_takes_a_kernel_that_ssmdiff_does_not_know(offer) -> None:
 
 
 @pytest.mark.parametrize("kernel", [Unable, Explodes], ids=["unavailable", "broken"])
-def test_auto_passes_over_what_cannot_run(offer, monkeypatch, kernel: type) -> None:
-    monkeypatch.setattr(choice, "FASTEST_FIRST", ("first", "able"))
-    offer(first=kernel, able=Able)
+def test_auto_passes_over_what_cannot_run(offer, kernel: type) -> None:
+    class First(kernel):
+        preference = 30
+
+    offer(first=First, able=Able)
     assert chosen() == "able"
 
 

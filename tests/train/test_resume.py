@@ -10,7 +10,7 @@ from ssmdiff import hookimpl
 from ssmdiff.errors import ConfigError, RunInterruptedError
 from ssmdiff.runs.run import RunFolder
 from ssmdiff_train.callbacks import read_metrics
-from ssmdiff_train.loop import train
+from ssmdiff_train.job import train
 
 
 class InterruptIn:

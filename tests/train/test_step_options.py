@@ -18,7 +18,8 @@ from ssmdiff.orders.scan_order import OrderPlan, ScanOrder, fixed_order
 from ssmdiff.runs import compose
 from ssmdiff.runs.run import load_run
 from ssmdiff_train.callbacks import read_metrics
-from ssmdiff_train.loop import Trainer, train
+from ssmdiff_train.job import train
+from ssmdiff_train.loop import Trainer
 from torch import nn
 
 CPU = torch.device("cpu")

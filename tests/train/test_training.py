@@ -12,7 +12,8 @@ from PIL import Image
 from ssmdiff import hookimpl
 from ssmdiff.errors import ConfigError, ContractError, DivergedError, PluginBrokenError
 from ssmdiff_train.callbacks import read_metrics
-from ssmdiff_train.loop import Trainer, train
+from ssmdiff_train.job import train
+from ssmdiff_train.loop import Trainer
 from ssmdiff_train.optimizer import build_ema, build_optimizer, learning_rate
 
 

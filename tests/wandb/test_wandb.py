@@ -2,7 +2,7 @@
 
 import pytest
 from ssmdiff.runs.config import resolve
-from ssmdiff_train.loop import train
+from ssmdiff_train.job import train
 
 pytest.importorskip("wandb", reason="the extra ssmdiff[wandb] is not installed")
 

@@ -19,8 +19,6 @@ from ssmdiff.ops.reference import TorchKernel
 from ssmdiff.registry.registry import registry
 
 AUTO = "auto"
-FASTEST_FIRST = ("triton", "numba")
-BY_NAME_ONLY = ("torch", "mamba-ssm")  # slow; and without zoh and restarts
 LONG = 256  # tokens; beyond it the reference is slow enough to be worth a warning
 
 _chosen: str | Kernel = AUTO
@@ -55,16 +53,25 @@ def require_kernel(device: torch.device, dtype: torch.dtype) -> Kernel:
 def _resolve(name: str, device: torch.device, dtype: torch.dtype) -> Kernel:
     if name != AUTO:
         return _able(load_kernel(name), device, dtype)
-    others = [n for n in registry().names("kernel") if n not in (*FASTEST_FIRST, *BY_NAME_ONLY)]
-    for candidate in (*FASTEST_FIRST, *others):
-        if candidate in registry().names("kernel"):
-            try:
-                kernel = load_kernel(candidate)
-            except PluginError:
-                continue  # its own error is shown by `ssmdiff doctor` and `plugins list`
-            if kernel.unavailable(device, dtype) is None:
-                return kernel
-    return TorchKernel()
+    able = (k for k in preferred_kernels() if k.unavailable(device, dtype) is None)
+    return next(able, TorchKernel())
+
+
+def preferred_kernels() -> list[Kernel]:
+    """The kernels that ``auto`` tries, in that order: by their own preference, then by name.
+
+    One that cannot be imported is left out; `ssmdiff doctor` and `plugins list` show its error.
+    """
+    kernels = []
+    for name in registry().names("kernel"):
+        try:
+            kernel = load_kernel(name)
+        except PluginError:
+            continue
+        preference = getattr(kernel, "preference", None)
+        if preference is not None:
+            kernels.append((-preference, name, kernel))
+    return [kernel for _, _, kernel in sorted(kernels)]
 
 
 def _able(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Kernel:

@@ -1,4 +1,4 @@
-"""What a kernel is, and which one runs.
+"""What a kernel is.
 
 A kernel computes the selective scan and its gradients. It is an implementation detail of one op:
 every kernel takes the same inputs and agrees with the float64 reference.
@@ -58,6 +58,11 @@ class Kernel(Protocol):
     """An implementation of the selective scan. State and accumulation are float32 or wider."""
 
     name: str
+
+    @property
+    def preference(self) -> int | None:
+        """``auto`` takes the kernel of the largest one that can run; None: by name alone."""
+        ...
 
     def unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """Why this kernel cannot run for tensors of that device and dtype, or None if it can."""

@@ -29,6 +29,7 @@ class TorchKernel:
     """The reference as a kernel: any device, any dtype, slow."""
 
     name = "torch"
+    preference = None  # what remains where no other can run
 
     def unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
         return None

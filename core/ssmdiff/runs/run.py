@@ -167,6 +167,33 @@ class RunFolder:
             warnings.warn(f"fell back to {found.path.name}: {sentence}", stacklevel=2)
         return found
 
+    def checkpoint_paths(self) -> list[Path]:
+        """What looks like a checkpoint, the newest first; nothing is verified."""
+        return ckpt.candidates(self.checkpoints)
+
+    def save_checkpoint(
+        self, step: int, tensors: Mapping[str, ckpt.Tensors], state: Mapping[str, Any]
+    ) -> ckpt.Checkpoint:
+        """Write a checkpoint, and hold it against its manifest.
+
+        Args:
+            step: Optimiser steps done.
+            tensors: Name of a file -> its tensors.
+            state: JSON scalars.
+
+        Raises:
+            CheckpointError: The disk is full or not writable; earlier checkpoints are untouched.
+        """
+        return ckpt.verify(ckpt.save(self.checkpoints, step, tensors, state).path)
+
+    def prune(self, keep: int) -> None:
+        """Delete all but the newest checkpoints."""
+        ckpt.prune(self.checkpoints, keep)
+
+    def sweep(self) -> None:
+        """Delete what an interrupted write left behind."""
+        ckpt.sweep(self.checkpoints)
+
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
     """Load weights, strictly.

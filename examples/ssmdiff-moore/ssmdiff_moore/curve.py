@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 import ssmdiff
 from pydantic import Field
-from ssmdiff.errors import ConfigError
+from ssmdiff import ConfigError
 
 
 class Moore(ssmdiff.Scan):

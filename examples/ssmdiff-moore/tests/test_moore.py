@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import ssmdiff
-from ssmdiff.errors import ConfigError
+from ssmdiff import ConfigError
 from ssmdiff.testing import check_scan
 
 

@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from ssmdiff.errors import ExportError
+from ssmdiff import ExportError
 
 SOURCE = Path(__file__).with_name("selective_scan.cpp")
 COMPILERS = ("c++", "g++", "clang++")

@@ -15,9 +15,17 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from ssmdiff.diffusion.betas import BetaSchedule, Prediction, make_betas
-from ssmdiff.errors import ConfigError, ContractError, ExportError
-from ssmdiff.orders.scan_order import MAX_ENTRIES, GroupShuffle, ScanSlot
+from ssmdiff import (
+    MAX_ENTRIES,
+    BetaSchedule,
+    ConfigError,
+    ContractError,
+    ExportError,
+    GroupShuffle,
+    Prediction,
+    ScanSlot,
+    make_betas,
+)
 
 from ssmdiff_export.runtime import checks
 from ssmdiff_export.runtime.checks import Table

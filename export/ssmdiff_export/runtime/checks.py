@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ssmdiff.errors import ExportError, did_you_mean
-from ssmdiff.orders.scan_order import MAX_ENTRIES
+from ssmdiff import MAX_ENTRIES, ExportError, did_you_mean
 
 MAX_ROWS = 4096
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ssmdiff.errors import ExportError
+from ssmdiff import ExportError
 
 from ssmdiff_export.names import DOMAIN, DOMAIN_VERSION, METADATA, OPERATORS
 from ssmdiff_export.runtime.card import MAX_BYTES as MAX_CARD_BYTES

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import ssmdiff
 from numpy.typing import NDArray
-from ssmdiff.errors import ExportError
-from ssmdiff.orders.scan_order import Scan, ScanOrder, checked_order
-from ssmdiff.orders.seeds import stream
+from ssmdiff import ExportError, Scan, ScanOrder, checked_order, stream
 
 from ssmdiff_export.runtime.card import ModelCard
 

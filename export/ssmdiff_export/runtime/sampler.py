@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ssmdiff.errors import ConfigError
-from ssmdiff.orders.scan_order import ScanOrder
-from ssmdiff.orders.seeds import first_noise, step_noise
+from ssmdiff import ConfigError, ScanOrder, first_noise, step_noise
 
 from ssmdiff_export.runtime.card import ModelCard
 from ssmdiff_export.runtime.files import check_model_file

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ssmdiff.diffusion.betas import Prediction
-from ssmdiff.errors import ConfigError, did_you_mean
+from ssmdiff import ConfigError, Prediction, did_you_mean
 
 Array = NDArray[Any]
 """(B, C, H, W) float32; numpy's types lose that beside Python's numbers."""

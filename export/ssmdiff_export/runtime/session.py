@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ssmdiff.errors import ConfigError, ExportError
+from ssmdiff import ConfigError, ExportError
 
 from ssmdiff_export.runtime.files import FileReport
 

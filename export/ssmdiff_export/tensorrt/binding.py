@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from ssmdiff.errors import ExportError
+from ssmdiff import ExportError
 
 OLDEST = (10, 13)
 INSTALL = (

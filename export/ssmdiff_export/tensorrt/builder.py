@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssmdiff.errors import ExportError
-from ssmdiff.runs.checkpoint import write_atomically
+from ssmdiff import ExportError, write_atomically
 
 from ssmdiff_export.names import DOMAIN
 from ssmdiff_export.tensorrt.binding import load_tensorrt, make_logger, said, version_tuple

@@ -23,8 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ssmdiff.errors import CheckpointError, ExportError
-from ssmdiff.runs.checkpoint import load_json, write_atomically
+from ssmdiff import CheckpointError, ExportError, load_json, write_atomically
 
 from ssmdiff_export.tensorrt.device import Machine
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
-from ssmdiff.errors import ExportError
+from ssmdiff import ExportError
 
 
 @dataclass(frozen=True)

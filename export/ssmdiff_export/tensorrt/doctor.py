@@ -16,12 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ssmdiff.errors import ExportError, SsmdiffError
-from ssmdiff.networks.interfaces import ExportPrecision
-from ssmdiff.runs import checkpoint, compose
-from ssmdiff.runs.config import resolve
-from ssmdiff.runs.provenance import versions
-from ssmdiff.runs.run import Run, RunFolder, load_run
+from ssmdiff import (
+    ExportError,
+    ExportPrecision,
+    Run,
+    RunFolder,
+    SsmdiffError,
+    build_backbone,
+    load_run,
+    resolve,
+    versions,
+    write_atomically,
+)
 
 from ssmdiff_export.graph import Interface
 from ssmdiff_export.tensorrt.binding import load_tensorrt
@@ -77,7 +83,7 @@ def examine_tensorrt(report: Path, device: Device | None = None) -> dict[str, An
         "versions": versions(),
         "trials": trials,
     }
-    checkpoint.write_atomically(report, (json.dumps(document, indent=2) + "\n").encode())
+    write_atomically(report, (json.dumps(document, indent=2) + "\n").encode())
     return document
 
 
@@ -136,14 +142,14 @@ def tiny_run(folder: Path, discretization: str, widths: tuple[int, ...] = (1, 2)
         }
     )
     generator = torch.Generator().manual_seed(0)
-    model = compose.build_backbone(config, 1, 0)
+    model = build_backbone(config, 1, 0)
     for parameter in model.parameters():
         if not parameter.any():
             parameter.data.normal_(std=0.05, generator=generator)
     run = RunFolder(folder)
     run.create(config)
     state = {"channels": 1, "class_names": []}
-    checkpoint.save(run.checkpoints, 1, {"ema": model.state_dict()}, state)
+    run.save_checkpoint(1, {"ema": model.state_dict()}, state)
     return load_run(folder)
 
 

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
-from ssmdiff.errors import ConfigError, ExportError
-from ssmdiff.networks.interfaces import ExportPrecision, ExportRequest, ExportResult
-from ssmdiff.runs.run import Run
+from ssmdiff import ConfigError, ExportError, ExportPrecision, ExportRequest, ExportResult, Run
 
 from ssmdiff_export import names
 from ssmdiff_export.exporters import need_onnx

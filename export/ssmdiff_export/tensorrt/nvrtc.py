@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from ssmdiff.errors import ExportError
+from ssmdiff import ExportError
 
 ARCHITECTURE = "compute_80"  # Ampere and all that followed; TensorRT compiles the PTX for the GPU
 # The oldest PTX with everything kernel.cu uses (bfloat16 conversion came with 7.0, sm_80). Drivers

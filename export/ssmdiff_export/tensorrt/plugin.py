@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import tensorrt as trt
 import tensorrt.plugin as trtp
-from ssmdiff.errors import ExportError
+from ssmdiff import ExportError
 
 from ssmdiff_export.names import DOMAIN, EULER, ZOH
 from ssmdiff_export.tensorrt.nvrtc import kernel_name, scan_ptx

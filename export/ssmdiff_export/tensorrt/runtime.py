@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ssmdiff.errors import ExportError
+from ssmdiff import ExportError
 from torch import Tensor
 
 from ssmdiff_export.tensorrt.binding import load_tensorrt, make_logger, said
