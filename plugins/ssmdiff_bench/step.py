@@ -28,7 +28,7 @@ from ssmdiff import (
     merge,
     order_plan,
     order_tensors,
-    validate,
+    resolve,
 )
 from ssmdiff_train.optimizer import build_optimizer
 from torch import Tensor, nn
@@ -74,16 +74,11 @@ class StepShape:
         if full_resolution:
             backbone["stem_stride"] = 1
         layer = merge(layer, {"model": {"backbone": backbone}})
-        # Not `resolve`: it looks up the noise scheduler, whose library need not be here.
-        return validate(Config, merge(Config().to_dict(), layer), "")
+        return resolve(layer, {"train": {"callbacks": []}})
 
-    def ratios(self) -> tuple[int, ...]:
-        """Widths of the levels over the first."""
-        backbone = self.config(64).model.backbone
-        return tuple(backbone.get("widths", (1, 2, 4, 8)))
-
-    def layers(self) -> int:
-        return int(self.config(64).model.backbone.get("layers", 2))
+    def option(self, name: str) -> Any:
+        """An option of the preset's backbone, given or by default."""
+        return self.config(64).model.backbone[name]
 
 
 def cases(pixels: Sequence[int]) -> list[dict[str, Any]]:
@@ -94,7 +89,7 @@ def cases(pixels: Sequence[int]) -> list[dict[str, Any]]:
 def step_ways(shape: StepShape) -> list[Way]:
     """VM-DDPM's UNet, its twin where the stem halves, and the others; absent ones say why."""
     ways = [Way(OURS, functools.partial(_load, OURS, shape))]
-    if int(shape.config(64).model.backbone.get("stem_stride", 2)) > 1:
+    if shape.option("stem_stride") > 1:
         ways.append(Way(TWIN, functools.partial(_load, TWIN, shape)))
     for name in OTHERS:
         needed = NEEDED[name.partition("-")[0]]
@@ -233,8 +228,8 @@ def _load(name: str, shape: StepShape, case: Case) -> Job:
     else:
         with torch.device("meta"):
             target = parameters(our_network(shape, 64))
-        build = functools.partial(other_network, name, layers=shape.layers())
-        widths = fit_widths(lambda w: build(widths=w), shape.ratios(), target)
+        build = functools.partial(other_network, name, layers=shape.option("layers"))
+        widths = fit_widths(lambda w: build(widths=w), shape.option("widths"), target)
         facts["widths"] = list(widths)
         model = build(widths=widths)
     facts["parameters"] = parameters(model)

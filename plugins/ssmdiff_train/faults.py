@@ -87,6 +87,6 @@ def _raised_by(error: Exception) -> Plugin | None:
     owners = {plugin.module.partition(".")[0]: plugin for plugin in registry().plugins}
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         owner = owners.get(str(frame.f_globals.get("__name__", "")).partition(".")[0])
-        if owner and owner.module != "ssmdiff.registry.builtin":
+        if owner and owner.module.partition(".")[0] not in ("ssmdiff", __package__):
             return owner
     return None

@@ -28,7 +28,7 @@ def test_widths_are_found_at_which_parameters_are_equal(name, shape):
     needs(name)
     with torch.device("meta"):
         target = step.parameters(step.our_network(shape, 64))
-        layers, ratios = shape.layers(), shape.ratios()
+        layers, ratios = shape.option("layers"), shape.option("widths")
         widths = step.fit_widths(lambda w: step.other_network(name, w, layers), ratios, target)
         count = step.parameters(step.other_network(name, widths, layers))
     assert abs(count - target) <= 0.02 * target

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from ssmdiff.runs.config import ComponentTable, Config
 from ssmdiff.diffusion.process import Diffusion, make_betas
 from ssmdiff.errors import ConfigError
 from ssmdiff.networks.interfaces import ImageDataset, NoiseScheduler
 from ssmdiff.orders.scan_order import OrderPlan, Scan
 from ssmdiff.registry.registry import create
+from ssmdiff.runs.config import ComponentTable, Config
 
 
 def build_dataset(config: Config) -> ImageDataset:

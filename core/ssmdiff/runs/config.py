@@ -25,6 +25,8 @@ from ssmdiff.registry.registry import registry
 
 MAX_FILE_BYTES = 1 << 20
 DEFAULT_PRESET = "tiny"
+DEFAULTS = "defaults"
+_PRESETS = files("ssmdiff.runs") / "presets"
 
 ComponentTable = dict[str, Any]
 """A component's name and its options: ``{name = "regenerate", base = "cross"}``."""
@@ -42,7 +44,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where the images come from."""
 
-    dataset: ComponentTable = Field(default_factory=lambda: {"name": "phantom"})
+    dataset: ComponentTable
     image_size: tuple[Positive, ...] = (32, 32)
     flip: bool = True
     """Mirror every other image left to right, at random."""
@@ -59,9 +61,9 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The denoiser: a backbone of blocks along a scan."""
 
-    backbone: ComponentTable = Field(default_factory=lambda: {"name": "vmddpm"})
-    block: ComponentTable = Field(default_factory=lambda: {"name": "mss"})
-    scan: ComponentTable = Field(default_factory=lambda: {"name": "regenerate"})
+    backbone: ComponentTable
+    block: ComponentTable
+    scan: ComponentTable
     class_conditional: bool = False
 
 
@@ -104,14 +106,14 @@ class TrainConfig(Section):
     """Steps between sample grids; 0 for none but the last."""
     bound_images: Count = 16
     """Images over which L_vb (eq. 3) is reported at the end; 0 for none."""
-    callbacks: tuple[ComponentTable, ...] = ({"name": "tensorboard"},)
+    callbacks: tuple[ComponentTable, ...]
     """Who listens to the run."""
 
 
 class SampleConfig(Section):
     """How images are drawn from the trained model."""
 
-    scheduler: ComponentTable = Field(default_factory=lambda: {"name": "ddim"})
+    scheduler: ComponentTable
     steps: Positive = 50
     count: Annotated[int, Field(ge=1, le=256)] = 16
     """Images of a sample grid."""
@@ -121,11 +123,11 @@ class Config(Section):
     """Everything that a run depends on, besides the code and the data."""
 
     seed: Seed = 0
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
+    data: DataConfig
+    model: ModelConfig
     diffusion: DiffusionConfig = DiffusionConfig()
-    train: TrainConfig = TrainConfig()
-    sample: SampleConfig = SampleConfig()
+    train: TrainConfig
+    sample: SampleConfig
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
@@ -159,13 +161,13 @@ class Config(Section):
 def resolve(*layers: Mapping[str, Any]) -> Config:
     """Merge layers, later over earlier, and check everything; components get all their options.
 
+    Below all layers lies ``presets/defaults.toml``, the one place that names components.
+
     Raises:
         ConfigError: A key or value is wrong; every problem is listed with its dotted path.
         PluginError: A component's plugin is broken or in conflict.
     """
-    merged = Config().to_dict()
-    for layer in layers:
-        merged = merge(merged, layer)
+    merged = functools.reduce(merge, layers, _read_preset(DEFAULTS))
     config = validate(Config, merged, "")
     values = config.to_dict()
     for path, (kind, table) in config.components().items():
@@ -199,17 +201,19 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def presets() -> list[str]:
     """Names of the presets shipped in the package."""
-    folder = files("ssmdiff.runs") / "presets"
-    return sorted(
-        p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")
-    )
+    names = (p.name.removesuffix(".toml") for p in _PRESETS.iterdir() if p.name.endswith(".toml"))
+    return sorted(name for name in names if name != DEFAULTS)
 
 
 def load_preset(name: str) -> dict[str, Any]:
     """The layer of a shipped preset."""
     if name not in presets():
         raise ConfigError(f"there is no preset {name!r}; {did_you_mean(name, presets())}")
-    return tomllib.loads((files("ssmdiff.runs") / "presets" / f"{name}.toml").read_text("utf-8"))
+    return _read_preset(name)
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    return tomllib.loads((_PRESETS / f"{name}.toml").read_text("utf-8"))
 
 
 def load_file(path: Path) -> dict[str, Any]:

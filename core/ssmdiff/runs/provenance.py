@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
-from ssmdiff.runs.config import Config
 from ssmdiff.registry.registry import registry
+from ssmdiff.runs.config import Config
 
-PACKAGES = ("ssmdiff", "torch", "numpy", "accelerate", "diffusers", "numba", "triton")
+_DISTRIBUTION = "ssmdiff"
+_NAME = re.compile(r"[\w.-]+")
 
 
 def versions() -> dict[str, str]:
-    """Python, the platform and the packages that decide the numbers, where they are installed."""
+    """Python, the platform, and what ssmdiff and its extras require, where it is installed."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
+    for package in (_DISTRIBUTION, *_required()):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
     return found
+
+
+def _required() -> list[str]:
+    """The distributions that our metadata name, ours aside."""
+    try:
+        lines = requires(_DISTRIBUTION) or []
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return []
+    names = {match.group() for line in lines if (match := _NAME.match(line))}
+    return sorted(names - {_DISTRIBUTION})
 
 
 def providers(config: Config) -> dict[str, str]:

@@ -23,15 +23,15 @@ import tomli_w
 import torch
 from torch import Tensor, nn
 
+from ssmdiff.diffusion.cuda_graphs import GraphedDenoiser
+from ssmdiff.diffusion.sampling import Sampling, module_denoiser, sample_batches
+from ssmdiff.errors import CheckpointError, ConfigError, did_you_mean
+from ssmdiff.networks.compiling import compile_backbone
+from ssmdiff.networks.interfaces import Denoiser
 from ssmdiff.runs import checkpoint as ckpt
 from ssmdiff.runs import compose
-from ssmdiff.networks.compiling import compile_backbone
 from ssmdiff.runs.config import Config, load_file, resolve
-from ssmdiff.errors import CheckpointError, ConfigError, did_you_mean
-from ssmdiff.diffusion.cuda_graphs import GraphedDenoiser
-from ssmdiff.networks.interfaces import Denoiser
 from ssmdiff.runs.provenance import provenance
-from ssmdiff.diffusion.sampling import Sampling, module_denoiser, sample_batches
 
 CONFIG = "config.toml"
 

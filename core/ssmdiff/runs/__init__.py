@@ -1,0 +1,1 @@
+"""Configurations, and runs on disk."""
