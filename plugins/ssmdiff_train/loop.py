@@ -164,6 +164,7 @@ class Trainer:
         self.step, self.images_seen = int(state["step"]), int(state["images_seen"])
         self.saved_step = self.step
         if self.accelerator.is_main_process:
+            self.folder.make_folders()
             self.folder.write_config(self.config)
 
     # The loop

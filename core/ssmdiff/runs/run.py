@@ -89,6 +89,15 @@ class RunFolder:
         self.refuse_to_replace(config, overwrite)
         if overwrite:
             self._clear()
+        self.make_folders()
+        self.write_config(config)
+
+    def make_folders(self) -> None:
+        """The folders that a run writes into, also where a copy of the run left out empty ones.
+
+        Raises:
+            CheckpointError: They cannot be made.
+        """
         try:
             self.samples.mkdir(parents=True, exist_ok=True)
             self.checkpoints.mkdir(exist_ok=True)
@@ -96,7 +105,6 @@ class RunFolder:
             raise CheckpointError(
                 f"cannot create {self.path}: {error.strerror or error}"
             ) from error
-        self.write_config(config)
 
     def _refuse_data(self, config: Config) -> None:
         source = config.data.dataset.get("path")
