@@ -1,0 +1,193 @@
+"""Two source trees beside each other: a training step of `tiny` and `small`, and calls of the scan.
+
+    python benchmarks/two_trees.py --old OLD/.venv/bin/python --new .venv/bin/python [--pairs 20]
+
+Each tree is installed in an environment of its own. A process of each holds the same training runs
+and the same tensors; the two take turns, old and new, and the ratio of each pair is kept. Printed
+and written to --json: the median ratio new/old of every case, and its 95% interval by bootstrap of
+the pairs. A ratio above 1 says that the new tree is slower. It needs both environments to be of the
+same libraries, and a machine on which nothing else runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# Before torch loads OpenMP, as the command line does it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+
+PRESETS = ("tiny", "small")
+LENGTHS = (1024, 4096)
+ORDERS = ("raster", "random")
+B, D, K, N = 2, 192, 4, 16
+SCAN_CALLS = 20  # of one turn; one call takes milliseconds
+STEPS = {"tiny": 8, "small": 1}  # of one turn
+CASES = (
+    *(f"step-{preset}" for preset in PRESETS),
+    *(f"scan-{p}-{order}-{L}" for L in LENGTHS for order in ORDERS for p in ("forward", "both")),
+)
+
+
+def training_step(preset: str) -> Callable[[], None]:
+    """One optimiser step of a preset, as the training loop does it, on batches read beforehand."""
+    from accelerate import Accelerator
+
+    try:
+        from ssmdiff import RunFolder, load_preset, resolve
+        from ssmdiff_train.loop import Trainer
+        from ssmdiff_train.memory import keep_freed_memory
+        from ssmdiff_train.stream import TrainingStream, loader
+    except ImportError:  # a tree before 0.2
+        from ssmdiff.config import load_preset, resolve
+        from ssmdiff.runs import RunFolder
+        from ssmdiff.training.loop import Trainer
+        from ssmdiff.training.memory import keep_freed_memory
+        from ssmdiff.training.stream import TrainingStream, loader
+    keep_freed_memory()
+    config = resolve(load_preset(preset), {"train": {"callbacks": []}})
+    folder = RunFolder(Path(tempfile.mkdtemp()))
+    trainer = Trainer(config, folder, Accelerator(cpu=True))
+    images = TrainingStream(trainer.dataset, config.seed, trainer.diffusion.timesteps, True)
+    size = config.train.batch_size
+    batches = list(loader(images, 0, 4 * size, size, 0, 1, 0))
+    trainer.wrapped.train()
+    turns = iter(range(1 << 60))
+
+    def step() -> None:
+        trainer._step(batches[next(turns) % len(batches)], 1e-4, 0)
+
+    return step
+
+
+def scan_call(part: str, order: str, length: int) -> Callable[[], None]:
+    """The public op, forward alone or forward and backward, at the shape of scan_cpu.py."""
+    import ssmdiff
+    import torch
+
+    torch.manual_seed(0)
+    tensors = [
+        torch.randn(B, length, D), torch.randn(B, K, length, D) - 4, -torch.rand(K, D, N) - 0.1,
+        torch.randn(B, K, length, N), torch.randn(B, K, length, N),
+    ]  # fmt: skip
+    rows = [torch.arange(length) if order == "raster" else torch.randperm(length) for _ in range(K)]
+    table = torch.stack(rows).to(torch.int32)
+    if part == "forward":
+
+        def call() -> None:
+            with torch.no_grad():
+                ssmdiff.selective_scan(*tensors, table)
+
+    else:
+        for tensor in tensors:
+            tensor.requires_grad_()
+        grad = torch.randn(B, length, D)
+
+        def call() -> None:
+            for tensor in tensors:
+                tensor.grad = None
+            ssmdiff.selective_scan(*tensors, table).backward(grad)
+
+    return call
+
+
+def serve() -> None:
+    """In a tree's process: for each line ``CASE``, do a turn of it and print its seconds."""
+    ready: dict[str, tuple[Callable[[], None], int]] = {}
+    for line in sys.stdin:
+        case = line.strip()
+        if case not in ready:
+            kind, *rest = case.split("-")
+            if kind == "step":
+                ready[case] = training_step(rest[0]), STEPS[rest[0]]
+            else:
+                ready[case] = scan_call(rest[0], rest[1], int(rest[2])), SCAN_CALLS
+            ready[case][0]()
+            ready[case][0]()
+        call, times = ready[case]
+        start_s = time.perf_counter()
+        for _ in range(times):
+            call()
+        print((time.perf_counter() - start_s) / times, flush=True)
+
+
+class Tree:
+    """A process of one tree."""
+
+    def __init__(self, python: str) -> None:
+        self.process = subprocess.Popen(
+            [python, __file__, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def turn(self, case: str) -> float:
+        """Seconds of one call."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(case + "\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+
+def interval(ratios: np.ndarray) -> tuple[float, float]:
+    """95% of the medians of 10,000 resamples of the pairs."""
+    rng = np.random.default_rng(0)
+    medians = np.median(rng.choice(ratios, (10_000, len(ratios))), axis=1)
+    low, high = np.quantile(medians, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--old", default="", help="the Python of the old tree's environment")
+    parser.add_argument("--new", default=sys.executable)
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--cases", nargs="*", default=CASES, choices=CASES)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve:
+        serve()
+        return
+    from ssmdiff_bench.machine import load_average, machine
+
+    trees = {"old": Tree(given.old), "new": Tree(given.new)}
+    load = load_average()
+    rows = []
+    for case in given.cases:
+        seconds: dict[str, list[float]] = {"old": [], "new": []}
+        for pair in range(given.pairs):
+            for name in ("old", "new") if pair % 2 else ("new", "old"):
+                seconds[name].append(trees[name].turn(case))
+        ratios = np.array(seconds["new"]) / np.array(seconds["old"])
+        low, high = interval(ratios)
+        row = {
+            "case": case,
+            "pairs": given.pairs,
+            "old_ms": 1e3 * float(np.median(seconds["old"])),
+            "new_ms": 1e3 * float(np.median(seconds["new"])),
+            "ratio": float(np.median(ratios)),
+            "low": low,
+            "high": high,
+        }
+        rows.append(row)
+        print(
+            f"{case:<26} old {row['old_ms']:9.2f} ms  new {row['new_ms']:9.2f} ms  "
+            f"new/old {row['ratio']:.3f} ({low:.3f} to {high:.3f})",
+            flush=True,
+        )
+    if given.json:
+        record = {"machine": machine(), "load_average": load, "cases": rows}
+        given.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
