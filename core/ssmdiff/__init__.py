@@ -22,7 +22,7 @@ from typing import Any
 # function belongs. That module imports pluggy when the registry is first built.
 from ssmdiff.registry.registry import create, registry  # noqa: F401  on the page
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     name.name: statement.module
