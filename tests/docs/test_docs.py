@@ -14,7 +14,7 @@ from ssmdiff_cli.main import OURS, app
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 # Appended to every `ssmdiff train`, so that it takes seconds; everything else is as written.
 QUICK = [
     "--set", "model.backbone.channels=8", "--set", "model.backbone.widths=[1,2]",
