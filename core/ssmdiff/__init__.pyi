@@ -26,15 +26,10 @@ from ssmdiff.networks.interfaces import Backbone as Backbone
 from ssmdiff.networks.interfaces import Block as Block
 from ssmdiff.networks.interfaces import BlockFactory as BlockFactory
 from ssmdiff.networks.interfaces import Denoiser as Denoiser
-from ssmdiff.networks.interfaces import Exporter as Exporter
-from ssmdiff.networks.interfaces import ExportPrecision as ExportPrecision
-from ssmdiff.networks.interfaces import ExportRequest as ExportRequest
-from ssmdiff.networks.interfaces import ExportResult as ExportResult
 from ssmdiff.networks.interfaces import ImageDataset as ImageDataset
 from ssmdiff.networks.interfaces import ImageSample as ImageSample
 from ssmdiff.networks.interfaces import NoiseScheduler as NoiseScheduler
 from ssmdiff.networks.interfaces import OrderTensors as OrderTensors
-from ssmdiff.networks.interfaces import ScanBody as ScanBody
 from ssmdiff.networks.interfaces import order_tensors as order_tensors
 from ssmdiff.networks.interfaces import own_orders as own_orders
 from ssmdiff.ops import Kernel as Kernel
@@ -94,6 +89,11 @@ from ssmdiff.runs.config import differences as differences
 from ssmdiff.runs.config import load_preset as load_preset
 from ssmdiff.runs.config import merge as merge
 from ssmdiff.runs.config import resolve as resolve
+from ssmdiff.runs.exporting import Exporter as Exporter
+from ssmdiff.runs.exporting import ExportPrecision as ExportPrecision
+from ssmdiff.runs.exporting import ExportRequest as ExportRequest
+from ssmdiff.runs.exporting import ExportResult as ExportResult
+from ssmdiff.runs.exporting import ScanBody as ScanBody
 from ssmdiff.runs.pictures import write_grid as write_grid
 from ssmdiff.runs.provenance import provenance as provenance
 from ssmdiff.runs.provenance import providers as providers

@@ -14,8 +14,8 @@ import onnx
 import onnxruntime
 import pytest
 from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import ExportRequest
 from ssmdiff.registry.registry import create
+from ssmdiff.runs.exporting import ExportRequest
 from ssmdiff_export.triton_server import TritonServerExporter, interface
 
 # The messages that we write, from model_config.proto of github.com/triton-inference-server/common:

@@ -6,10 +6,8 @@ Axis letters: B batch, C channels, H W (D) grid, L tokens, K directions, T times
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,9 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from ssmdiff.orders.scan_order import Grid, Scan, ScanOrder, ScanSlot, draw_orders
-
-if TYPE_CHECKING:
-    from ssmdiff.runs.run import Run
 
 
 class OrderTensors(NamedTuple):
@@ -204,48 +199,7 @@ Denoiser = Callable[[Tensor, Tensor, Sequence[OrderTensors]], Tensor]
 Betas = np.ndarray
 """(T,) float64, beta_1 .. beta_T of eq. 1."""
 
-ExportPrecision = Literal["fp32", "fp16", "bf16"]
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 )
 """What activations are in each precision, in training and in exported graphs."""
-ScanBody = Literal["scan", "chunked"]
-
-
-@dataclass(frozen=True)
-class ExportRequest:
-    """What ``ssmdiff export`` asks of an exporter."""
-
-    run: Run
-    out: Path
-    """The file, or the folder, to write; it is there whole or not at all."""
-    precision: ExportPrecision = "fp32"
-    """Of the weights and the activations; the scan's state and the file's I/O stay float32."""
-    body: ScanBody = "scan"
-    """How the scan is computed where our operator is not installed."""
-    batch: tuple[int, int, int] = (1, 8, 64)
-    """Fewest, usual and most images of a call."""
-    verify: bool = True
-    """Compare with torch; above tolerance nothing is left behind."""
-    progress: bool = False
-    overwrite: bool = False
-
-
-class ExportResult(NamedTuple):
-    """What an exporter wrote, and what to tell about it."""
-
-    files: tuple[Path, ...]
-    lines: tuple[str, ...]
-
-
-class Exporter(Protocol):
-    """A target of ``ssmdiff export``; a factory is called without arguments but its options."""
-
-    def export(self, request: ExportRequest) -> ExportResult:
-        """Write the model.
-
-        Raises:
-            ConfigError: The target is there already and may not be replaced.
-            ExportError: The model cannot be exported, or the file does not agree with torch.
-        """
-        ...

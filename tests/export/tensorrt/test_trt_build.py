@@ -10,7 +10,7 @@ import onnx
 import pytest
 import small_model
 from ssmdiff.errors import ConfigError, ExportError
-from ssmdiff.networks.interfaces import ExportRequest
+from ssmdiff.runs.exporting import ExportRequest
 from ssmdiff_export import names
 from ssmdiff_export.model_file import FileModel, open_model
 from ssmdiff_export.runtime import ModelCard, OnnxSampler
