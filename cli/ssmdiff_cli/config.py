@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ssmdiff_cli import settings
+from ssmdiff_cli import flags
 
 app = typer.Typer(help="Configurations.", no_args_is_help=True)
 
@@ -19,13 +19,13 @@ def config() -> None:
 
 @app.command("show")
 def show(
-    preset: settings.Preset = None,
-    config: settings.ConfigFile = None,
-    set_: settings.Assignments = None,
+    preset: flags.Preset = None,
+    config: flags.ConfigFile = None,
+    set_: flags.Assignments = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """The resolved configuration, every option with its value; what train would use."""
-    resolved = settings.compose_layers(preset, config, set_, {})
+    resolved = flags.compose_layers(preset, config, set_, {})
     if as_json:
         typer.echo(json.dumps(resolved.to_dict(), indent=2))
     else:

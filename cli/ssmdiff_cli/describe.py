@@ -39,6 +39,8 @@ def describe_component(entry: Registered) -> dict[str, Any]:
 
 
 def _options(entry: Registered) -> dict[str, dict[str, Any]]:
+    if not entry.kind.built:
+        return {}
     model = _options_model(entry.factory(), entry.kind, entry.label)
     try:
         schema = model.model_json_schema()

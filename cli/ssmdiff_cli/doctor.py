@@ -50,9 +50,9 @@ def doctor(
 
 def _tensorrt(as_json: bool) -> None:
     from ssmdiff.errors import SsmdiffError
-    from ssmdiff_export.tensorrt.doctor import examine_tensorrt
+    from ssmdiff.runs.jobs import job
 
-    report = examine_tensorrt(REPORT)
+    report = job("export").examine_tensorrt(REPORT)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:

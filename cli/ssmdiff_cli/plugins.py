@@ -12,7 +12,10 @@ from ssmdiff.registry.component import KINDS
 from ssmdiff.registry.plugin import Plugin, Registered
 from ssmdiff.registry.registry import registry
 
+from ssmdiff_cli.check import check_plugin
+
 app = typer.Typer(help="The plugins of this environment.", no_args_is_help=True)
+app.command("check")(check_plugin)
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from ssmdiff.errors import ConfigError
+from ssmdiff.errors import ConfigError, ExportError, SsmdiffError
+from ssmdiff.registry.registry import registry
 
-from ssmdiff_cli import settings
+from ssmdiff_cli import flags
 
 if TYPE_CHECKING:
-    from ssmdiff_cli.samples import ImageModel
-
-
-FILES = (".onnx", ".engine", ".plan")
+    from ssmdiff.runs.exporting import ImageModel
 
 
 def sample(
@@ -34,7 +34,7 @@ def sample(
     checkpoint: Annotated[
         str | None, typer.Option(help="Of a run: latest (default), or step-NNNNNNNN.")
     ] = None,
-    kernel: settings.Kernel = None,
+    kernel: flags.Kernel = None,
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile a run's network with torch.compile first.")
     ] = False,
@@ -45,7 +45,7 @@ def sample(
         Path | None, typer.Option(help="Our operator for ONNX Runtime, for a file: faster.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the images of other settings.")
+        bool, typer.Option("--overwrite", help="Replace the images of other flags.")
     ] = False,
 ) -> None:
     """Draw images from a run or an exported file: single files and a grid.
@@ -54,13 +54,15 @@ def sample(
     """
     if format not in ("png", "npy"):
         raise ConfigError(f"--format {format!r}: expected png or npy")
-    settings.component("scheduler", scheduler)
-    if model.is_file() or model.suffix in FILES:
-        _refuse("a run", "a file", checkpoint=checkpoint, kernel=kernel, compile=compile or None)
-        trained = _file(model, provider or "cpu", ort_library)
-    else:
-        _refuse("a file", "a run", provider=provider, ort_library=ort_library)
-        trained = _run(model, checkpoint or "latest", kernel, compile)
+    flags.component("scheduler", scheduler)
+    given = {
+        "checkpoint": checkpoint,
+        "kernel": kernel,
+        "compile": compile or None,
+        "provider": provider,
+        "ort_library": ort_library,
+    }
+    trained = _opened(model, {name: value for name, value in given.items() if value is not None})
 
     from ssmdiff_cli.samples import SampleFolder, SampleRequest
 
@@ -71,25 +73,55 @@ def sample(
         typer.echo(f"grid: {grid}")
 
 
-def _refuse(of: str, given: str, **options: object) -> None:
-    for name, value in options.items():
-        if value is not None:
-            raise ConfigError(f"--{name.replace('_', '-')} is of {of}, and {given} was given")
+RUN, CONFIG = "a run", "config.toml"
 
 
-def _run(path: Path, checkpoint: str, kernel: str | None, compile: bool) -> ImageModel:
+def _opened(path: Path, given: dict[str, Any]) -> ImageModel:
+    """A run, or what an exporter wrote, with the options that it takes.
+
+    Raises:
+        ConfigError: An option was given that it does not take.
+        ExportError: The file is of no target that is installed here.
+    """
+    from ssmdiff.runs.exporting import exporter_of
+
+    found = None if (path / CONFIG).exists() else exporter_of(path)
+    if found is None and path.is_file():
+        known = ", ".join(registry().names("exporter"))
+        raise ExportError(
+            f"{path} is refused: it is no file that ssmdiff writes. Expected one of ssmdiff export "
+            f"(targets: {known}), or the folder of a run"
+        )
+    what, open_model = (RUN, _run) if found is None else (f"a file of {found[0]}", found[1].open)
+    taken = inspect.signature(open_model).parameters
+    for name in given:
+        if name not in taken:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is of {_takers(name)}, and {what} was given"
+            )
+    return open_model(path, **given)
+
+
+def _takers(option: str) -> str:
+    """What takes an option: a run, files of some targets, or both."""
+    takers = [RUN] if option in inspect.signature(_run).parameters else []
+    for entry in registry().all("exporter"):
+        with suppress(SsmdiffError):
+            exporter = registry().create("exporter", entry.component.name)
+            if option in inspect.signature(exporter.open).parameters:
+                takers.append(f"a file of {entry.component.name}")
+    return " or ".join(takers)
+
+
+def _run(
+    path: Path, checkpoint: str = "latest", kernel: str = "auto", compile: bool = False
+) -> ImageModel:
     import torch
     from ssmdiff.ops import set_kernel
     from ssmdiff.runs.run import load_run
 
-    set_kernel(kernel or "auto")
+    set_kernel(kernel)
     trained = load_run(path, checkpoint)
     if torch.accelerator.is_available():
         trained.to(torch.accelerator.current_accelerator() or "cpu")
     return trained.compile() if compile else trained
-
-
-def _file(path: Path, provider: str, library: Path | None) -> ImageModel:
-    from ssmdiff_export.model_file import open_model
-
-    return open_model(path, provider, library)

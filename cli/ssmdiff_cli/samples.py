@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,46 +21,14 @@ from rich.progress import (
 )
 from ssmdiff.diffusion.sampling import Sampling
 from ssmdiff.errors import CheckpointError, ConfigError
-from ssmdiff.orders.scan_order import Grid
 from ssmdiff.runs.checkpoint import load_json, sweep, write_atomically
+from ssmdiff.runs.exporting import ImageModel
 from ssmdiff.runs.pictures import write_grid, write_image
 from torch import Tensor
 
 RECORD = "samples.json"
 GRID = "grid.png"
 GRID_IMAGES = 64
-
-
-class ImageModel(Protocol):
-    """A trained model that images are drawn from: a run, or an exported file."""
-
-    channels: int
-
-    @property
-    def image_size(self) -> Grid: ...
-
-    def sampling(self, scheduler: str | None = None, steps: int | None = None) -> Sampling:
-        """What :meth:`sample` would do with these arguments."""
-        ...
-
-    def origin(self) -> dict[str, Any]:
-        """What the weights are, as JSON, for the record beside the images."""
-        ...
-
-    def sample(
-        self,
-        *,
-        seed: int,
-        steps: int | None,
-        scheduler: str | None,
-        label: int | None,
-        batch_size: int,
-        indices: Sequence[int],
-        on_batch: Callable[[list[int], Tensor], None],
-        on_step: Callable[[], None],
-    ) -> Tensor:
-        """Draw the images of these indices, as :meth:`ssmdiff.runs.run.Run.sample` does."""
-        ...
 
 
 @dataclass(frozen=True)

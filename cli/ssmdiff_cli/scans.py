@@ -10,7 +10,8 @@ import typer
 from ssmdiff.errors import ConfigError
 from ssmdiff.registry.registry import registry
 
-from ssmdiff_cli.settings import component
+from ssmdiff_cli.check import check_scan
+from ssmdiff_cli.flags import component
 
 if TYPE_CHECKING:
     from ssmdiff.orders.scan_order import Grid, Scan
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ssmdiff_cli.scan_pictures import Panel
 
 app = typer.Typer(help="Scan orderings.", no_args_is_help=True)
+app.command("check")(check_scan)
 
 LAYERS = 8  # of a scan that varies by layer, drawn unless --layers says how many
 

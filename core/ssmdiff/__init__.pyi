@@ -65,6 +65,7 @@ from ssmdiff.orders.seeds import permutation as permutation
 from ssmdiff.orders.seeds import step_noise as step_noise
 from ssmdiff.orders.seeds import stream as stream
 from ssmdiff.orders.seeds import stream_seed as stream_seed
+from ssmdiff.registry.component import Command as Command
 from ssmdiff.registry.component import Component as Component
 from ssmdiff.registry.events import StepRecord as StepRecord
 from ssmdiff.registry.hookspecs import hookimpl as hookimpl
@@ -83,6 +84,7 @@ from ssmdiff.runs.compose import build_diffusion as build_diffusion
 from ssmdiff.runs.compose import build_scheduler as build_scheduler
 from ssmdiff.runs.compose import classes_of as classes_of
 from ssmdiff.runs.compose import order_plan as order_plan
+from ssmdiff.runs.config import DEFAULT_PRESET as DEFAULT_PRESET
 from ssmdiff.runs.config import Config as Config
 from ssmdiff.runs.config import TrainConfig as TrainConfig
 from ssmdiff.runs.config import differences as differences
@@ -93,7 +95,14 @@ from ssmdiff.runs.exporting import Exporter as Exporter
 from ssmdiff.runs.exporting import ExportPrecision as ExportPrecision
 from ssmdiff.runs.exporting import ExportRequest as ExportRequest
 from ssmdiff.runs.exporting import ExportResult as ExportResult
-from ssmdiff.runs.exporting import ScanBody as ScanBody
+from ssmdiff.runs.exporting import ImageModel as ImageModel
+from ssmdiff.runs.exporting import exporter_of as exporter_of
+from ssmdiff.runs.exporting import exporter_of_suffix as exporter_of_suffix
+from ssmdiff.runs.jobs import BenchJob as BenchJob
+from ssmdiff.runs.jobs import ExportJob as ExportJob
+from ssmdiff.runs.jobs import TrainJob as TrainJob
+from ssmdiff.runs.jobs import job as job
+from ssmdiff.runs.jobs import train as train
 from ssmdiff.runs.pictures import write_grid as write_grid
 from ssmdiff.runs.provenance import provenance as provenance
 from ssmdiff.runs.provenance import providers as providers

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import Annotated, Any
 
 import typer
 from ssmdiff import ConfigError, did_you_mean, registry
-
-if TYPE_CHECKING:
-    from ssmdiff import Exporter
+from ssmdiff_cli import flags
 
 
 def export(
@@ -20,11 +18,13 @@ def export(
     ] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
     body: Annotated[
-        str, typer.Option(help="The scan where our operator is not installed: scan or chunked.")
-    ] = "scan",
+        str | None,
+        typer.Option(help="The scan where our operator is not installed: scan or chunked."),
+    ] = None,
     batch: Annotated[
-        str, typer.Option(help="Fewest, usual and most images of a call (engines).")
-    ] = "1:8:64",
+        str | None,
+        typer.Option(help="Fewest, usual and most images of a call, such as 1:8:64 (engines)."),
+    ] = None,
     checkpoint: Annotated[str, typer.Option(help="latest, or step-NNNNNNNN.")] = "latest",
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Compare the file with torch.")
@@ -38,57 +38,65 @@ def export(
         typer.Option("--ort-library", help="Compile our operator for ONNX Runtime; needs no run."),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="option=value of the target; see: ssmdiff plugins info TARGET."),
+    ] = None,
 ) -> None:
     """Write a trained model for other runtimes, and compare it with torch."""
-    if ort_library:
-        from ssmdiff_export.ort_library.build import library
+    from ssmdiff_export.job import export as run_export
 
-        typer.echo(f"library: {library()}")
+    if ort_library:
+        typer.echo(f"library: {run_export.ort_library()}")
         if run is None:
             return
     if run is None:
         raise ConfigError("which run? Expected the --out of ssmdiff train: ssmdiff export runs/a")
-    if to not in registry().names("exporter"):
-        hint = did_you_mean(to, registry().names("exporter"))
-        raise ConfigError(f"--to {to}: there is no such target; {hint}")
     if out is None:
         raise ConfigError("--out is missing: the file to write, such as --out model.onnx")
-    if check_tensorrt and to != "onnx":
-        raise ConfigError(f"--check-tensorrt is for ONNX files, and the target is {to}")
-    if out.is_file() and not overwrite:
-        raise ConfigError(f"{out} is there already; choose another --out, or give --overwrite")
-    sizes = _batch(batch)
-
-    from ssmdiff import ExportPrecision, ExportRequest, ScanBody, create, load_run
-
-    precisions, bodies = get_args(ExportPrecision), get_args(ScanBody)
-    request = ExportRequest(
-        run=load_run(run, checkpoint),
-        out=out,
-        precision=_one_of("--precision", precision, precisions),  # type: ignore[arg-type]
-        body=_one_of("--body", body, bodies),  # type: ignore[arg-type]
-        batch=sizes,
+    shorthands = {
+        "body": body,
+        "batch": None if batch is None else _batch(batch),
+        "check_tensorrt": check_tensorrt or None,
+    }
+    given = {name: value for name, value in shorthands.items() if value is not None}
+    options = _options(to, flags.assigned(set_), given)
+    result = run_export(
+        run,
+        out,
+        to,
+        checkpoint=checkpoint,
+        precision=precision,  # type: ignore[arg-type]  # checked there
         verify=verify,
         progress=True,
         overwrite=overwrite,
+        **options,
     )
-    exporter: Exporter = create("exporter", to)
-    for line in exporter.export(request).lines:
+    for line in result.lines:
         typer.echo(line)
-    if check_tensorrt:
-        from ssmdiff_export.parser_rules import check_parser_rules, rules
-
-        check_parser_rules(out)
-        typer.echo(f"every node is documented by the parser of TensorRT {rules().tensorrt}")
 
 
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise ConfigError(f"{option} {value!r}: expected {', '.join(known)}")
-    return value
+def _options(to: str, sets: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The options of ``--set``, and above them those of flags that the target has.
+
+    Raises:
+        ConfigError: The target has no such option.
+    """
+    found = registry()
+    if to not in found.names("exporter") or not sets | given:
+        return {}  # a wrong target is told by the job
+    known = found.options("exporter", to).keys() - {"name"}
+    for option in sorted(given.keys() - known):
+        able = [n for n in found.names("exporter") if option in found.options("exporter", n)]
+        flag = f"--{option.replace('_', '-')}"
+        raise ConfigError(f"{flag} is an option of {' and '.join(able)}, and the target is {to}")
+    for option in sorted(sets.keys() - known):
+        hint = did_you_mean(option, known)
+        raise ConfigError(f"--set {option}: target {to} has no such option; {hint}")
+    return sets | given
 
 
-def _batch(text: str) -> tuple[int, int, int]:
+def _batch(text: str) -> list[int]:
     """``1:8:64`` as numbers.
 
     Raises:
@@ -101,4 +109,4 @@ def _batch(text: str) -> tuple[int, int, int]:
             f"--batch {text!r}: expected the fewest, the usual and the most images of a call, such "
             "as 1:8:64"
         )
-    return sizes[0], sizes[1], sizes[2]
+    return sizes

@@ -6,7 +6,6 @@ Where torch is not installed, :class:`ssmdiff_export.runtime.OnnxSampler` draws 
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from ssmdiff_export.runtime.card import ModelCard
 from ssmdiff_export.runtime.orders import FilePlan
 from ssmdiff_export.runtime.sampler import OnnxSampler
 
-ENGINES = (".engine", ".plan")
 Predict = Callable[[Mapping[str, Tensor]], Tensor]
 """The graph's inputs by name to the prediction."""
 
@@ -122,8 +120,8 @@ def signed(order: OrderTensors) -> Tensor:
     return torch.where(order.restart, -1 - order.order, order.order)
 
 
-def open_model(path: Path, provider: str = "cpu", library: Path | None = None) -> FileModel:
-    """A model file, ready to sample: an engine by its suffix, else ONNX.
+def open_onnx(path: Path, provider: str = "cpu", library: Path | None = None) -> FileModel:
+    """An ONNX file of ours, ready to sample.
 
     Args:
         path: Written by ``ssmdiff export``.
@@ -134,14 +132,6 @@ def open_model(path: Path, provider: str = "cpu", library: Path | None = None) -
         ConfigError: What the file needs is not installed here.
         ExportError: The file is damaged, foreign, or not one that may be opened.
     """
-    if path.suffix in ENGINES:
-        from ssmdiff_export.tensorrt.runtime import load_engine
-
-        engine = load_engine(path)
-        card = ModelCard.from_json(json.dumps(engine.card))
-        device = torch.device(engine.device.torch_device)
-        return FileModel(card, engine, {"file": path.name, "provider": "engine"}, device)
-
     sampler = OnnxSampler(path, provider, library)
 
     def predict(inputs: Mapping[str, Tensor]) -> Tensor:

@@ -1,4 +1,9 @@
-"""The names by which graphs, libraries and plugins know the scan. Imports nothing."""
+"""The names by which graphs, libraries and plugins know the scan. Imports nothing heavy."""
+
+from typing import Literal
+
+ScanBody = Literal["scan", "chunked"]
+"""How the scan is computed where our operator is not installed."""
 
 DOMAIN = "ssmdiff"
 DOMAIN_VERSION = 1

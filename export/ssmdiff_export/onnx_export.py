@@ -15,7 +15,7 @@ import torch
 from onnx import ModelProto, helper
 from onnx_ir.passes import common as passes
 from onnxscript import optimizer
-from ssmdiff import ExportError, ExportPrecision, Run, ScanBody, __version__
+from ssmdiff import ExportError, ExportPrecision, Run, __version__
 
 from ssmdiff_export import function, names
 from ssmdiff_export.files import data_file, keep, refuse_to_replace, workplace
@@ -53,7 +53,7 @@ def export_onnx(
     path: Path,
     *,
     precision: ExportPrecision = "fp32",
-    body: ScanBody = "scan",
+    body: names.ScanBody = "scan",
     verify: bool = True,
     progress: bool = False,
     overwrite: bool = False,

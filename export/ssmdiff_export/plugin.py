@@ -1,8 +1,18 @@
-"""The targets of ``ssmdiff export``."""
+"""The command ``export`` and its targets."""
 
 from collections.abc import Iterable
 
-from ssmdiff import Component, hookimpl
+from ssmdiff import Command, Component, hookimpl
+
+
+@hookimpl
+def ssmdiff_commands() -> Iterable[Command]:
+    yield Command(
+        "export",
+        "ssmdiff_export.command:export",
+        "write a trained model for other runtimes",
+        job="ssmdiff_export.job:export",
+    )
 
 
 @hookimpl

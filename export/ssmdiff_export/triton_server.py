@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from ssmdiff import ConfigError, ExportRequest, ExportResult
+from ssmdiff import ConfigError, ExportError, ExportRequest, ExportResult, ImageModel
 
-from ssmdiff_export.exporters import need_onnx
+from ssmdiff_export.exporters import BATCH, BatchSizes, need_onnx
 from ssmdiff_export.files import workplace
+from ssmdiff_export.names import ScanBody
 
 Count = Annotated[int, Field(ge=1, le=64)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -50,7 +51,12 @@ class TritonServerExporter:
         model_name: As clients call it.
         instances: Copies of the model on each device.
         device: Where they run: ``auto``, ``gpu`` or ``cpu``.
+        batch: Fewest, usual and most images of a call.
+        body: How the scan is computed where our operator is not installed, ``scan`` by default; an
+            engine has none.
     """
+
+    suffixes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -58,6 +64,8 @@ class TritonServerExporter:
         model_name: str = "ssmdiff",
         instances: Count = 1,
         device: Literal["auto", "gpu", "cpu"] = "auto",
+        batch: BatchSizes = BATCH,
+        body: ScanBody | None = None,
     ) -> None:
         if not _NAME.fullmatch(model_name):
             raise ConfigError(
@@ -66,8 +74,11 @@ class TritonServerExporter:
             )
         if backend == "tensorrt" and device == "cpu":
             raise ConfigError("a TensorRT engine runs on a GPU; choose device auto or gpu")
+        if backend == "tensorrt" and body is not None:
+            raise ConfigError("body is of an ONNX file, and the backend tensorrt serves an engine")
         self.backend, self.name = backend, model_name
         self.instances, self.device = instances, device
+        self.batch, self.body = batch, body or "scan"
 
     def export(self, request: ExportRequest) -> ExportResult:
         """Export the model, compared with torch as ever, and describe it to the server.
@@ -93,7 +104,7 @@ class TritonServerExporter:
                     request.run,
                     model,
                     precision=request.precision,
-                    body=request.body,
+                    body=self.body,
                     verify=request.verify,
                     progress=request.progress,
                 )
@@ -108,6 +119,22 @@ class TritonServerExporter:
         files = tuple(sorted(p for p in request.out.rglob("*") if p.is_file()))
         told = f"model repository: {request.out}, model {self.name}, backend {self.backend}"
         return ExportResult(files, (told, *lines))
+
+    def recognises(self, path: Path) -> bool:
+        """Whether it is a folder with a model as the server reads it."""
+        return path.is_dir() and any(path.glob("*/config.pbtxt"))
+
+    def open(self, path: Path) -> ImageModel:
+        """Refused: a repository is served.
+
+        Raises:
+            ExportError: Always, with what to sample from.
+        """
+        models = sorted(path.glob(f"*/{VERSION}/model.*"))
+        instead = f"; sample from {models[0]}" if models else ""
+        raise ExportError(
+            f"{path} is a model repository, which NVIDIA Triton Inference Server serves{instead}"
+        )
 
     def _refuse_to_replace(self, out: Path, overwrite: bool) -> None:
         if not out.exists():
@@ -133,7 +160,7 @@ class TritonServerExporter:
             Cuda(),
             cache,
             precision=request.precision,
-            batch=request.batch,
+            batch=self.batch,
             verify=request.verify,
             progress=request.progress,
         )
@@ -157,7 +184,7 @@ class TritonServerExporter:
             (model / "warmup").mkdir()
         for name, array in arrays.items():
             (model / "warmup" / name).write_bytes(array.astype("<i4").tobytes())
-        text = self.config(inputs, outputs, request.batch)
+        text = self.config(inputs, outputs, self.batch)
         (model / "config.pbtxt").write_text(text, encoding="utf-8")
         (draft / "README.md").write_text(self.readme(inputs, outputs), encoding="utf-8")
 

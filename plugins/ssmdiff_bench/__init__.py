@@ -5,3 +5,17 @@
 ``step`` know what is compared; peers are third-party packages that are found by importing them.
 Nothing here imports torch before it is used.
 """
+
+from collections.abc import Iterable
+
+from ssmdiff import Command, hookimpl
+
+
+@hookimpl
+def ssmdiff_commands() -> Iterable[Command]:
+    yield Command(
+        "bench",
+        "ssmdiff_bench.command:app",
+        "time and memory beside what others have, in one run",
+        job="ssmdiff_bench.job:bench",
+    )

@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssmdiff import SsmdiffError
+from ssmdiff import SsmdiffError, create, job
 
 from ssmdiff_bench.worker import Case, Job, Way
 
 if TYPE_CHECKING:
-    from ssmdiff import ScanBody
-
     from ssmdiff_bench.sample import Draw
 
-GET = "try: pip install 'ssmdiff[onnx]'"
 
-
-def export_ways(run: Path, checkpoint: str, draw: Draw, folder: Path) -> list[Way]:
+def export_ways(
+    run: Path, checkpoint: str, draw: Draw, folder: Path, progress: bool = False
+) -> list[Way]:
     """ONNX Runtime plain, with chunks, with our op, and on a GPU; files go into ``folder``."""
     path, chunked = folder / "model.onnx", folder / "chunked.onnx"
-    absent: str | None
-    in_chunks: str | None
-    missing = [m for m in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(m)]
-    if missing:
-        absent = in_chunks = f"the package {missing[0]} is not installed; {GET}"
-    else:
-        absent = _export(run, checkpoint, path, "scan")
-        in_chunks = absent or _export(run, checkpoint, chunked, "chunked")
+    if progress:
+        print("exporting the run", file=sys.stderr)
+    absent = _export(run, checkpoint, path)
+    in_chunks = absent or _export(run, checkpoint, chunked, body="chunked")
     library: Path | None = None
     without = absent
     if absent is None:
         try:
-            from ssmdiff_export.ort_library.build import library as build
-
-            library = build()
+            library = job("export").ort_library()
         except SsmdiffError as error:
             without = str(error)
 
@@ -56,14 +48,11 @@ def export_ways(run: Path, checkpoint: str, draw: Draw, folder: Path) -> list[Wa
     ]
 
 
-def _export(run: Path, checkpoint: str, path: Path, body: ScanBody) -> str | None:
+def _export(run: Path, checkpoint: str, path: Path, to: str = "onnx", **options: Any) -> str | None:
     """Write the file, or say why it cannot be written."""
-    from ssmdiff import load_run
-    from ssmdiff_export.onnx_export import export_onnx
-
     try:
         # Not verified here: the benchmark tells how far its images are from torch's.
-        export_onnx(load_run(run, checkpoint), path, body=body, verify=False)
+        job("export")(run, path, to, checkpoint=checkpoint, verify=False, **options)
     except SsmdiffError as error:
         return f"the run cannot be exported: {error}"
     return None
@@ -71,25 +60,17 @@ def _export(run: Path, checkpoint: str, path: Path, body: ScanBody) -> str | Non
 
 def _engine_way(run: Path, checkpoint: str, draw: Draw, path: Path) -> Way:
     """An engine for this machine's GPU, built here where TensorRT is; it has not been."""
-    from ssmdiff import ExportRequest, create, load_run
-
-    absent = None
-    try:
-        sizes = (1, min(draw.n, draw.batch_size), draw.batch_size)
-        request = ExportRequest(load_run(run, checkpoint), path, batch=sizes, verify=False)
-        create("exporter", "tensorrt").export(request)
-    except SsmdiffError as error:
-        absent = str(error)
+    sizes = [1, min(draw.n, draw.batch_size), draw.batch_size]
+    absent = _export(run, checkpoint, path, "tensorrt", batch=sizes)
     return Way("tensorrt", functools.partial(_load_engine, path, draw), absent)
 
 
 def _load_engine(path: Path, draw: Draw, case: Case) -> Job:
     """In the worker: the engine behind torch's sampling loop."""
     import torch
-    from ssmdiff_export.model_file import open_model
 
     start_s = time.perf_counter()
-    model = open_model(path)
+    model = create("exporter", "tensorrt").open(path)
     return Job(
         lambda: model.sample(**draw.arguments()),
         device="cuda",
@@ -111,10 +92,8 @@ def _no_provider(name: str) -> str | None:
 
 def _load(path: Path, provider: str, library: Path | None, draw: Draw, case: Case) -> Job:
     """In the worker: a session, and a call that draws from it."""
-    from ssmdiff_export.runtime import OnnxSampler
-
     start_s = time.perf_counter()
-    sampler: Any = OnnxSampler(path, provider=provider, library=library)
+    sampler = job("export").onnx_sampler(path, provider, library)
     return Job(
         lambda: sampler.sample(**draw.arguments()),
         device="cpu" if provider == "cpu" else "none",

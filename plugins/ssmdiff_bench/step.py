@@ -24,13 +24,13 @@ from ssmdiff import (
     Config,
     ConfigError,
     build_backbone,
+    job,
     load_preset,
     merge,
     order_plan,
     order_tensors,
     resolve,
 )
-from ssmdiff_train.optimizer import build_optimizer
 from torch import Tensor, nn
 
 from ssmdiff_bench.record import Record, growth
@@ -234,7 +234,7 @@ def _load(name: str, shape: StepShape, case: Case) -> Job:
         model = build(widths=widths)
     facts["parameters"] = parameters(model)
     model.train().to(shape.device)
-    optimizer = build_optimizer(model, config.train)
+    optimizer = job("train").build_optimizer(model, config.train)
     shown = (shape.batch, 1, side, side)
     x, noise = (torch.randn(shown, device=shape.device) for _ in range(2))
     t = torch.randint(0, 1000, (shape.batch,), device=shape.device)

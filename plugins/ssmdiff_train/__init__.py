@@ -1,1 +1,22 @@
 """Training: one loop, driven by Hugging Face Accelerate, counted in images."""
+
+from collections.abc import Iterable
+
+from ssmdiff import Command, Component, hookimpl
+
+
+@hookimpl
+def ssmdiff_commands() -> Iterable[Command]:
+    yield Command(
+        "train",
+        "ssmdiff_train.command:train",
+        "train a diffusion model into a folder, or go on with one",
+        job="ssmdiff_train.job:train",
+    )
+
+
+@hookimpl
+def ssmdiff_callbacks() -> Iterable[Component]:
+    yield Component(
+        "tensorboard", "ssmdiff_train.callbacks:TensorBoard", "event files in the run's folder"
+    )

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from ssmdiff import ConfigError
-from ssmdiff_cli import settings
-
-if TYPE_CHECKING:
-    from ssmdiff import Config
+from ssmdiff_cli import flags
 
 
 def train(
-    scan: settings.Scan = None,
-    backbone: settings.Backbone = None,
-    block: settings.Block = None,
-    data: settings.Data = None,
-    image_size: settings.ImageSize = None,
-    steps: settings.Steps = None,
-    batch_size: settings.BatchSize = None,
-    lr: settings.LearningRate = None,
-    precision: settings.Precision = None,
-    kernel: settings.Kernel = None,
+    scan: flags.Scan = None,
+    backbone: flags.Backbone = None,
+    block: flags.Block = None,
+    data: flags.Data = None,
+    image_size: flags.ImageSize = None,
+    steps: flags.Steps = None,
+    batch_size: flags.BatchSize = None,
+    lr: flags.LearningRate = None,
+    precision: flags.Precision = None,
+    kernel: flags.Kernel = None,
     activation_checkpointing: Annotated[
         bool,
         typer.Option(
@@ -34,8 +30,8 @@ def train(
     compile: Annotated[
         bool, typer.Option("--compile", help="torch.compile: a minute or more at first.")
     ] = False,
-    workers: settings.Workers = None,
-    seed: settings.Seed = None,
+    workers: flags.Workers = None,
+    seed: flags.Seed = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder; by default a new one under runs/.")
     ] = None,
@@ -46,21 +42,21 @@ def train(
     allow_config_change: Annotated[
         list[str] | None, typer.Option(help="A key that a resumed run may change.")
     ] = None,
-    preset: settings.Preset = None,
-    config: settings.ConfigFile = None,
-    set_: settings.Assignments = None,
+    preset: flags.Preset = None,
+    config: flags.ConfigFile = None,
+    set_: flags.Assignments = None,
 ) -> None:
     """Train a diffusion model; with no argument, the preset 'tiny' on the built-in heads.
 
-    On several devices: torchrun --nproc-per-node N -m ssmdiff_cli.main train ...
+    On several devices: torchrun --nproc-per-node N -m ssmdiff train ...
     """
     named = {
         "seed": seed,
-        "model.scan": settings.component("scan", scan),
-        "model.backbone": settings.component("backbone", backbone),
-        "model.block": settings.component("block", block),
-        "data.dataset": settings.dataset_table(data),
-        "data.image_size": settings.image_size(image_size),
+        "model.scan": flags.component("scan", scan),
+        "model.backbone": flags.component("backbone", backbone),
+        "model.block": flags.component("block", block),
+        "data.dataset": flags.dataset_table(data),
+        "data.image_size": flags.image_size(image_size),
         "data.workers": workers,
         "train.steps": steps,
         "train.batch_size": batch_size,
@@ -81,30 +77,20 @@ def train(
         from ssmdiff import RunFolder
 
         base = RunFolder(out).config_layer()
-    resolved = settings.compose_layers(preset, config, set_, named, base)
+    resolved = flags.compose_layers(preset, config, set_, named, base)
 
-    from ssmdiff_train.callbacks import ConsoleProgress
     from ssmdiff_train.job import train as run_training
     from ssmdiff_train.memory import keep_freed_memory
 
     keep_freed_memory()
     folder = run_training(
         resolved,
-        out or _new_folder(resolved),
+        out,
         resume=resume,
         overwrite=overwrite,
         allow_changes=allow_config_change or (),
-        callbacks=[ConsoleProgress()],
+        progress=True,
     )
     typer.echo(f"run: {folder.path}")
     typer.echo(f"samples: {folder.samples / f'step-{resolved.train.steps:08d}.png'}")
     typer.echo(f"next: ssmdiff sample {folder.path} --n 16 --out samples")
-
-
-def _new_folder(config: Config) -> Path:
-    """``runs/vmddpm-mss-regenerate-phantom-001`` and up."""
-    model = config.model
-    parts = (model.backbone, model.block, model.scan, config.data.dataset)
-    stem = "-".join(part["name"] for part in parts)
-    candidates = (Path("runs") / f"{stem}-{i:03d}" for i in itertools.count(1))
-    return next(path for path in candidates if not path.exists())

@@ -1,75 +1,90 @@
-"""The job ``train``: a run from its first step, or on from its newest checkpoint."""
+"""The job ``train``: a run from its first step, or on from its newest checkpoint.
+
+``ssmdiff.train`` and ``ssmdiff.job("train")`` are :data:`train`. What trains is imported when it is
+called, so that other jobs have the rest without it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from ssmdiff import DTYPES, Config, ConfigError, RunFolder, require_kernel, set_kernel
+from ssmdiff import DEFAULT_PRESET, Config, ConfigError, RunFolder, load_preset, resolve
 
-from ssmdiff_train.lock import run_lock
-from ssmdiff_train.loop import PRECISION, Trainer
-from ssmdiff_train.signals import stop_on_signals
+if TYPE_CHECKING:
+    from ssmdiff import TrainConfig
+    from torch import nn
+    from torch.optim import Optimizer
 
 
-def train(
-    config: Config,
-    out: str | Path,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    allow_changes: Iterable[str] = (),
-    callbacks: Sequence[object] = (),
-) -> RunFolder:
-    """Train a run to ``config.train.steps`` and leave it in ``out``.
+class Train:
+    """Called, it trains; and it has what other jobs need of training."""
 
-    Args:
-        config: Resolved configuration.
-        out: The run's folder.
-        resume: Go on from the newest valid checkpoint in ``out``.
-        overwrite: Replace a run that is there.
-        allow_changes: Configuration keys that a resumed run may change.
-        callbacks: Listeners besides those of the configuration: objects with any of the hooks
-            ``ssmdiff_run_start``, ``ssmdiff_step_end``, ... of the page of hooks.
+    def __call__(
+        self,
+        config: Config | Mapping[str, Any] | str | None = None,
+        out: str | Path | None = None,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        allow_changes: Iterable[str] = (),
+        callbacks: Sequence[object] = (),
+        progress: bool = False,
+        **layers: Any,
+    ) -> RunFolder:
+        """Train a run to ``config.train.steps`` and leave it in ``out``; see ``ssmdiff.train``."""
+        from ssmdiff_train.process import run_training
+
+        if resume and out is None:
+            raise ConfigError("resume needs out, the folder of the run to go on with")
+        whole = _configuration(config, RunFolder(Path(out)) if resume and out else None, layers)
+        if progress:
+            from ssmdiff_train.callbacks import ConsoleProgress
+
+            callbacks = [*callbacks, ConsoleProgress()]
+        folder = RunFolder(_new_folder(whole) if out is None else Path(out))
+        run_training(whole, folder, resume, overwrite, allow_changes, callbacks)
+        return folder
+
+    def build_optimizer(self, model: nn.Module, config: TrainConfig) -> Optimizer:
+        """The optimiser that a run of this configuration has."""
+        from ssmdiff_train.optimizer import build_optimizer
+
+        return build_optimizer(model, config)
+
+
+train = Train()
+
+
+def _configuration(
+    config: Config | Mapping[str, Any] | str | None,
+    resumed: RunFolder | None,
+    layers: Mapping[str, Any],
+) -> Config:
+    """A preset's name, a mapping over the default preset or over a run, or a whole configuration.
 
     Raises:
-        ConfigError: The configuration does not fit the data, the machine or the run resumed.
-        KernelUnavailableError: The kernel asked for cannot run here; nothing was written.
-        CheckpointError: The folder cannot be written, is in use, or holds nothing to resume.
-        DivergedError: A loss or gradient is not finite; the last good checkpoint is kept.
-        RunInterruptedError: SIGINT or SIGTERM; a checkpoint was saved first.
+        ConfigError: Something in it is wrong, or a preset was given for a run that is resumed.
     """
-    folder = RunFolder(Path(out))
-    if config.train.precision == "fp16" and not torch.cuda.is_available():
-        raise ConfigError("train.precision = 'fp16' needs a GPU; on a CPU use 'bf16' or 'fp32'")
-    set_kernel(config.train.kernel)
-    accelerator = Accelerator(
-        mixed_precision=PRECISION[config.train.precision], cpu=not torch.accelerator.is_available()
-    )
-    try:
-        require_kernel(accelerator.device, DTYPES[config.train.precision])
-        with ExitStack() as stack:
-            if resume:
-                folder.config_layer()
-            elif accelerator.is_main_process:
-                folder.refuse_to_replace(config, overwrite)
-            trainer = Trainer(config, folder, accelerator, callbacks)
-            # The data and the model are sound: only now is anything written.
-            if accelerator.is_main_process:
-                if not resume:
-                    folder.create(config, overwrite)
-                stack.enter_context(run_lock(folder.path))
-                folder.sweep()
-            accelerator.wait_for_everyone()
-            stop = stack.enter_context(stop_on_signals())
-            if resume:
-                trainer.restore(allow_changes)
-            trainer.run(stop)
-    finally:
-        accelerator.free_memory()
-        AcceleratorState._reset_state()  # so that one process can train again in another precision
-    return folder
+    if isinstance(config, Config):
+        return resolve(config.to_dict(), layers) if layers else config
+    if resumed is None:
+        over = {} if config is None or isinstance(config, str) else config
+        preset = config if isinstance(config, str) else DEFAULT_PRESET
+        return resolve(load_preset(preset), over, layers)
+    if isinstance(config, str):
+        raise ConfigError(
+            f"resume takes the configuration of the run; leave out the preset {config!r}"
+        )
+    return resolve(resumed.config_layer(), config or {}, layers)
+
+
+def _new_folder(config: Config) -> Path:
+    """``runs/vmddpm-mss-regenerate-phantom-001`` and up."""
+    model = config.model
+    parts = (model.backbone, model.block, model.scan, config.data.dataset)
+    stem = "-".join(part["name"] for part in parts)
+    candidates = (Path("runs") / f"{stem}-{i:03d}" for i in itertools.count(1))
+    return next(path for path in candidates if not path.exists())

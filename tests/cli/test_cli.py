@@ -20,7 +20,7 @@ SMALL = [
 
 
 def run(*arguments, **options):
-    line = [sys.executable, "-m", "ssmdiff_cli.main", *map(str, arguments)]
+    line = [sys.executable, "-m", "ssmdiff", *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, timeout=240, **options)
 
 
@@ -245,7 +245,7 @@ def test_another_component_drops_the_options_of_the_former(tmp_path):
 
 
 def test_f7_a_closed_pipe_leaves_no_traceback():
-    line = f"{sys.executable} -m ssmdiff_cli.main plugins list | head -1"
+    line = f"{sys.executable} -m ssmdiff plugins list | head -1"
     done = subprocess.run(
         ["bash", "-c", line], capture_output=True, text=True, env=os.environ | {"LANG": "C"}
     )

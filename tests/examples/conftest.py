@@ -26,7 +26,7 @@ class Site:
         assert done.returncode == 0, done.stderr
 
     def ssmdiff(self, *arguments: object, cwd: Path | None = None) -> Done:
-        return self._run([sys.executable, "-m", "ssmdiff_cli.main", *map(str, arguments)], cwd)
+        return self._run([sys.executable, "-m", "ssmdiff", *map(str, arguments)], cwd)
 
     def pytest(self, *arguments: object, cwd: Path | None = None) -> Done:
         quiet = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]

@@ -15,7 +15,7 @@ from model_files import CHANNELS, SIDE, L, card, model, write
 from onnx.reference import ReferenceEvaluator
 from ssmdiff.errors import ConfigError, ExportError
 from ssmdiff.orders.scan_order import OrderPlan, ScanSlot
-from ssmdiff_export.model_file import open_model
+from ssmdiff_export.model_file import open_onnx
 from ssmdiff_export.runtime import OnnxSampler
 from ssmdiff_export.runtime.card import Slot
 from ssmdiff_export.runtime.orders import FilePlan, signed
@@ -35,7 +35,7 @@ def sampler(file):
 @pytest.mark.parametrize("table", ["ddim", "ddpm", "dpmpp", "euler", "heun"])
 def test_numpy_draws_the_images_that_torchs_loop_draws(file, sampler, table):
     ours = sampler.sample(5, seed=3, steps=6, scheduler=table, batch_size=2)
-    theirs = open_model(file).sample(5, seed=3, steps=6, scheduler=table).numpy()
+    theirs = open_onnx(file).sample(5, seed=3, steps=6, scheduler=table).numpy()
     assert ours.dtype == np.float32
     assert ours.shape == (5, CHANNELS, SIDE, SIDE)
     assert np.abs(theirs).max() > 0.1
@@ -107,7 +107,7 @@ def test_a_conditional_file_draws_the_class_asked_for(tmp_path):
     first, second = (sampler.sample(2, label=label) for label in (0, 1))
     assert np.abs(first - second).max() > 0.01
     np.testing.assert_array_equal(sampler.sample(2), first)
-    theirs = open_model(path).sample(2, label=1).numpy()
+    theirs = open_onnx(path).sample(2, label=1).numpy()
     np.testing.assert_allclose(second, theirs, rtol=0, atol=1e-5)
     with pytest.raises(ConfigError, match=r"label 2 is out of range; the classes are \['a', 'b'\]"):
         sampler.sample(2, label=2)
@@ -119,7 +119,7 @@ def test_a_label_for_an_unconditional_file_is_refused(sampler):
 
 
 def test_every_scheduler_of_the_registry_draws_through_torchs_loop(file, sampler):
-    images = open_model(file).sample(2, scheduler="unipc")
+    images = open_onnx(file).sample(2, scheduler="unipc")
     assert torch.isfinite(images).all()
     with pytest.raises(ConfigError, match="'unipc' has no numpy form"):
         sampler.sample(2, scheduler="unipc")

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from ssmdiff.errors import ConfigError
+from ssmdiff.errors import ConfigError, ExportError
 from ssmdiff.registry.registry import create
 from ssmdiff.runs.exporting import ExportRequest
 from ssmdiff_export.triton_server import TritonServerExporter, interface
@@ -247,8 +247,9 @@ def test_a_run_becomes_a_repository(tmp_path):
 
     run = tiny_run(tmp_path / "run", "euler", widths=(1,))
     out = tmp_path / "repository"
-    request = ExportRequest(run, out, verify=False, batch=(1, 2, 4))
-    result = TritonServerExporter().export(request)
+    request = ExportRequest(run, out, verify=False)
+    exporter = TritonServerExporter(batch=(1, 2, 4))
+    result = exporter.export(request)
     folder, model = out / "ssmdiff", out / "ssmdiff" / "1" / "model.onnx"
     assert set(result.files) == {p for p in out.rglob("*") if p.is_file()}
     config = read_config((folder / "config.pbtxt").read_text())
@@ -258,7 +259,11 @@ def test_a_run_becomes_a_repository(tmp_path):
     assert sorted(p.name for p in (folder / "warmup").iterdir()) == sorted(slots)
     assert warm_up(config, folder, model) == 2
     with pytest.raises(ConfigError, match="is there already"):
-        TritonServerExporter().export(request)
+        exporter.export(request)
+    assert exporter.recognises(out)
+    assert not exporter.recognises(tmp_path / "run")
+    with pytest.raises(ExportError, match=r"Inference Server serves; sample from .*model.onnx"):
+        exporter.open(out)
 
 
 def test_a_folder_with_other_things_is_never_replaced(tmp_path):
@@ -275,6 +280,10 @@ def test_options_that_make_no_sense_are_refused():
     assert (made.name, made.instances) == ("heads", 2)
     with pytest.raises(ConfigError, match="backend"):
         create("exporter", {"name": "triton-server", "backend": "onix"})
+    with pytest.raises(ConfigError, match=r"batch.*fewest, usual and most images"):
+        create("exporter", {"name": "triton-server", "batch": [4, 2, 8]})
+    with pytest.raises(ConfigError, match="body is of an ONNX file"):
+        TritonServerExporter(backend="tensorrt", body="chunked")
     with pytest.raises(ConfigError, match="no folder's name"):
         TritonServerExporter(model_name="../x")
     with pytest.raises(ConfigError, match="runs on a GPU"):

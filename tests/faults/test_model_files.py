@@ -260,4 +260,6 @@ def test_an_option_of_a_run_is_no_option_of_a_file(tmp_path):
     path = write(tmp_path / "model.onnx")
     result = CliRunner().invoke(app, ["sample", str(path), "--checkpoint", "latest"])
     assert result.exit_code == 2
-    assert "--checkpoint is of a run, and a file was given" in " ".join(result.output.split())
+    assert "--checkpoint is of a run, and a file of onnx was given" in " ".join(
+        result.output.split()
+    )

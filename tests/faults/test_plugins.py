@@ -166,17 +166,15 @@ def test_a_faulty_plugin_adds_no_commands_either(install, fault_of: str) -> None
     command = """
 @ssmdiff.hookimpl
 def ssmdiff_commands():
-    return [("surprise", None)]
+    return [ssmdiff.Command("surprise", "builtins:print", "x")]
 """
     argument = "ssmdiff_scans(grid)" if fault_of == "argument" else "ssmdiff_scans()"
     found, bad = load_bad(install, scans("raise ValueError", argument) + command)
     assert bad.error
-    assert "surprise" not in [name for name, _ in found.commands()]
+    assert "surprise" not in found.names("command")
 
 
-def test_commands_of_plugins_are_collected(install) -> None:
-    install("ssmdiff-extra", scans("yield 'extra', None", "ssmdiff_commands()"))
-    assert ("extra", None) in Registry().commands()
+COMMAND = "yield ssmdiff.Command('extra', 'builtins:print', 'x')"
 
 
 @pytest.mark.parametrize(
@@ -184,14 +182,17 @@ def test_commands_of_plugins_are_collected(install) -> None:
     [
         ("raise RuntimeError('no luck')", "RuntimeError: no luck"),
         ("sys.exit('bye')", "SystemExit: bye"),
-        ("pass", "TypeError"),
-        ("return ['junk']", "ValueError"),
+        ("pass", "returned a NoneType; expected ssmdiff.Command records"),
+        ("return ['junk']", "yielded a str; expected ssmdiff.Command records"),
+        ("yield ssmdiff.Component('x', print, 'x')", "yielded a Component; expected ssmdiff.Comm"),
+        ("yield ssmdiff.Command('x', print, 'x', job='no place')", "job 'no place' is not of the"),
+        ("yield ssmdiff.Command('x', print, 'x', job=3)", "job is a int; expected a callable"),
     ],
 )
 def test_a_hook_for_commands_that_fails_leaves_the_other_commands(install, body, cause) -> None:
-    install("ssmdiff-extra", scans("yield 'extra', None", "ssmdiff_commands()"))
+    install("ssmdiff-extra", scans(COMMAND, "ssmdiff_commands()"))
     found, bad = load_bad(install, scans(body, "ssmdiff_commands()"))
-    assert ("extra", None) in found.commands()
+    assert "extra" in found.names("command")
     assert cause in bad.error
 
 

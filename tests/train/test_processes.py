@@ -25,7 +25,7 @@ SMALL = [
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "ssmdiff_cli.main", "train", *SMALL, *map(str, arguments)]
+    return [sys.executable, "-m", "ssmdiff", "train", *SMALL, *map(str, arguments)]
 
 
 def losses_of(run):

@@ -17,12 +17,14 @@ class Kind:
     """A kind of component: the hook that yields it and the arguments that ssmdiff itself supplies.
 
     ``wired`` are the factory parameters that the composition fills in (a block's channels, say).
-    Every other parameter of a factory is an option that a user may set.
+    Every other parameter of a factory is an option that a user may set. Where ``built`` is False
+    nothing is built from options: a command is run.
     """
 
     name: str
     hook: str
     wired: tuple[str, ...] = ()
+    built: bool = True
 
 
 KINDS: dict[str, Kind] = {
@@ -37,6 +39,7 @@ KINDS: dict[str, Kind] = {
         Kind("metric", "ssmdiff_metrics"),
         Kind("exporter", "ssmdiff_exporters"),
         Kind("callback", "ssmdiff_callbacks"),
+        Kind("command", "ssmdiff_commands", built=False),
     )
 }
 
@@ -66,18 +69,45 @@ class Component:
                 f"component name {self.name!r} is not allowed; expected lower-case ASCII words "
                 "joined by '-' or '_', such as 'my-scan'"
             )
-        if isinstance(self.factory, str):
-            module, _, attribute = self.factory.partition(":")
+        self._check_target("factory", self.factory)
+        if not (isinstance(self.summary, str) and self.summary.strip()):
+            raise ContractError(f"component {self.name!r} has no summary; one line is enough")
+
+    def _check_target(self, field: str, target: object) -> None:
+        """A callable, or the place of one: ``"package.module:Name"``."""
+        if isinstance(target, str):
+            module, _, attribute = target.partition(":")
             parts = [*module.split("."), *attribute.split(".")]
             if not all(part.isidentifier() for part in parts):
                 raise ContractError(
-                    f"component {self.name!r}: factory {self.factory!r} is not of the form "
+                    f"component {self.name!r}: {field} {target!r} is not of the form "
                     "'package.module:Name'"
                 )
-        elif not callable(self.factory):
+        elif not callable(target):
             raise ContractError(
-                f"component {self.name!r}: factory is a {type(self.factory).__name__}; expected a "
+                f"component {self.name!r}: {field} is a {type(target).__name__}; expected a "
                 "callable or 'package.module:Name'"
             )
-        if not (isinstance(self.summary, str) and self.summary.strip()):
-            raise ContractError(f"component {self.name!r} has no summary; one line is enough")
+
+
+@dataclass(frozen=True)
+class Command(Component):
+    """A command of ``ssmdiff``, and the job behind it, for Python and for other jobs.
+
+    Its ``factory`` is a function with typed parameters as Typer reads them, or a ``typer.Typer``
+    for a command with sub-commands; named by a string, it is imported when the command is called.
+
+    Args:
+        job: What :func:`ssmdiff.job` returns for the command's name: a callable, or
+            ``"package.module:attribute"``. None if the command has nothing to offer in Python.
+
+    Raises:
+        ContractError: As :class:`Component`, and where the job is not of that form.
+    """
+
+    job: str | Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.job is not None:
+            self._check_target("job", self.job)

@@ -20,11 +20,9 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from ssmdiff.registry.component import Component
+from ssmdiff.registry.component import Command, Component
 
 if TYPE_CHECKING:
-    import typer
-
     from ssmdiff.registry.events import StepRecord
     from ssmdiff.runs.config import Config
 
@@ -86,8 +84,12 @@ def ssmdiff_exporters() -> Iterable[Component]:
 
 
 @hookspec
-def ssmdiff_commands() -> Iterable[tuple[str, typer.Typer]]:
-    """Sub-commands: pairs of a name and a Typer app. Called when the command line starts."""
+def ssmdiff_commands() -> Iterable[Command]:
+    """Commands of ``ssmdiff`` and the jobs behind them: :class:`ssmdiff.Command` records.
+
+    ``ssmdiff --help`` shows name and summary; the command is imported when it is called. The flags
+    that commands share are in ``ssmdiff_cli.flags``. Another job reaches it by ``ssmdiff.job``.
+    """
     return ()
 
 

@@ -77,22 +77,32 @@ class Registered:
         Raises:
             PluginBrokenError: The import fails, or the name is not there.
         """
-        factory = self.component.factory
-        if not isinstance(factory, str):
-            return factory
-        module, _, attribute = factory.partition(":")
+        return self._imported(self.component.factory)
+
+    def job(self) -> Any:
+        """What a command's record names as its job, imported now; None if it names nothing.
+
+        Raises:
+            PluginBrokenError: The import fails, or the name is not there.
+        """
+        return self._imported(getattr(self.component, "job", None))
+
+    def _imported(self, target: Any) -> Any:
+        if not isinstance(target, str):
+            return target
+        module, _, attribute = target.partition(":")
         try:
             return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
         except ModuleNotFoundError as error:
             if is_part_of(module, error.name):
-                raise self._broken(error) from error
+                raise self._broken(target, error) from error
             raise PluginBrokenError(f"{self.label} {needs(error, self.plugin)}") from error
         except (Exception, SystemExit) as error:
-            raise self._broken(error) from error
+            raise self._broken(target, error) from error
 
-    def _broken(self, error: BaseException) -> PluginBrokenError:
+    def _broken(self, target: str, error: BaseException) -> PluginBrokenError:
         return PluginBrokenError(
-            f"{self.label} cannot be imported from {self.component.factory!r}: {name_of(error)}"
+            f"{self.label} cannot be imported from {target!r}: {name_of(error)}"
         )
 
 

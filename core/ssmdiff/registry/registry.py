@@ -27,7 +27,7 @@ from ssmdiff.errors import (
     SsmdiffError,
     did_you_mean,
 )
-from ssmdiff.registry.component import KINDS, Component, Kind
+from ssmdiff.registry.component import KINDS, Command, Component, Kind
 from ssmdiff.registry.plugin import BUILT_IN, Plugin, Registered, name_of, needs
 
 GROUP = "ssmdiff"
@@ -111,16 +111,17 @@ class Registry:
             if implementation.plugin is not module:
                 continue
             offered = implementation.function()
+            record = Component if kind.built else Command
             if not isinstance(offered, Iterable):
                 raise ContractError(
                     f"hook {kind.hook!r} returned a {type(offered).__name__}; "
-                    "expected ssmdiff.Component records, yielded or in a list"
+                    f"expected ssmdiff.{record.__name__} records, yielded or in a list"
                 )
             for component in offered:
-                if not isinstance(component, Component):
+                if not isinstance(component, record):
                     raise ContractError(
                         f"hook {kind.hook!r} yielded a {type(component).__name__}; "
-                        "expected ssmdiff.Component records"
+                        f"expected ssmdiff.{record.__name__} records"
                     )
                 if component.name in names:
                     raise ContractError(f"hook {kind.hook!r} yields {component.name!r} twice")
@@ -168,18 +169,6 @@ class Registry:
         """One sentence for each name that several distributions claim."""
         return [self._conflict(e) for _, e in sorted(self._components.items()) if len(e) > 1]
 
-    def commands(self) -> list[tuple[str, Any]]:
-        """Sub-commands that plugins add to the command line: names and Typer apps."""
-        found: list[tuple[str, Any]] = []
-        plugins = {plugin.key: plugin for plugin in self.plugins}
-        for implementation in self.manager.hook.ssmdiff_commands.get_hookimpls():
-            try:
-                offered: Any = implementation.function()
-                found += [(name, command) for name, command in offered]
-            except (Exception, SystemExit) as error:
-                plugins[implementation.plugin_name].fail(error)
-        return found
-
     def _conflict(self, entries: list[Registered]) -> str:
         first = entries[0]
         providers = " and ".join(entry.plugin.source for entry in entries)
@@ -202,7 +191,7 @@ class Registry:
             ConfigError: An option is unknown, of the wrong type or out of range.
         """
         name, options = split_spec(kind, spec, path)
-        entry = self.find(kind, name)
+        entry = self._to_build(kind, name)
         return {"name": name, **_resolve(entry, entry.factory(), options, path)}
 
     def create(self, kind: str, spec: str | Mapping[str, Any], /, **arguments: Any) -> Any:
@@ -213,7 +202,7 @@ class Registry:
             PluginError: The plugin is broken, in conflict, or fails while building.
         """
         name, options = split_spec(kind, spec)
-        entry = self.find(kind, name)
+        entry = self._to_build(kind, name)
         wired = {key: arguments.pop(key) for key in entry.kind.wired if key in arguments}
         factory = entry.factory()
         chosen = _resolve(entry, factory, {**options, **arguments})
@@ -227,6 +216,12 @@ class Registry:
             raise PluginBrokenError(
                 f"{entry.label} failed while it was built: {name_of(error)}"
             ) from error
+
+    def _to_build(self, kind: str, name: str) -> Registered:
+        entry = self.find(kind, name)
+        if not entry.kind.built:
+            raise ConfigError(f"{entry.label} is run and not built; see: ssmdiff {name} --help")
+        return entry
 
 
 def _accepted(factory: Any, kind: Kind, wired: dict[str, Any]) -> dict[str, Any]:

@@ -1,31 +1,34 @@
-"""What an exporter is, and what ``ssmdiff export`` asks of it."""
+"""What an exporter is: a target of ``ssmdiff export``, and the one who opens what it wrote."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from ssmdiff.errors import SsmdiffError
+from ssmdiff.registry.registry import registry
 
 if TYPE_CHECKING:
+    from ssmdiff.diffusion.sampling import Sampling
+    from ssmdiff.orders.scan_order import Grid
     from ssmdiff.runs.run import Run
+    from torch import Tensor
 
 ExportPrecision = Literal["fp32", "fp16", "bf16"]
-ScanBody = Literal["scan", "chunked"]
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What ``ssmdiff export`` asks of an exporter."""
+    """What ``ssmdiff export`` asks of every exporter; the rest are options of its factory."""
 
     run: Run
     out: Path
     """The file, or the folder, to write; it is there whole or not at all."""
     precision: ExportPrecision = "fp32"
     """Of the weights and the activations; the scan's state and the file's I/O stay float32."""
-    body: ScanBody = "scan"
-    """How the scan is computed where our operator is not installed."""
-    batch: tuple[int, int, int] = (1, 8, 64)
-    """Fewest, usual and most images of a call."""
     verify: bool = True
     """Compare with torch; above tolerance nothing is left behind."""
     progress: bool = False
@@ -39,8 +42,51 @@ class ExportResult(NamedTuple):
     lines: tuple[str, ...]
 
 
+class ImageModel(Protocol):
+    """A trained model that images are drawn from: a run, or an exported file."""
+
+    channels: int
+
+    @property
+    def image_size(self) -> Grid: ...
+
+    def sampling(
+        self, scheduler: str | Mapping[str, Any] | None = None, steps: int | None = None
+    ) -> Sampling:
+        """What :meth:`sample` would do with these arguments."""
+        ...
+
+    def origin(self) -> dict[str, Any]:
+        """What the weights are, as JSON, for the record beside the images."""
+        ...
+
+    def sample(
+        self,
+        n: int = 16,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        scheduler: str | Mapping[str, Any] | None = None,
+        label: int | None = None,
+        batch_size: int = 16,
+        indices: Iterable[int] | None = None,
+        on_batch: Callable[[list[int], Tensor], None] | None = None,
+        on_step: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Draw the images of these indices, as :meth:`ssmdiff.Run.sample` does."""
+        ...
+
+
 class Exporter(Protocol):
-    """A target of ``ssmdiff export``; a factory is called without arguments but its options."""
+    """A target of ``ssmdiff export``.
+
+    A factory is called with its options alone, ``ssmdiff export RUN --to NAME --set key=value``;
+    each has a default, so that files are opened without them.
+    """
+
+    suffixes: tuple[str, ...]
+    """What the names of its files end with, such as ``(".onnx",)``; empty for a folder. ``--out``
+    with the suffix of another target is refused."""
 
     def export(self, request: ExportRequest) -> ExportResult:
         """Write the model.
@@ -50,3 +96,46 @@ class Exporter(Protocol):
             ExportError: The model cannot be exported, or the file does not agree with torch.
         """
         ...
+
+    def recognises(self, path: Path) -> bool:
+        """Whether this file or folder is of this target: by its content, never by its name.
+
+        It reads a little, runs nothing and raises nothing; :meth:`open` finds what is wrong.
+        """
+        ...
+
+    @property
+    def open(self) -> Callable[..., ImageModel]:
+        """``open(path, **options)``: what it wrote, ready to sample.
+
+        Of the flags of ``ssmdiff sample`` it takes those that its signature names: ``provider``,
+        ``ort_library``, ``kernel``, ``compile``. It raises an ExportError for a file that is
+        damaged or may not be opened.
+        """
+        ...
+
+
+def exporter_of(path: Path) -> tuple[str, Exporter] | None:
+    """Name and exporter of the target that a file or folder is of; None if nobody claims it.
+
+    It is told by its content. What nobody recognises goes to whose suffix it has, who can say what
+    is wrong with it.
+    """
+    exporters = dict(_exporters())
+    for name, exporter in exporters.items():
+        if exporter.recognises(path):
+            return name, exporter
+    owner = exporter_of_suffix(path.suffix)
+    return None if owner is None else (owner, exporters[owner])
+
+
+def exporter_of_suffix(suffix: str) -> str | None:
+    """The target whose files are named so."""
+    return next((name for name, e in _exporters() if suffix in e.suffixes), None)
+
+
+def _exporters() -> Iterator[tuple[str, Exporter]]:
+    """Those that work here, each with its defaults: a broken one hides no file of another."""
+    for entry in registry().all("exporter"):
+        with suppress(SsmdiffError):
+            yield entry.component.name, registry().create("exporter", entry.component.name)

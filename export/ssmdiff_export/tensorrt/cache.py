@@ -180,6 +180,15 @@ class EngineCache:
             f"run on trust; {_REBUILD}"
         )
 
+    def knows(self, path: Path) -> bool:
+        """Whether a file is one of these engines, wherever it lies; it is read and not opened."""
+        try:
+            size = path.stat().st_size
+            known = {m.get("sha256") for m in self.engines() if m.get("bytes") == size}
+            return bool(known) and hashlib.sha256(path.read_bytes()).hexdigest() in known
+        except OSError:
+            return False
+
     def timing_cache(self, machine: Machine) -> Path:
         """Where TensorRT's timings of this machine are kept; the file may not exist."""
         text = json.dumps(asdict(machine), sort_keys=True)

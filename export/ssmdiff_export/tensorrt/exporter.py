@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 from ssmdiff import ConfigError, ExportError, ExportPrecision, ExportRequest, ExportResult, Run
 
 from ssmdiff_export import names
-from ssmdiff_export.exporters import need_onnx
+from ssmdiff_export.exporters import BATCH, BatchSizes, need_onnx
 from ssmdiff_export.files import keep, refuse_to_replace, workplace
+from ssmdiff_export.model_file import FileModel
+from ssmdiff_export.runtime.card import ModelCard
 from ssmdiff_export.tensorrt.binding import load_tensorrt
 from ssmdiff_export.tensorrt.builder import Batch, Build, build_engine
-from ssmdiff_export.tensorrt.cache import Engine, EngineCache, EngineKey
+from ssmdiff_export.tensorrt.cache import Engine, EngineCache, EngineKey, default_folder
 from ssmdiff_export.tensorrt.device import Cuda, Device
-from ssmdiff_export.tensorrt.runtime import EngineDenoiser
+from ssmdiff_export.tensorrt.runtime import EngineDenoiser, load_engine
 from ssmdiff_export.verify import CASES, Case, Comparison, compare, told
 
 SUFFIXES = (".engine", ".plan")
@@ -41,10 +44,14 @@ class TensorRTExporter:
     """Writes an engine, and tells the user's engine cache that it was built here.
 
     Args:
+        batch: Fewest, usual and most images of a call; the engine is tuned for the usual.
         workspace_gb: Memory in GiB that TensorRT may use for temporary tensors.
     """
 
-    def __init__(self, workspace_gb: Gibibytes = 4.0) -> None:
+    suffixes = SUFFIXES
+
+    def __init__(self, batch: BatchSizes = BATCH, workspace_gb: Gibibytes = 4.0) -> None:
+        self.batch = batch
         self.workspace_bytes = int(workspace_gb * GIBIBYTE)
 
     def export(self, request: ExportRequest) -> ExportResult:
@@ -58,8 +65,7 @@ class TensorRTExporter:
         refuse_to_replace(request.out, request.overwrite)
         if request.out.suffix not in SUFFIXES:
             raise ConfigError(
-                f"--out {request.out}: an engine's name ends with {' or '.join(SUFFIXES)}, by "
-                "which ssmdiff sample knows it"
+                f"--out {request.out}: an engine's name ends with {' or '.join(SUFFIXES)}"
             )
         need_onnx()
         load_tensorrt()
@@ -71,7 +77,7 @@ class TensorRTExporter:
                 device,
                 cache,
                 precision=request.precision,
-                batch=request.batch,
+                batch=self.batch,
                 workspace_bytes=self.workspace_bytes,
                 verify=request.verify,
                 progress=request.progress,
@@ -79,6 +85,23 @@ class TensorRTExporter:
             (folder / request.out.name).write_bytes(made.engine.plan)
             files = keep(folder, request.out, with_data=False)
         return ExportResult(files, tuple(describe(made, request.out, cache)))
+
+    def recognises(self, path: Path) -> bool:
+        """Whether it is an engine that this user built on this machine: others are native code of
+        a stranger, and nothing in them is to be believed."""
+        if not path.is_file() or not default_folder().is_dir():
+            return False
+        try:
+            return EngineCache().knows(path)
+        except ExportError:
+            return False
+
+    def open(self, path: Path) -> FileModel:
+        """An engine behind torch's sampling loop; see :func:`~.runtime.load_engine`."""
+        engine = load_engine(path)
+        card = ModelCard.from_json(json.dumps(engine.card))
+        device = torch.device(engine.device.torch_device)
+        return FileModel(card, engine, {"file": path.name, "provider": "engine"}, device)
 
 
 def make_engine(

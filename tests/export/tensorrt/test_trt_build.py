@@ -12,7 +12,7 @@ import small_model
 from ssmdiff.errors import ConfigError, ExportError
 from ssmdiff.runs.exporting import ExportRequest
 from ssmdiff_export import names
-from ssmdiff_export.model_file import FileModel, open_model
+from ssmdiff_export.model_file import FileModel, open_onnx
 from ssmdiff_export.runtime import ModelCard, OnnxSampler
 from ssmdiff_export.tensorrt import binding, exporter, nvrtc
 from ssmdiff_export.tensorrt.builder import build_engine, progress_monitor
@@ -251,7 +251,7 @@ def test_sampling_from_an_engine_is_sampling_from_the_file(trt, tmp_path, cache,
     engine = load_engine(path, device, EngineCache(cache.folder))
     assert ModelCard.from_json(json.dumps(engine.card)) == card
     images = FileModel(card, engine, {}).sample(3, seed=1, batch_size=2)
-    expected = open_model(model).sample(3, seed=1, batch_size=2)
+    expected = open_onnx(model).sample(3, seed=1, batch_size=2)
     assert images.shape == (3, 1, 4, 4)
     np.testing.assert_array_equal(images.numpy(), expected.numpy())
 
@@ -283,8 +283,14 @@ def test_what_the_exporter_writes_can_be_loaded(trt, model, tmp_path, cache, dev
     monkeypatch.setattr(exporter, "EngineCache", lambda: cache)
     monkeypatch.setattr(exporter, "make_engine", small_engine)
     out = tmp_path / "out" / "model.engine"
-    result = TensorRTExporter().export(ExportRequest(None, out, batch=BATCH))
+    result = TensorRTExporter(batch=BATCH).export(ExportRequest(None, out))
     assert result.files == (out,)
     assert "1 scans by the plugin" in result.lines[0]
     assert [p.name for p in out.parent.iterdir()] == ["model.engine"]
     assert load_engine(out, device, cache).batch == BATCH
+    copy = tmp_path / "copy.onnx"  # its name says nothing
+    copy.write_bytes(out.read_bytes())
+    monkeypatch.setattr(exporter, "default_folder", lambda: cache.folder)
+    assert TensorRTExporter().recognises(copy)
+    copy.write_bytes(out.read_bytes()[:-1])
+    assert not TensorRTExporter().recognises(copy)

@@ -1,6 +1,15 @@
-"""The options that several commands share, and how they become layers of a configuration.
+"""The flags that several commands share, and how they become layers of a configuration.
 
-``ssmdiff.runs.config`` is imported where it is used, so that ``--help`` answers without pydantic.
+This is the public page for authors of commands: a plugin's command imports this module and nothing
+else of the command line, so that its flags are spelt, explained and checked as everyone's::
+
+    from ssmdiff_cli import flags
+
+    def evaluate(preset: flags.Preset = None, set_: flags.Assignments = None) -> None:
+        config = flags.compose_layers(preset, None, set_, {})
+
+Names with a capital are types of a command's parameters. ``ssmdiff.runs.config`` is imported where
+it is used, so that ``--help`` answers without pydantic.
 """
 
 from __future__ import annotations
@@ -52,7 +61,6 @@ def compose_layers(
     """Preset (or an existing run) < file < ``--set`` < named flags, resolved."""
     from ssmdiff.runs.config import (
         DEFAULT_PRESET,
-        assignments,
         load_file,
         load_preset,
         resolve,
@@ -60,10 +68,21 @@ def compose_layers(
 
     below = base if base is not None else load_preset(preset or DEFAULT_PRESET)
     above = load_file(config) if config else {}
-    return resolve(below, above, assignments(sets or ()), flags(named))
+    return resolve(below, above, assigned(sets), layer_of(named))
 
 
-def flags(named: Mapping[str, Any]) -> dict[str, Any]:
+def assigned(sets: list[str] | None) -> dict[str, Any]:
+    """``--set path.to.key=value`` as one layer; values as TOML has them, else plain text.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    from ssmdiff.runs.config import assignments
+
+    return assignments(sets or ())
+
+
+def layer_of(named: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted paths to values as one layer; those that were not given are left out."""
     from ssmdiff.runs.config import merge
 

@@ -1,0 +1,81 @@
+"""The commands all come from plugins: listed by name and summary, imported when called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from ssmdiff.errors import ConfigError, PluginBrokenError, PluginNotFoundError
+from ssmdiff.registry.plugin import Registered, name_of
+from ssmdiff.registry.registry import registry
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+
+class PluginCommands(TyperGroup):
+    """A group whose commands are the registry's components of kind ``command``."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, ours first; those in conflict are among them."""
+        found = registry()
+        first = {e.component.name: not e.plugin.built_in for e in found.all("command")}
+        return sorted(found.names("command"), key=lambda name: (first.get(name, True), name))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Name and summary alone: what ``--help`` shows imports no command."""
+        if cmd_name not in registry().names("command"):
+            return None
+        entries = [e for e in registry().all("command") if e.component.name == cmd_name]
+        summary = entries[0].component.summary if entries else "in conflict: see plugins list"
+        return TyperCommand(cmd_name, short_help=summary, rich_markup_mode=None)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is called, imported now.
+
+        Raises:
+            ConfigError: There is none of that name.
+            PluginError: Its plugin is missing, broken or in conflict.
+        """
+        if args[0].startswith("-"):
+            return super().resolve_command(ctx, args)
+        return args[0], loaded(args[0]), args[1:]
+
+
+def loaded(name: str) -> Any:
+    """The command of that name as click runs it.
+
+    Raises:
+        ConfigError: There is none; commands come from plugins.
+        PluginError: Its plugin is missing, broken or in conflict.
+    """
+    from ssmdiff.runs import jobs
+
+    if name in jobs.EXTRAS and name not in registry().names("command"):
+        raise PluginNotFoundError(f"commands come from plugins; {jobs.not_installed(name)}")
+    try:
+        entry = registry().find("command", name)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}\ncommands come from plugins; those that are installed: ssmdiff plugins list"
+        ) from error
+    return _of(entry, entry.factory())
+
+
+def _of(entry: Registered, factory: Any) -> Any:
+    name = entry.component.name
+    parent = typer.Typer(add_completion=False, rich_markup_mode=None)
+    parent.callback()(lambda: None)
+    if isinstance(factory, typer.Typer):
+        parent.add_typer(factory, name=name)
+    elif callable(factory):
+        parent.command(name)(factory)
+    else:
+        raise PluginBrokenError(
+            f"{entry.label} is a {type(factory).__name__}; expected a function or a typer.Typer"
+        )
+    try:
+        return get_command(parent).commands[name]  # type: ignore[attr-defined]
+    except Exception as error:  # whatever Typer says of a stranger's parameters
+        raise PluginBrokenError(
+            f"{entry.label}: Typer cannot read its parameters: {name_of(error)}"
+        ) from error

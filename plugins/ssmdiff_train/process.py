@@ -1,0 +1,54 @@
+"""One process of a training run: the device, the folder's lock, signals, and the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from ssmdiff import DTYPES, Config, ConfigError, RunFolder, require_kernel, set_kernel
+
+from ssmdiff_train.lock import run_lock
+from ssmdiff_train.loop import PRECISION, Trainer
+from ssmdiff_train.signals import stop_on_signals
+
+
+def run_training(
+    config: Config,
+    folder: RunFolder,
+    resume: bool,
+    overwrite: bool,
+    allow_changes: Iterable[str],
+    callbacks: Sequence[object],
+) -> None:
+    """Train a run to ``config.train.steps`` and leave it in its folder; see ``ssmdiff.train``."""
+    if config.train.precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError("train.precision = 'fp16' needs a GPU; on a CPU use 'bf16' or 'fp32'")
+    set_kernel(config.train.kernel)
+    accelerator = Accelerator(
+        mixed_precision=PRECISION[config.train.precision], cpu=not torch.accelerator.is_available()
+    )
+    try:
+        require_kernel(accelerator.device, DTYPES[config.train.precision])
+        with ExitStack() as stack:
+            if resume:
+                folder.config_layer()
+            elif accelerator.is_main_process:
+                folder.refuse_to_replace(config, overwrite)
+            trainer = Trainer(config, folder, accelerator, callbacks)
+            # The data and the model are sound: only now is anything written.
+            if accelerator.is_main_process:
+                if not resume:
+                    folder.create(config, overwrite)
+                stack.enter_context(run_lock(folder.path))
+                folder.sweep()
+            accelerator.wait_for_everyone()
+            stop = stack.enter_context(stop_on_signals())
+            if resume:
+                trainer.restore(allow_changes)
+            trainer.run(stop)
+    finally:
+        accelerator.free_memory()
+        AcceleratorState._reset_state()  # so that one process can train again in another precision
