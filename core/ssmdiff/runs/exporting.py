@@ -12,10 +12,11 @@ from ssmdiff.errors import SsmdiffError
 from ssmdiff.registry.registry import registry
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ssmdiff.diffusion.sampling import Sampling
     from ssmdiff.orders.scan_order import Grid
     from ssmdiff.runs.run import Run
-    from torch import Tensor
 
 ExportPrecision = Literal["fp32", "fp16", "bf16"]
 

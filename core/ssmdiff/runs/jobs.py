@@ -15,11 +15,12 @@ from ssmdiff.errors import ConfigError, PluginNotFoundError
 from ssmdiff.registry.registry import registry
 
 if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
     from ssmdiff.runs.config import Config, TrainConfig
     from ssmdiff.runs.exporting import ExportPrecision, ExportResult
     from ssmdiff.runs.run import Run, RunFolder
-    from torch import nn
-    from torch.optim import Optimizer
 
 EXTRAS = {"train": "train", "export": "onnx", "bench": "train"}
 """The jobs that come with ssmdiff, and the extra that brings what each needs."""

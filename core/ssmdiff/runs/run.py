@@ -34,6 +34,7 @@ from ssmdiff.runs.config import Config, load_file, resolve
 from ssmdiff.runs.provenance import provenance
 
 CONFIG = "config.toml"
+EVENTS = "*/events.out.tfevents.*"
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Delete what a run writes, and nothing else."""
-        for name in ("samples", "checkpoints", "tensorboard"):
+        for name in ("samples", "checkpoints", *{p.parent for p in self.path.glob(EVENTS)}):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in (CONFIG, "metrics.jsonl", "loss.png"):
             (self.path / name).unlink(missing_ok=True)
