@@ -15,6 +15,7 @@ import shutil
 import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,8 +117,12 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Delete what a run writes, and nothing else."""
-        for name in ("samples", "checkpoints", *{p.parent for p in self.path.glob(EVENTS)}):
+        for name in ("samples", "checkpoints"):
             shutil.rmtree(self.path / name, ignore_errors=True)
+        for events in self.path.glob(EVENTS):
+            events.unlink()
+            with suppress(OSError):  # it holds more
+                events.parent.rmdir()
         for name in (CONFIG, "metrics.jsonl", "loss.png"):
             (self.path / name).unlink(missing_ok=True)
 
