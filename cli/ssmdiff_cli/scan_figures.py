@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from ssmdiff.errors import ConfigError, SsmdiffError
-from ssmdiff.orders.scan_order import Grid, Scan, ScanOrder, checked_order
+from ssmdiff.orders.scan import Scan, checked_order
+from ssmdiff.orders.scan_order import Grid, ScanOrder, size_text
 from ssmdiff.orders.seeds import stream
 from ssmdiff.registry.plugin import name_of
 from ssmdiff.registry.registry import Registry
@@ -122,7 +123,7 @@ def figures_of(scan: Scan) -> tuple[Grid, OrderFigures]:
     for grid in GRIDS:
         if len(grid) in axes:
             return grid, measure(order_of_slot(scan, grid), grid)
-    sizes = ", ".join(" x ".join(map(str, grid)) for grid in GRIDS)
+    sizes = ", ".join(map(size_text, GRIDS))
     raise ConfigError(f"scan {type(scan).__name__} serves none of the grids {sizes}")
 
 

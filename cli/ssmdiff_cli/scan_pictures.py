@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from ssmdiff.errors import ConfigError
-from ssmdiff.orders.scan_order import Grid, ScanOrder
+from ssmdiff.orders.scan_order import Grid, ScanOrder, size_text
 
 from ssmdiff_cli.scan_figures import step_lengths
 
@@ -84,7 +84,7 @@ def check_size(grid: Grid) -> None:
     """Refuse a grid that no picture can show."""
     if len(grid) > 3 or np.prod(grid) > LARGEST:
         raise ConfigError(
-            f"a grid of {' x '.join(map(str, grid))} cannot be drawn; expected up to three axes "
+            f"a grid of {size_text(grid)} cannot be drawn; expected up to three axes "
             f"and {LARGEST} tokens"
         )
 
@@ -268,7 +268,7 @@ def ascii_path(order: ScanOrder, grid: Grid, direction: int = 0) -> str:
     """
     if len(grid) > 2:
         raise ConfigError(
-            f"a grid of {' x '.join(map(str, grid))} has no picture in characters; expected (H, W)"
+            f"a grid of {size_text(grid)} has no picture in characters; expected (H, W)"
         )
     H, W = shown(grid)
     canvas = np.full((2 * H - 1, 2 * W - 1), " ")

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from ssmdiff.errors import ConfigError
+from ssmdiff.orders.scan_order import size_text
 from ssmdiff.registry.registry import registry
 
 from ssmdiff_cli.check import check_scan
 from ssmdiff_cli.flags import component
 
 if TYPE_CHECKING:
-    from ssmdiff.orders.scan_order import Grid, Scan
+    from ssmdiff.orders.scan import Scan
+    from ssmdiff.orders.scan_order import Grid
 
     from ssmdiff_cli.scan_pictures import Panel
 
@@ -105,7 +107,7 @@ def show_scan(
         raise ConfigError(f"--out {path}: pictures are PNG files; expected a name ending in .png")
     path.parent.mkdir(parents=True, exist_ok=True)
     options = ", ".join(f"{key}={value}" for key, value in spec.items() if key != "name")
-    size = " x ".join(map(str, tokens))
+    size = size_text(tokens)
     draw(panels, path, f"{name}{f' ({options})' if options else ''}, {size}")
     typer.echo(f"{path}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ssmdiff import Config, Plugin, PluginBrokenError, SsmdiffError, name_of, registry
+from ssmdiff import Config, Plugin, PluginBrokenError, SsmdiffError, name_of, registry, size_text
 from torch import Tensor, nn
 
 
@@ -52,7 +52,7 @@ def explain(error: Exception, step: int, config: Config, kept: str) -> SsmdiffEr
         kept: Which checkpoint there is to go back to.
     """
     if isinstance(error, torch.OutOfMemoryError):
-        train, size = config.train, " x ".join(map(str, config.data.image_size))
+        train, size = config.train, size_text(config.data.image_size)
         part = train.micro_batch_size or train.batch_size
         return SsmdiffError(
             f"step {step}: the device is out of memory with {part} images of {size} in "

@@ -11,14 +11,8 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from ssmdiff.errors import ConfigError, ContractError
-from ssmdiff.orders.scan_order import (
-    OrderPlan,
-    Scan,
-    ScanOrder,
-    ScanSlot,
-    checked_order,
-    fixed_order,
-)
+from ssmdiff.orders.scan import OrderPlan, Scan, ScanSlot, checked_order, fixed_order
+from ssmdiff.orders.scan_order import ScanOrder
 from ssmdiff.registry.registry import create
 
 
@@ -35,6 +29,45 @@ def places(draw: st.DrawFn, min_length: int = 1) -> tuple[np.ndarray, int, int]:
     """A table and a place (k, t) in it."""
     table = draw(tables(min_length))
     return table, draw(st.integers(0, len(table) - 1)), draw(st.integers(0, table.shape[1] - 1))
+
+
+class TestCodedForm:
+    @given(tables(), st.data())
+    def test_comes_back_to_the_bit(self, table, data) -> None:
+        flags = data.draw(st.lists(st.booleans(), min_size=table.size, max_size=table.size))
+        restart = np.array(flags).reshape(table.shape)
+        order = ScanOrder(table, restart)
+        assert order.coded.dtype == np.int32
+        for (k, t), token in np.ndenumerate(table):
+            assert order.coded[k, t] == (-1 - int(token) if restart[k, t] else int(token))
+        back = ScanOrder.from_coded(order.coded)
+        assert np.array_equal(back.index, order.index)
+        assert np.array_equal(back.coded, order.coded)
+        assert (back.restart is None) == (not restart.any())
+        assert back.restart is None or np.array_equal(back.restart, restart)
+
+    @given(tables())
+    def test_without_restarts_it_is_the_index(self, table) -> None:
+        order = ScanOrder(table)
+        assert order.coded is order.index
+        assert ScanOrder.from_coded(order.coded).restart is None
+
+    @given(places(min_length=2))
+    def test_a_token_that_stands_twice_is_refused_with_either_sign(self, place) -> None:
+        table, k, t = place
+        coded = table.astype(np.int64)
+        coded[k, t] = -1 - coded[k, t - 1]
+        with pytest.raises(ContractError, match=f"direction {k} is no permutation"):
+            ScanOrder.from_coded(coded)
+
+    @pytest.mark.parametrize("entry", [2, -3, 2**31 - 1, -(2**31)])
+    def test_a_token_that_is_not_there_is_refused(self, entry) -> None:
+        with pytest.raises(ContractError, match=r"at time 1; tokens are 0 to 1"):
+            ScanOrder.from_coded(np.array([[0, entry]], np.int32))
+
+    def test_one_object_is_made_once(self) -> None:
+        order = ScanOrder([[1, 0]], np.array([[False, True]]))
+        assert order.coded is order.coded
 
 
 class TestScanOrder:
@@ -99,7 +132,7 @@ class TestScanOrder:
         with pytest.raises(ContractError, match=r"has shape \(K, L\)"):
             ScanOrder([[0, 1], [0]])
 
-    @pytest.mark.parametrize("name", ["index", "inverse", "restart"])
+    @pytest.mark.parametrize("name", ["index", "inverse", "restart", "coded"])
     def test_arrays_are_read_only(self, name: str) -> None:
         order = ScanOrder([[1, 0]], restart=np.array([[True, False]]))
         with pytest.raises(ValueError, match="read-only"):

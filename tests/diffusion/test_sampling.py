@@ -5,7 +5,7 @@ import ssmdiff
 import torch
 from ssmdiff.diffusion.process import Diffusion, make_betas
 from ssmdiff.diffusion.sampling import sample
-from ssmdiff.orders.scan_order import OrderPlan, ScanSlot
+from ssmdiff.orders.scan import OrderPlan, ScanSlot
 
 SCHEDULERS = ["ddpm", "ddim", "dpmpp", "unipc", "euler", "heun"]
 MEAN, SPREAD = 0.1, 0.25

@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from ssmdiff.diffusion.process import Diffusion, make_betas
 from ssmdiff.diffusion.sampling import sample
-from ssmdiff.orders.scan_order import OrderPlan, ScanSlot
+from ssmdiff.orders.scan import OrderPlan, ScanSlot
 from ssmdiff.orders.seeds import step_noise, stream
 
 SHAPE = (1, 4, 4)

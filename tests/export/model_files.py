@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from ssmdiff.orders.scan_order import GroupShuffle, ScanOrder
+from ssmdiff.orders.group_shuffle import GroupShuffle
+from ssmdiff.orders.scan_order import ScanOrder
 from ssmdiff_export import function
 from ssmdiff_export.runtime.card import ModelCard, Process, Slot
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from model_files import card, model, recipe, write
 from onnx import TensorProto, helper
 from ssmdiff.errors import ContractError, ExportError
-from ssmdiff.orders.scan_order import GroupShuffle
+from ssmdiff.orders.group_shuffle import GroupShuffle
 from ssmdiff.orders.seeds import stream
 from ssmdiff_export.runtime import check_model_file
 from ssmdiff_export.runtime.card import ModelCard

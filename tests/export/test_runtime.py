@@ -14,7 +14,7 @@ import torch
 from model_files import CHANNELS, SIDE, L, card, model, write
 from onnx.reference import ReferenceEvaluator
 from ssmdiff.errors import ConfigError, ExportError
-from ssmdiff.orders.scan_order import OrderPlan, ScanSlot
+from ssmdiff.orders.scan import OrderPlan, ScanSlot
 from ssmdiff_export.model_file import open_onnx
 from ssmdiff_export.runtime import OnnxSampler
 from ssmdiff_export.runtime.card import Slot

@@ -110,7 +110,7 @@ def test_p10_a_scan_of_such_tables_fails_by_name_and_grid(install, body: str, sa
 
 def test_p10_a_network_refuses_it_too(install) -> None:
     install("ssmdiff-bad", SCAN.format(body="index[0, -1] = 0", stochastic=False))
-    from ssmdiff.orders.scan_order import fixed_order
+    from ssmdiff.orders.scan import fixed_order
 
     with pytest.raises(ContractError, match=r"scan Bad on a 7 x 5 grid: .*token 0 .*at time 34"):
         fixed_order(Registry().create("scan", "bad"), (7, 5))

@@ -11,7 +11,7 @@ import torch
 from ssmdiff.errors import ConfigError
 from ssmdiff.networks.interfaces import OrderTensors, order_tensors
 from ssmdiff.networks.layers import to_tokens
-from ssmdiff.orders.scan_order import draw_orders
+from ssmdiff.orders.scan import OrderPlan
 from torch import Tensor, nn
 
 SMALL = {"channels": 8, "depth": 3, "patch": 2}
@@ -39,7 +39,7 @@ def network(
 
 
 def orders_for(model: Any, size: tuple[int, int], seed: int = 0) -> tuple[OrderTensors, ...]:
-    orders = draw_orders(model.scan, model.scan_slots(size), seed, 0)
+    orders = OrderPlan(model.scan, tuple(model.scan_slots(size)), seed).draw(0)
     return order_tensors(orders, torch.device("cpu"))
 
 

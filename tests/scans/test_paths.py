@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scan_cases import CURVES, path, rows
 from ssmdiff.errors import ConfigError
-from ssmdiff.orders.scan_order import OrderPlan, Scan, ScanSlot, fixed_order
+from ssmdiff.orders.scan import OrderPlan, Scan, ScanSlot, fixed_order
 from ssmdiff.registry.registry import create
 
 SHAPES = [(2, 3), (5, 12), (7, 5), (4, 4), (1, 5)]

@@ -148,7 +148,7 @@ BACKBONE = """
     import ssmdiff
     from ssmdiff.errors import ConfigError
     from ssmdiff.networks.interfaces import own_orders
-    from ssmdiff.orders.scan_order import ScanSlot
+    from ssmdiff.orders.scan import ScanSlot
 
     class Bad(torch.nn.Module):
         def __init__(self, in_channels: int, scan, block, num_classes: int = 0):

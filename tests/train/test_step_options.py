@@ -14,7 +14,8 @@ from ssmdiff.networks import compiling
 from ssmdiff.networks.backbone import checkpoint_activations
 from ssmdiff.networks.interfaces import order_tensors
 from ssmdiff.ops import load_kernel, use_kernel
-from ssmdiff.orders.scan_order import OrderPlan, ScanOrder, fixed_order
+from ssmdiff.orders.scan import OrderPlan, fixed_order
+from ssmdiff.orders.scan_order import ScanOrder
 from ssmdiff.runs import compose
 from ssmdiff.runs.run import load_run
 from ssmdiff_train.callbacks import read_metrics

@@ -8,7 +8,7 @@ from typing import Any
 import ssmdiff
 import torch
 from ssmdiff.networks.interfaces import OrderTensors, order_tensors
-from ssmdiff.orders.scan_order import draw_orders
+from ssmdiff.orders.scan import OrderPlan
 from torch import nn
 
 BLOCKS = {
@@ -47,7 +47,7 @@ def network(
 
 def orders_for(model: Any, size: tuple[int, int], seed: int = 0) -> tuple[OrderTensors, ...]:
     """The orders of one forward pass."""
-    orders = draw_orders(model.scan, model.scan_slots(size), seed, 0)
+    orders = OrderPlan(model.scan, tuple(model.scan_slots(size)), seed).draw(0)
     return order_tensors(orders, torch.device("cpu"))
 
 

@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ssmdiff.errors import ConfigError
 from ssmdiff.networks.interfaces import OrderTensors, own_orders
-from ssmdiff.orders.scan_order import Grid, Scan, ScanSlot
+from ssmdiff.orders.scan import Scan, ScanSlot
+from ssmdiff.orders.scan_order import Grid, size_text
 
 
 class TimeEmbedding(nn.Module):
@@ -127,8 +128,8 @@ class ImageBackbone(nn.Module):
         if any(side < stride or side % stride for side in image_size):
             nearest = [max(stride, (side + stride // 2) // stride * stride) for side in image_size]
             raise ConfigError(
-                f"image size {_by(image_size)}: every side must be a multiple of {stride} "
-                f"({reason}); nearest: {_by(nearest)}. Smaller strides: {remedy}"
+                f"image size {size_text(image_size)}: every side must be a multiple of {stride} "
+                f"({reason}); nearest: {size_text(nearest)}. Smaller strides: {remedy}"
             )
 
     def _check_context(self, context: Tensor | None, batch: int) -> None:
@@ -185,7 +186,7 @@ def _check_orders(orders: Sequence[OrderTensors], slots: Sequence[ScanSlot]) -> 
         if order.order.shape[-1] != math.prod(slot.grid):
             raise ConfigError(
                 f"order {i} visits {order.order.shape[-1]} tokens; slot {i} is a "
-                f"{_by(slot.grid)} grid of {math.prod(slot.grid)}. Were the orders drawn for "
+                f"{size_text(slot.grid)} grid of {math.prod(slot.grid)}. Were the orders drawn for "
                 "another image size?"
             )
 
@@ -197,7 +198,3 @@ def _per_image(timesteps: Tensor, batch: int) -> Tensor:
             f"timesteps have shape {tuple(timesteps.shape)}; expected (), (1,) or ({batch},)"
         )
     return timesteps.reshape(-1).expand(batch)
-
-
-def _by(sides: Sequence[int]) -> str:
-    return " x ".join(map(str, sides))

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssmdiff.orders.scan_order import Grid, Scan, ScanOrder, ScanSlot, draw_orders
+from ssmdiff.orders.scan import OrderPlan, Scan, ScanSlot
+from ssmdiff.orders.scan_order import Grid, ScanOrder
 
 
 class OrderTensors(NamedTuple):
@@ -134,7 +135,7 @@ def own_orders(
     """
     stochastic = any(scan.at(i).stochastic for i in range(len(slots)))
     seed = int(torch.randint(2**62, (), device="cpu")) if stochastic else 0
-    return order_tensors(draw_orders(scan, slots, seed, 0), device)
+    return order_tensors(OrderPlan(scan, tuple(slots), seed).draw(0), device)
 
 
 class NoiseScheduler(Protocol):

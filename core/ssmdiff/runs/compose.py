@@ -7,7 +7,7 @@ from torch import nn
 from ssmdiff.diffusion.process import Diffusion, make_betas
 from ssmdiff.errors import ConfigError
 from ssmdiff.networks.interfaces import ImageDataset, NoiseScheduler
-from ssmdiff.orders.scan_order import OrderPlan, Scan
+from ssmdiff.orders.scan import OrderPlan, Scan
 from ssmdiff.registry.registry import create
 from ssmdiff.runs.config import ComponentTable, Config
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssmdiff.errors import ConfigError
 from ssmdiff.networks.interfaces import OrderTensors
-from ssmdiff.orders.scan_order import Grid
+from ssmdiff.orders.scan_order import Grid, size_text
 from ssmdiff.testing import probes
 from ssmdiff.testing.block import gradients_of
 from ssmdiff.testing.report import NotApplicableError, ViolationError
@@ -85,21 +85,24 @@ def sizes(subject: BackboneSubject) -> str:
     """It serves some sizes, with the output in the shape of x."""
     if not subject.sizes:
         raise ViolationError(
-            f"refuses all of {', '.join(map(_by, SIZES))}", "at least one of these image sizes"
+            f"refuses all of {', '.join(map(size_text, SIZES))}",
+            "at least one of these image sizes",
         )
     for size in subject.sizes[:3]:
         for batch in (1, 3):
             _shaped(subject(**subject.inputs(size, batch)), (batch, CHANNELS, *size), size)
-    return f"serves {', '.join(map(_by, subject.sizes))}"
+    return f"serves {', '.join(map(size_text, subject.sizes))}"
 
 
 def _shaped(y: Any, expected: tuple[int, ...], size: Grid) -> None:
     if not isinstance(y, Tensor) or tuple(y.shape) != expected or y.dtype != torch.float32:
         got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-        raise ViolationError(f"{got} for images of {_by(size)}", f"torch.float32 {expected}, as x")
+        raise ViolationError(
+            f"{got} for images of {size_text(size)}", f"torch.float32 {expected}, as x"
+        )
     if not y.isfinite().all():
         raise ViolationError(
-            f"values that are not finite for images of {_by(size)}", "finite values"
+            f"values that are not finite for images of {size_text(size)}", "finite values"
         )
 
 
@@ -119,7 +122,8 @@ def refusals(subject: BackboneSubject) -> str:
         except ConfigError:
             continue
         raise ViolationError(
-            f"scan_slots refuses {_by(size)} and the call serves it", "a ConfigError from both"
+            f"scan_slots refuses {size_text(size)} and the call serves it",
+            "a ConfigError from both",
         )
     return f"{refused} sizes refused with a ConfigError"
 
@@ -136,7 +140,7 @@ def slots(subject: BackboneSubject) -> str:
         if [grid for _, grid, _ in calls] != expected:
             raise ViolationError(
                 f"blocks are called on the grids {[grid for _, grid, _ in calls]} for images of "
-                f"{_by(size)}",
+                f"{size_text(size)}",
                 f"{expected}, as scan_slots says, one for each order that a block takes",
             )
         for i, ((_, _, used), given) in enumerate(zip(calls, arguments["orders"], strict=True)):
@@ -146,7 +150,7 @@ def slots(subject: BackboneSubject) -> str:
                 )
     if not subject.sizes:
         raise NotApplicableError("no size is served; see 'sizes'")
-    return f"{len(subject.slots(subject.size))} S6 calls on images of {_by(subject.size)}"
+    return f"{len(subject.slots(subject.size))} S6 calls on images of {size_text(subject.size)}"
 
 
 @suite.check
@@ -329,7 +333,3 @@ def export(subject: BackboneSubject) -> str:
 def _flat(arguments: Mapping[str, Any]) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
     orders = [order.order for order in arguments["orders"]]
     return arguments["x"], arguments["timesteps"], orders
-
-
-def _by(size: Grid) -> str:
-    return " x ".join(map(str, size))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssmdiff.errors import ConfigError
 from ssmdiff.networks.interfaces import ImageDataset
-from ssmdiff.orders.scan_order import Grid
+from ssmdiff.orders.scan_order import Grid, size_text
 from ssmdiff.testing import probes
 from ssmdiff.testing.report import NotApplicableError, ViolationError
 from ssmdiff.testing.suite import Subject, Suite
@@ -54,7 +54,7 @@ def images(subject: DatasetSubject) -> str:
             dataset = subject.new(size)
         except ConfigError:
             continue
-        served.append(" x ".join(map(str, size)))
+        served.append(size_text(size))
         if not isinstance(dataset.channels, int) or dataset.channels < 1:
             raise ViolationError(f"channels is {dataset.channels!r}", "a whole number, at least 1")
         for index in _indices(dataset):

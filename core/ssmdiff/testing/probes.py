@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ssmdiff.networks.interfaces import OrderTensors, order_tensors
 from ssmdiff.ops import selective_scan
-from ssmdiff.orders.scan_order import Grid, OrderPlan, Scan, ScanOrder, ScanSlot
+from ssmdiff.orders.scan import OrderPlan, Scan, ScanSlot
+from ssmdiff.orders.scan_order import Grid, ScanOrder
 from ssmdiff.testing.report import ViolationError
 
 CPU = torch.device("cpu")

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from ssmdiff.errors import ConfigError, ContractError, SsmdiffError
-from ssmdiff.orders.scan_order import Grid, OrderPlan, Scan, ScanOrder, ScanSlot, checked_order
+from ssmdiff.orders.scan import OrderPlan, Scan, ScanSlot, checked_order
+from ssmdiff.orders.scan_order import Grid, ScanOrder, size_text
 from ssmdiff.orders.seeds import stream
 from ssmdiff.registry.plugin import name_of
 from ssmdiff.testing import probes, scan_numerics
@@ -87,7 +88,7 @@ def grids(subject: ScanSubject) -> str:
     for grid, error in subject.outcomes.items():
         if isinstance(error, BaseException) and not isinstance(error, SsmdiffError):
             raise ViolationError(
-                f"{name_of(error)} on a {_by(grid)} grid",
+                f"{name_of(error)} on a {size_text(grid)} grid",
                 "an order, or a ssmdiff.errors.ConfigError that says which grids it serves",
             )
     if len(refused) == len(subject.outcomes):
@@ -113,7 +114,7 @@ def permutation(subject: ScanSubject) -> str:
         for k, row in enumerate(order.index):
             if not np.array_equal(np.sort(row), expected):
                 raise ViolationError(
-                    f"direction {k} on a {_by(grid)} grid is no permutation",
+                    f"direction {k} on a {size_text(grid)} grid is no permutation",
                     f"each token from 0 to {expected[-1]} once",
                 )
     rows = sum(order.directions for order in subject.orders.values())
@@ -128,7 +129,8 @@ def inverse(subject: ScanSubject) -> str:
         for k, (row, rank) in enumerate(zip(order.index, order.inverse, strict=True)):
             if not (np.array_equal(rank[row], tokens) and np.array_equal(row[rank], tokens)):
                 raise ViolationError(
-                    f"direction {k} on a {_by(grid)} grid: the inverse does not undo the order",
+                    f"direction {k} on a {size_text(grid)} grid: the inverse does not undo the "
+                    "order",
                     "inverse[order] = order[inverse] = 0 .. L - 1",
                 )
         x = np.random.default_rng(0).integers(-1000, 1000, order.length)
@@ -136,7 +138,7 @@ def inverse(subject: ScanSubject) -> str:
         for row in order.index:
             np.add.at(merged, row, x[row])
         if not np.array_equal(merged, order.directions * x):
-            raise ViolationError(f"merge(expand(x)) is not K x on a {_by(grid)} grid", "K x")
+            raise ViolationError(f"merge(expand(x)) is not K x on a {size_text(grid)} grid", "K x")
     return f"merge(expand(x)) = K x on {len(subject.orders)} grids"
 
 
@@ -160,7 +162,7 @@ def continuity(subject: ScanSubject) -> str:
         if jump:
             k, t, a, b = jump
             raise ViolationError(
-                f"direction {k} on a {_by(grid)} grid jumps from {a} to {b} at time {t}",
+                f"direction {k} on a {size_text(grid)} grid jumps from {a} to {b} at time {t}",
                 "every step to a neighbour, counted as a kernel reads the table",
                 "return the visiting list, not its inverse; or leave out continuous = True",
             )
@@ -222,7 +224,7 @@ def randomness(subject: ScanSubject) -> str:
     for grid in grids:
         if not _equal(first[grid], again[grid]):
             raise ViolationError(
-                f"two orders of a {_by(grid)} grid differ for the same generator",
+                f"two orders of a {size_text(grid)} grid differ for the same generator",
                 "the same order on every process, after every resume and in the exported graph",
                 "draw from the generator that order() is given, and keep nothing between calls",
             )
@@ -236,7 +238,8 @@ def _fixed(subject: ScanSubject, grids: list[Grid]) -> str:
         ]
         if not all(_equal(drawn[0], order) for order in drawn):
             raise ViolationError(
-                f"orders of a {_by(grid)} grid differ with the generator, and stochastic is False",
+                f"orders of a {size_text(grid)} grid differ with the generator, and stochastic is "
+                "False",
                 "stochastic = True, or an order that ignores the generator",
             )
     return f"fixed; {len(grids)} grids drawn again, the same"
@@ -260,7 +263,7 @@ def _streams(subject: ScanSubject, grids: list[Grid]) -> str:
             if _equal(a, b):
                 raise ViolationError(
                     f"the orders of draws {i} and {j}, of other steps and slots, are equal on a "
-                    f"{_by(grid)} grid",
+                    f"{size_text(grid)} grid",
                     "different orders from different streams",
                 )
     return f"random; a function of the stream on {len(grids)} grids, other between steps and slots"
@@ -294,7 +297,7 @@ def layers(subject: ScanSubject) -> str:
             a, b = (subject.draw(subject.scan.at(slot), grid) for _ in range(2))
             if not _equal(a, b):
                 raise ViolationError(
-                    f"at({slot}) gives two orders of a {_by(grid)} grid",
+                    f"at({slot}) gives two orders of a {size_text(grid)} grid",
                     "the same scan whenever the slot is the same",
                 )
     return "varies by layer" if kinds else "the same in every layer"
@@ -309,7 +312,7 @@ def read_only(subject: ScanSubject) -> str:
             table = getattr(order, name)
             if table is not None and table.flags.writeable:
                 raise ViolationError(
-                    f"{name} of a {_by(grid)} grid can be written to",
+                    f"{name} of a {size_text(grid)} grid can be written to",
                     "a read-only array",
                     "return ssmdiff.ScanOrder(index) and leave its arrays as they are",
                 )
@@ -325,15 +328,15 @@ def speed(subject: ScanSubject) -> str:
     try:
         subject.draw(subject.scan, LARGE)
     except ConfigError as error:
-        raise NotApplicableError(f"refuses a {_by(LARGE)} grid: {error}") from error
+        raise NotApplicableError(f"refuses a {size_text(LARGE)} grid: {error}") from error
     took_s = time.process_time() - start_s
     if took_s > LARGE_CPU_S:
         raise ViolationError(
-            f"{took_s:.1f} s for a {_by(LARGE)} grid",
+            f"{took_s:.1f} s for a {size_text(LARGE)} grid",
             f"under {LARGE_CPU_S:g} s",
             "index arithmetic over whole numpy arrays instead of a loop over tokens",
         )
-    return f"{took_s * 1000:.0f} ms for a {_by(LARGE)} grid"
+    return f"{took_s * 1000:.0f} ms for a {size_text(LARGE)} grid"
 
 
 def _equal(a: ScanOrder, b: ScanOrder) -> bool:
@@ -343,7 +346,3 @@ def _equal(a: ScanOrder, b: ScanOrder) -> bool:
     else:
         same = np.array_equal(*restarts)  # type: ignore[arg-type]
     return same and np.array_equal(a.index, b.index)
-
-
-def _by(grid: Grid) -> str:
-    return " x ".join(map(str, grid))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssmdiff.errors import PluginError
 from ssmdiff.ops import ScanInputs, TorchKernel, load_kernel, selective_scan
-from ssmdiff.orders.scan_order import Grid, ScanOrder
+from ssmdiff.orders.scan_order import Grid, ScanOrder, size_text
 from ssmdiff.registry.registry import registry
 from ssmdiff.testing.report import ViolationError
 
@@ -58,8 +58,8 @@ def kernels_agree(orders: Mapping[Grid, ScanOrder]) -> str:
             relative = float(error.abs().max() / expected.abs().max())
             if not relative <= TOLERANCE:
                 raise ViolationError(
-                    f"kernel {name!r} is off by {relative:.1e} along the order of a {_by(grid)} "
-                    "grid",
+                    f"kernel {name!r} is off by {relative:.1e} along the order of a "
+                    f"{size_text(grid)} grid",
                     f"at most {TOLERANCE:g} of the largest value of the float64 reference",
                 )
             largest = max(largest, relative)
@@ -75,8 +75,8 @@ def graphs_agree(orders: Mapping[Grid, ScanOrder]) -> str:
             for got, expected in zip(_results(function, inputs), eager, strict=True):
                 if not torch.equal(got, expected):
                     raise ViolationError(
-                        f"the {name} graph differs from the op along the order of a {_by(grid)} "
-                        f"grid by {float((got - expected).abs().max()):.1e}",
+                        f"the {name} graph differs from the op along the order of a "
+                        f"{size_text(grid)} grid by {float((got - expected).abs().max()):.1e}",
                         "equal bits, as the order is an input of the graph",
                     )
     return f"op, compiled and exported graph equal to the bit on {_grids(orders)}"
@@ -93,7 +93,7 @@ def gradient_of_expand_is_merge(orders: Mapping[Grid, ScanOrder]) -> str:
         inverse = torch.tensor(order.inverse).long()
         if x.grad is None or not torch.equal(x.grad, grad_y.gather(1, inverse).sum(0)):
             raise ViolationError(
-                f"the gradient of expand is not merge of the gradient on a {_by(grid)} grid",
+                f"the gradient of expand is not merge of the gradient on a {size_text(grid)} grid",
                 "each token's own gradients from all directions, summed",
             )
     return f"exact on {_grids(orders)}"
@@ -147,9 +147,5 @@ def _results(function: Callable[..., Tensor], inputs: ScanInputs) -> list[Tensor
     return [y.detach(), *(g for g in grads if g is not None)]
 
 
-def _by(grid: Grid) -> str:
-    return " x ".join(map(str, grid))
-
-
 def _grids(orders: Mapping[Grid, ScanOrder]) -> str:
-    return ", ".join(_by(grid) for grid in orders)
+    return ", ".join(size_text(grid) for grid in orders)

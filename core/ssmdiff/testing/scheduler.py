@@ -11,7 +11,7 @@ from torch import Tensor
 from ssmdiff.diffusion.betas import Prediction
 from ssmdiff.diffusion.process import Diffusion, make_betas
 from ssmdiff.diffusion.sampling import sample
-from ssmdiff.orders.scan_order import OrderPlan, ScanSlot
+from ssmdiff.orders.scan import OrderPlan, ScanSlot
 from ssmdiff.testing import probes
 from ssmdiff.testing.report import ViolationError
 from ssmdiff.testing.suite import Subject, Suite

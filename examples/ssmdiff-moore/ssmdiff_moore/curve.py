@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 import ssmdiff
 from pydantic import Field
-from ssmdiff import ConfigError
+from ssmdiff import ConfigError, size_text
 
 
 class Moore(ssmdiff.Scan):
@@ -30,7 +30,7 @@ class Moore(ssmdiff.Scan):
         if len(grid) != 2 or grid[1] != side or side < 2 or side & (side - 1):
             raise ConfigError(
                 f"scan 'moore' serves squares whose side is a power of two, 2 x 2 at least; got "
-                f"{' x '.join(map(str, grid))}. Try scan 'hilbert', which serves any sides"
+                f"{size_text(grid)}. Try scan 'hilbert', which serves any sides"
             )
         rows, columns = moore(side)
         tokens = np.roll(rows * side + columns, -round(self.start * side * side))
