@@ -23,7 +23,7 @@ STEPS = 6
 def steps() -> None:
     """Print the median time of a step, forward and backward."""
     import torch
-    from ssmdiff.networks.interfaces import order_tensors
+    from ssmdiff import order_tensors
     from ssmdiff.runs import compose
     from ssmdiff.runs.config import load_preset, resolve
 

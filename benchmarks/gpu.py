@@ -73,7 +73,7 @@ def check() -> dict[str, Any]:
 
 def make(shape: tuple[int, ...], restart: bool, **options: Any) -> Any:
     """Float64 inputs on the CPU that are exact in bfloat16, along random orders."""
-    from ssmdiff.ops.kernels import ScanInputs
+    from ssmdiff import ScanInputs, ScanOrder, order_tensors
 
     batch, L, D, K, N = shape
     g = torch.Generator().manual_seed(0)
@@ -81,16 +81,18 @@ def make(shape: tuple[int, ...], restart: bool, **options: Any) -> Any:
     def normal(*sides: int) -> Tensor:
         return torch.randn(sides, generator=g).bfloat16().double()
 
+    tokens = torch.stack([torch.randperm(L, generator=g) for _ in range(K)]).numpy()
+    flags = (torch.rand(K, L, generator=g) < 0.05).numpy() if restart else None
+    (order,) = order_tensors([ScanOrder(tokens, flags)], torch.device("cpu"))
     return ScanInputs(
         normal(batch, L, D),
         normal(batch, K, L, D) - 1,
         (-torch.rand(K, D, N, generator=g) - 0.05).bfloat16().double(),
         normal(batch, K, L, N),
         normal(batch, K, L, N),
-        torch.stack([torch.randperm(L, generator=g) for _ in range(K)]).int(),
+        order,
         normal(K, D),
         normal(K, D),
-        torch.rand(K, L, generator=g) < 0.05 if restart else None,
         **options,
     )
 

@@ -37,8 +37,8 @@ class Step:
 
     def __init__(self, preset: str, size: int, batch: int, checkpointing: bool) -> None:
         import torch
+        from ssmdiff import order_tensors
         from ssmdiff.networks.backbone import checkpoint_activations
-        from ssmdiff.networks.interfaces import order_tensors
         from ssmdiff.runs import compose
         from ssmdiff.runs.config import load_preset, resolve
         from ssmdiff_train.optimizer import build_ema, build_optimizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -10,7 +11,14 @@ from ssmdiff.errors import KernelUnavailableError, SsmdiffError
 from ssmdiff.ops import ScanInputs, TorchKernel, load_kernel
 from ssmdiff.registry.registry import registry
 from ssmdiff.runs.provenance import versions
-from ssmdiff.testing.kernel_cases import RESULTS, error_of, gradient_of_y, limit_of, results
+from ssmdiff.testing.kernel_cases import (
+    RESULTS,
+    error_of,
+    gradient_of_y,
+    limit_of,
+    make_inputs,
+    results,
+)
 
 
 def examine() -> dict[str, Any]:
@@ -79,33 +87,15 @@ def _examine_kernel(name: str, device: torch.device) -> dict[str, str]:
 
 
 def _probes() -> list[ScanInputs]:
-    """Both discretisations with restarts, and the plain case that every kernel has."""
-    euler = _inputs("euler")
-    return [euler, _inputs("zoh"), euler._replace(restart=None)]
-
-
-def _inputs(discretization: str, L: int = 35, D: int = 19, K: int = 3, N: int = 5) -> ScanInputs:
-    """Odd shapes, a random order and restarts, two images."""
-    g = torch.Generator().manual_seed(0)
-    randn = lambda *shape: torch.randn(*shape, generator=g)  # noqa: E731
-    return ScanInputs(
-        randn(2, L, D),
-        randn(2, K, L, D),
-        -torch.rand(K, D, N, generator=g) - 0.05,
-        randn(2, K, L, N),
-        randn(2, K, L, N),
-        torch.stack([torch.randperm(L, generator=g) for _ in range(K)]).int(),
-        randn(K, D),
-        randn(K, D),
-        torch.rand(K, L, generator=g) < 0.1,
-        True,
-        discretization,
-    )
+    """Both discretisations with restarts, and the plain case that every kernel has; odd shapes."""
+    made = functools.partial(make_inputs, (2, 35, 19, 3, 5))
+    probes = made(), made(discretization="zoh"), made(restarts=False)
+    return [inputs.to("cpu", torch.float32) for inputs in probes]
 
 
 def _timing(kernel: Any, device: torch.device) -> str:
     """Forward time at a small common shape; the first call, which may compile, is not counted."""
-    inputs = _inputs("euler", L=256, D=64, K=4, N=16)._replace(restart=None).to(device)
+    inputs = make_inputs((2, 256, 64, 4, 16), restarts=False).to(device, torch.float32)
     times_s = []
     for _ in range(4):
         start_s = time.perf_counter()

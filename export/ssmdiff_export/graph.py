@@ -23,12 +23,11 @@ from ssmdiff import (
     ExportError,
     ExportPrecision,
     OrderPlan,
-    OrderTensors,
     Run,
     ScanOrder,
     SsmdiffError,
+    note_order,
     order_plan,
-    order_tensors,
 )
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -67,15 +66,8 @@ class Interface:
         return ["x", "timesteps", *context, *self.order_inputs.values()]
 
     def arrays(self, orders: Sequence[ScanOrder]) -> dict[str, np.ndarray]:
-        """The order inputs of one step, (K, L) int32 with restarts in the sign."""
-        return {name: coded(orders[slot]) for slot, name in self.order_inputs.items()}
-
-
-def coded(order: ScanOrder) -> np.ndarray:
-    """An order as the node reads it: ``-1 - token`` where the state starts anew."""
-    if order.restart is None:
-        return np.array(order.index, np.int32)
-    return np.where(order.restart, -1 - order.index, order.index).astype(np.int32)
+        """The order inputs of one step, (K, L) int32."""
+        return {name: orders[slot].coded for slot, name in self.order_inputs.items()}
 
 
 class Graph(nn.Module):
@@ -93,20 +85,15 @@ class Graph(nn.Module):
         drawn = interface.plan.draw(0)
         self.random = interface.order_inputs
         self.restarts = [order.restart is not None for order in drawn]
-        fixed: dict[tuple[bytes, bytes], tuple[str, str | None]] = {}
-        self.fixed: dict[int, tuple[str, str | None]] = {}
+        fixed: dict[bytes, str] = {}
+        self.fixed: dict[int, str] = {}
         for slot, order in enumerate(drawn):
             if slot in self.random:
                 continue
-            (tensors,) = order_tensors([order], torch.device("cpu"))
-            restart = b"" if order.restart is None else order.restart.tobytes()
-            key = (order.index.tobytes(), restart)
+            key = order.coded.tobytes()
             if key not in fixed:
-                name = f"fixed_{len(fixed)}"
-                self.register_buffer(name, tensors.order)
-                if tensors.restart is not None:
-                    self.register_buffer(f"{name}_restart", tensors.restart)
-                fixed[key] = (name, None if tensors.restart is None else f"{name}_restart")
+                fixed[key] = f"fixed_{len(fixed)}"
+                self.register_buffer(fixed[key], torch.tensor(order.coded))
             self.fixed[slot] = fixed[key]
 
     def forward(
@@ -119,16 +106,10 @@ class Graph(nn.Module):
         )
         return y.float()
 
-    def _order(self, slot: int, given: dict[int, Tensor]) -> OrderTensors:
-        if slot not in given:
-            order, restart = self.fixed[slot]
-            return OrderTensors(
-                getattr(self, order), None if restart is None else getattr(self, restart)
-            )
-        if not self.restarts[slot]:
-            return OrderTensors(given[slot])
-        anew = given[slot] < 0
-        return OrderTensors(torch.where(anew, -1 - given[slot], given[slot]), anew)
+    def _order(self, slot: int, given: dict[int, Tensor]) -> Tensor:
+        order: Tensor = given[slot] if slot in given else getattr(self, self.fixed[slot])
+        # Noted, so that a block's graph holds no restarts that its scan never makes.
+        return note_order(order, self.restarts[slot])
 
 
 class Lowering(TorchFunctionMode):
@@ -210,7 +191,6 @@ def lowered(
     order: Tensor,
     D: Tensor | None = None,
     delta_bias: Tensor | None = None,
-    restart: Tensor | None = None,
     delta_softplus: bool = True,
     discretization: str = "euler",
 ) -> Tensor:
@@ -220,8 +200,6 @@ def lowered(
         steps = steps + delta_bias.float()[:, None]
     if delta_softplus:
         steps = F.softplus(steps)
-    if restart is not None:
-        order = torch.where(restart, -1 - order, order)
     y = torch.onnx.ops.symbolic(
         f"{DOMAIN}::{OPERATORS[discretization]}",
         (u, steps, A.float(), B.to(u.dtype), C.to(u.dtype), order),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ssmdiff import ConfigError, Denoiser, OrderTensors, Sampling, create, registry, sample_batches
+from ssmdiff import ConfigError, Denoiser, Sampling, create, registry, sample_batches
 from torch import Tensor
 
 from ssmdiff_export.runtime.card import ModelCard
@@ -103,21 +103,14 @@ class FileModel:
     def _denoiser(self, index: int | None, n: int) -> Denoiser:
         names = [slot.order for slot in self.card.slots if slot.order is not None]
 
-        def denoise(x: Tensor, timesteps: Tensor, orders: Sequence[OrderTensors]) -> Tensor:
+        def denoise(x: Tensor, timesteps: Tensor, orders: Sequence[Tensor]) -> Tensor:
             inputs = {"x": x, "timesteps": timesteps.to(torch.float32)}
             if index is not None:
                 inputs["context"] = torch.full((n,), index, device=x.device)
-            inputs |= {name: signed(o) for name, o in zip(names, orders, strict=True)}
+            inputs |= dict(zip(names, orders, strict=True))
             return self.predict(inputs)
 
         return denoise
-
-
-def signed(order: OrderTensors) -> Tensor:
-    """(K, L) int32 as the graph reads it: ``-1 - token`` where the state starts anew before it."""
-    if order.restart is None:
-        return order.order
-    return torch.where(order.restart, -1 - order.order, order.order)
 
 
 def open_onnx(path: Path, provider: str = "cpu", library: Path | None = None) -> FileModel:

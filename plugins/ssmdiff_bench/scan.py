@@ -8,14 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from ssmdiff import (
     KernelUnavailableError,
     PluginError,
     ScanInputs,
+    ScanOrder,
     both_passes,
     kernel_for,
     load_kernel,
+    order_tensors,
     preferred_kernels,
     registry,
 )
@@ -67,16 +71,20 @@ class ScanShape:
 
 def make_order(name: OrderName, directions: int, tokens: int) -> Tensor:
     """(K, L) int32: rows, columns and both reversed, over and over; or a random one for each."""
+    (order,) = order_tensors([ScanOrder(_rows(name, directions, tokens))], torch.device("cpu"))
+    return order
+
+
+def _rows(name: OrderName, directions: int, tokens: int) -> NDArray[np.int32]:
     if name == "random":
         generator = torch.Generator().manual_seed(0)
-        return torch.stack(
-            [torch.randperm(tokens, generator=generator) for _ in range(directions)]
-        ).int()
+        rows = [torch.randperm(tokens, generator=generator) for _ in range(directions)]
+        return torch.stack(rows).int().numpy()
     height = max(h for h in range(1, int(tokens**0.5) + 1) if tokens % h == 0)
-    rows = torch.arange(tokens)
-    columns = rows.view(height, -1).T.reshape(-1)
-    four = (rows, columns, rows.flip(0), columns.flip(0))
-    return torch.stack([four[k % 4] for k in range(directions)]).int()
+    row = np.arange(tokens, dtype=np.int32)
+    column = row.reshape(height, -1).T.reshape(-1)
+    four = (row, column, row[::-1], column[::-1])
+    return np.stack([four[k % 4] for k in range(directions)])
 
 
 def make_inputs(shape: ScanShape, tokens: int) -> ScanInputs:

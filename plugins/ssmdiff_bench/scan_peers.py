@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from ssmdiff import Kernel, ScanInputs, backward_from, forward_keeping
+from ssmdiff import Kernel, ScanInputs, backward_from, forward_keeping, restarts_in
 from torch import Tensor
 
 LEAVES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
@@ -166,7 +166,7 @@ def mambapy_forward() -> Callable[[ScanInputs], Tensor]:
 
 
 def _plain(inputs: ScanInputs) -> None:
-    assert inputs.restart is None, "the peers have no restarts"
+    assert not restarts_in(inputs.order), "the peers have no restarts"
     assert inputs.discretization == "euler", "the peers have euler alone"
     assert inputs.delta_softplus, "the peers apply softplus"
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from ssmdiff import Grid, OrderTensors, selective_scan
+from ssmdiff import Grid, decode_order, order_rows, selective_scan
 from ssmdiff.nn import KeepFloat32, ResidualBlock, init_A_log, init_delta_bias
 from torch import Tensor, nn
 
@@ -73,20 +73,21 @@ class Mamba(KeepFloat32):
         init_A_log(self.A_log)
         self.mark()
 
-    def forward(self, x: Tensor, grid: Grid, order: OrderTensors) -> Tensor:
+    def forward(self, x: Tensor, grid: Grid, order: Tensor) -> Tensor:
         """(B, L, C) tokens in grid order to the same shape; the order is all it knows of the grid.
 
         Args:
             x: (B, L, C).
             grid: Of L tokens.
-            order: ``order`` (K, L) and maybe ``restart`` (K, L).
+            order: (K, L) int32.
         """
-        u = leave(self.conv(visit(self.in_proj(x), order.order), order.restart), order.order)
+        tokens, restart = decode_order(order)
+        u = leave(self.conv(visit(self.in_proj(x), tokens), restart), tokens)
         dt, B, C = torch.matmul(u, self.x_weight).split(self.sizes, dim=-1)
         delta = torch.matmul(dt, self.dt_weight)
         A = -torch.exp(self.A_log)
         y = torch.zeros_like(u[:, 0])
-        for k in range(order.order.shape[0]):
+        for k, order_k in enumerate(order_rows(order)):
             row = slice(k, k + 1)
             y = y + selective_scan(
                 u[:, k],
@@ -94,10 +95,9 @@ class Mamba(KeepFloat32):
                 A[row],
                 B[:, row],
                 C[:, row],
-                order.order[row],
+                order_k,
                 D=self.D[row],
                 delta_bias=self.dt_bias[row],
-                restart=None if order.restart is None else order.restart[row],
                 discretization=self.discretization,
             )
         gated: Tensor = self.out_proj(y * F.silu(self.gate_proj(x)))

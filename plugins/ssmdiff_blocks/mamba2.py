@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from ssmdiff import Grid, OrderTensors
+from ssmdiff import Grid, decode_order
 from ssmdiff.nn import KeepFloat32, ResidualBlock, init_delta_bias, largest_divisor
 from torch import Tensor, nn
 
@@ -84,18 +84,19 @@ class Mamba2(KeepFloat32):
         init_delta_bias(self.dt_bias)
         self.mark()
 
-    def forward(self, x: Tensor, grid: Grid, order: OrderTensors) -> Tensor:
+    def forward(self, x: Tensor, grid: Grid, order: Tensor) -> Tensor:
         """(B, L, C) tokens in grid order to the same shape; the order is all it knows of the grid.
 
         Args:
             x: (B, L, C).
             grid: Of L tokens.
-            order: ``order`` (K, L) and maybe ``restart`` (K, L).
+            order: (K, L) int32.
         """
-        u = self.conv(visit(self.in_proj(x), order.order), order.restart)
+        tokens, restart = decode_order(order)
+        u = self.conv(visit(self.in_proj(x), tokens), restart)
         parts = self.ssm_proj(x).unflatten(2, (self.directions, -1)).transpose(1, 2)
-        BC, dt = visit(parts, order.order).tensor_split([2 * self.state], dim=-1)
-        B, C = self.ssm_conv(BC, order.restart).chunk(2, dim=-1)
+        BC, dt = visit(parts, tokens).tensor_split([2 * self.state], dim=-1)
+        B, C = self.ssm_conv(BC, restart).chunk(2, dim=-1)
         y = ssd(
             u.unflatten(3, (-1, self.head)),
             dt,
@@ -104,10 +105,10 @@ class Mamba2(KeepFloat32):
             C,
             self.D,
             self.dt_bias,
-            order.restart,
+            restart,
             self.chunk,
         )
-        merged = leave(y.flatten(3), order.order).sum(1)
+        merged = leave(y.flatten(3), tokens).sum(1)
         gated: Tensor = self.out_proj(self.norm(merged, self.gate_proj(x)))
         return gated
 

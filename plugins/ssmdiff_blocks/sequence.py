@@ -21,7 +21,7 @@ def visit(x: Tensor, order: Tensor) -> Tensor:
 
     Args:
         x: Tokens in grid order, shared by all directions or one row for each.
-        order: (K, L) int32.
+        order: (K, L) int32, tokens without the sign of restarts.
     """
     directions, length = order.shape
     if x.dim() == 4:

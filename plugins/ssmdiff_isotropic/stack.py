@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from ssmdiff import BlockFactory, Grid, OrderTensors, Scan, ScanSlot
+from ssmdiff import BlockFactory, Grid, Scan, ScanSlot
 from ssmdiff.nn import Fuse, ImageBackbone, grid_angles, to_map, to_tokens, zeroed
 from torch import Tensor, nn
 
@@ -63,7 +63,7 @@ class Layer(nn.Module):
         x: Tensor,
         time: Tensor,
         grid: Grid,
-        orders: Sequence[OrderTensors],
+        orders: Sequence[Tensor],
         skip: Tensor | None,
     ) -> Tensor:
         """(B, L, C) tokens, the time, ``scan_calls`` orders and maybe (B, L, C) to (B, L, C)."""
@@ -120,7 +120,7 @@ class Isotropic(ImageBackbone):
         x: Tensor,
         timesteps: Tensor,
         context: Tensor | None = None,
-        orders: Sequence[OrderTensors] | None = None,
+        orders: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """The prediction, (B, C, H, W) as ``x``; see :class:`ssmdiff.Backbone`.
 

@@ -19,7 +19,7 @@ import importlib
 from typing import Any, NamedTuple
 
 import torch
-from ssmdiff import KernelUnavailableError, ScanGradients, ScanInputs
+from ssmdiff import KernelUnavailableError, ScanGradients, ScanInputs, decode_order
 from torch import Tensor
 
 MODULE = "selective_scan_cuda"
@@ -111,7 +111,7 @@ def _refuse(inputs: ScanInputs) -> None:
     reason = None
     if inputs.discretization != "euler":
         reason = f"discretization {inputs.discretization!r}; it has 'euler'"
-    elif inputs.restart is not None:
+    elif (restart := decode_order(inputs.order)[1]) is not None and restart.any():
         reason = "restarts"
     elif inputs.A.shape[-1] > MOST_STATES:
         reason = f"N = {inputs.A.shape[-1]}; it has at most {MOST_STATES}"

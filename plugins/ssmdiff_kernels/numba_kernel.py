@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ssmdiff import ConfigError, ScanGradients, ScanInputs, kept_every, kept_shape
+from ssmdiff import ConfigError, ScanGradients, ScanInputs, decode_order, kept_every, kept_shape
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -157,7 +157,8 @@ def _arguments(inputs: ScanInputs) -> tuple[Scan, Shape]:
     narrow = all(x.dtype is torch.bfloat16 for x in rows)
     u, delta, B, C = (_flat(x, None if narrow else torch.float32) for x in rows)
     absent = np.zeros(directions * channels, np.float32)
-    D, bias, restart = inputs.D, inputs.delta_bias, inputs.restart
+    D, bias = inputs.D, inputs.delta_bias
+    order, restart = decode_order(inputs.order)
     skip = absent if D is None else _flat(D, torch.float32)
     no_restart = np.zeros(directions * length, np.uint8)
     scan = Scan(
@@ -166,7 +167,7 @@ def _arguments(inputs: ScanInputs) -> tuple[Scan, Shape]:
         A=_flat(inputs.A, torch.float32),
         B=B,
         C=C,
-        order=_flat(inputs.order, torch.int32),
+        order=_flat(order, torch.int32),
         restart=no_restart if restart is None else _flat(restart).view(np.uint8),
         skip=skip.reshape(directions, channels).sum(0),
         bias=absent if bias is None else _flat(bias, torch.float32),

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from ssmdiff import ScanGradients, ScanInputs
+from ssmdiff import ScanGradients, ScanInputs, decode_order
 from torch import Tensor
 
 WORKSPACE = 128 * 2**20  # bytes, without the states between chunks; more if one image needs more
@@ -148,8 +148,7 @@ class _Launcher:
         bias = zeros if inputs.delta_bias is None else inputs.delta_bias
         self.bias = bias.to(torch.float32).contiguous()
         self.skip = (zeros if inputs.D is None else inputs.D.to(torch.float32)).sum(0)
-        order = inputs.order.contiguous()
-        restart = inputs.restart
+        order, restart = decode_order(inputs.order.contiguous())
         # Without restarts nothing is read behind this pointer.
         flags = order if restart is None else restart.to(torch.uint8).contiguous()
         self.walk = (order, flags, self.bias)

@@ -18,7 +18,6 @@ from ssmdiff import (
     Config,
     ConfigError,
     DivergedError,
-    OrderTensors,
     RunFolder,
     RunInterruptedError,
     SsmdiffError,
@@ -258,7 +257,7 @@ class Trainer:
             self.ema.update_parameters(self.model)
         return loss, norm, signal
 
-    def _losses(self, part: TrainingImage, orders: Sequence[OrderTensors]) -> Tensor:
+    def _losses(self, part: TrainingImage, orders: Sequence[Tensor]) -> Tensor:
         """(B,) losses of some images."""
         x_t = self.diffusion.add_noise(part.x_0, part.noise, part.timestep)
         context = part.label if self.config.model.class_conditional else None
@@ -278,7 +277,7 @@ class Trainer:
         norm: float,
         rate: float,
         parts: Sequence[TrainingImage],
-        orders: Sequence[OrderTensors],
+        orders: Sequence[Tensor],
     ) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             self.skipped = 0

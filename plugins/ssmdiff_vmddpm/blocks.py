@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
-from ssmdiff import Grid, OrderTensors
+from ssmdiff import Grid
 from ssmdiff.nn import Fuse, ResidualBlock, TimedNorm, to_map, to_tokens
 from torch import Tensor, nn
 
@@ -82,7 +82,7 @@ class MSSBlock(nn.Module):
         self.cnn = CNN(channels)
         self.mix = Fuse(4, channels) if fusion == "concat" else None
 
-    def forward(self, x: Tensor, time: Tensor, orders: Sequence[OrderTensors]) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, orders: Sequence[Tensor]) -> Tensor:
         """(B, C, H, W) to the same shape, channels-last; one order of L = H W tokens."""
         grid: Grid = tuple(x.shape[2:])
         h = to_tokens(x)
@@ -178,7 +178,7 @@ class ConvBlock(nn.Module):
         self.cnn_norm = TimedNorm(channels, time_channels)
         self.cnn = CNN(channels)
 
-    def forward(self, x: Tensor, time: Tensor, orders: Sequence[OrderTensors] = ()) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, orders: Sequence[Tensor] = ()) -> Tensor:
         """(B, C, H, W) to the same shape, channels-last."""
         grid: Grid = tuple(x.shape[2:])
         h = to_tokens(x)

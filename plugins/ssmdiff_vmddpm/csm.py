@@ -11,7 +11,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from ssmdiff import Grid, OrderTensors, selective_scan
+from ssmdiff import Grid, selective_scan
 from ssmdiff.nn import KeepFloat32, init_A_log, init_delta_bias, to_map, to_tokens
 from torch import Tensor, nn
 
@@ -72,13 +72,13 @@ class CSM(KeepFloat32):
         nn.init.ones_(self.D)
         self.mark()
 
-    def forward(self, x: Tensor, grid: Grid, order: OrderTensors) -> Tensor:
+    def forward(self, x: Tensor, grid: Grid, order: Tensor) -> Tensor:
         """(B, L, C) tokens of an H x W grid to the same shape.
 
         Args:
             x: (B, L, C) tokens in grid order.
             grid: (H, W).
-            order: ``order`` (K, L) and maybe ``restart`` (K, L).
+            order: (K, L) int32.
         """
         u = to_tokens(F.silu(self.conv(to_map(self.in_proj(x), grid))))
         delta, B, C = self.project(u)
@@ -88,10 +88,9 @@ class CSM(KeepFloat32):
             -torch.exp(self.A_log),
             B,
             C,
-            order.order,
+            order,
             D=self.D,
             delta_bias=self.dt_bias,
-            restart=order.restart,
             discretization=self.discretization,
         )
         gated: Tensor = self.out_proj(self.norm(y) * F.silu(self.gate_proj(x)))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from ssmdiff import OrderTensors
 from ssmdiff.nn import Fuse, channels_last, largest_divisor, to_map, to_tokens, zeroed
 from torch import Tensor, nn
 
@@ -64,7 +63,7 @@ class SSLayer(nn.Module):
         scan_calls: Any = block.scan_calls
         self.scan_calls: int = scan_calls
 
-    def forward(self, x: Tensor, time: Tensor, orders: Sequence[OrderTensors]) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, orders: Sequence[Tensor]) -> Tensor:
         """(B, C, H, W), (B, time_channels) and ``scan_calls`` orders to (B, C, H, W)."""
         # Off the CPU, PyTorch's GroupNorm leaves channels-last memory; come back once, here.
         r = channels_last(self.resnet(x, time))

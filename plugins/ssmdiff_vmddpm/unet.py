@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from ssmdiff import BlockFactory, Grid, OrderTensors, Scan, ScanSlot
+from ssmdiff import BlockFactory, Grid, Scan, ScanSlot
 from ssmdiff.nn import Fuse, ImageBackbone, channels_last, to_map, to_tokens, zeroed
 from torch import Tensor, nn
 
@@ -99,7 +99,7 @@ class VMDDPMUNet(ImageBackbone):
         x: Tensor,
         timesteps: Tensor,
         context: Tensor | None = None,
-        orders: Sequence[OrderTensors] | None = None,
+        orders: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """The prediction, (B, C, H, W) as ``x``; see :class:`ssmdiff.Backbone`.
 
@@ -121,7 +121,7 @@ class VMDDPMUNet(ImageBackbone):
         x: Tensor,
         timesteps: Tensor,
         context: Tensor | None = None,
-        orders: Sequence[OrderTensors] | None = None,
+        orders: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """The encoder's output: (B, 8 C, H / 32, W / 32) with the defaults."""
         time, run = self.start(x, timesteps, context, orders)
@@ -148,7 +148,7 @@ class VMDDPMUNet(ImageBackbone):
         ]
 
     def _encode(
-        self, x: Tensor, time: Tensor, run: Iterator[OrderTensors]
+        self, x: Tensor, time: Tensor, run: Iterator[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """The encoder's output and the features of all skips, the largest grid first."""
         # With one channel both memory formats have the same strides, so the format is set after
@@ -163,7 +163,7 @@ class VMDDPMUNet(ImageBackbone):
             skips.append(h)
         return h, skips
 
-    def _layers(self, layers: Any, h: Tensor, time: Tensor, run: Iterator[OrderTensors]) -> Tensor:
+    def _layers(self, layers: Any, h: Tensor, time: Tensor, run: Iterator[Tensor]) -> Tensor:
         for layer in layers:
             h = self.run_layer(layer, h, time, [next(run) for _ in range(layer.scan_calls)])
         return h

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from ssmdiff.networks.interfaces import OrderTensors
 from torch import Tensor
 
 
-def permutations(directions: int, length: int, restarts: bool = False) -> OrderTensors:
+def permutations(directions: int, length: int, restarts: bool = False) -> Tensor:
     """K random orders; with ``restarts``, each a few sequences of different lengths."""
     index = torch.stack([torch.randperm(length) for _ in range(directions)]).int()
     if not restarts:
-        return OrderTensors(index)
+        return index
     restart = torch.rand(directions, length) < 0.3
     restart[:, 0] = torch.arange(directions) % 2 == 0  # a mark on the first token says nothing
-    return OrderTensors(index, restart)
+    return coded(index, restart)
 
 
-def pieces(order: OrderTensors, k: int) -> list[list[int]]:
+def coded(index: Tensor, restart: Tensor) -> Tensor:
+    """The order with its restarts in the sign."""
+    return torch.where(restart, -1 - index, index)
+
+
+def pieces(order: Tensor, k: int) -> list[list[int]]:
     """The sequences of direction k, each the list of tokens that it visits."""
     found: list[list[int]] = [[]]
-    for t, token in enumerate(order.order[k].tolist()):
-        if t and order.restart is not None and order.restart[k, t]:
+    for t, entry in enumerate(order[k].tolist()):
+        if t and entry < 0:
             found.append([])
-        found[-1].append(token)
+        found[-1].append(-1 - entry if entry < 0 else entry)
     return found
 
 

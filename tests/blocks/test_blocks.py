@@ -11,10 +11,10 @@ import pytest
 import ssmdiff
 import torch
 import torch.nn.functional as F
-from sequences import convolved, duality, permutations, pieces, s6
+from sequences import coded, convolved, duality, permutations, pieces, s6
 from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import OrderTensors
 from ssmdiff.networks.layers import to_map, to_tokens
+from ssmdiff.ops import decode_order, note_order
 from ssmdiff_blocks.attention import Attention
 from ssmdiff_blocks.mamba import Mamba
 from ssmdiff_blocks.mamba2 import Mamba2
@@ -37,10 +37,10 @@ def block(name: str, directions: int = 2) -> Any:
     return ssmdiff.create("block", {"name": name, **OPTIONS[name]}, **wired)
 
 
-def run(module: Any, x: Tensor, order: OrderTensors, time: Tensor | None = None) -> Tensor:
+def run(module: Any, x: Tensor, order: Tensor, time: Tensor | None = None) -> Tensor:
     """One pass; the time is all ones unless it is given."""
     time = x.new_ones(x.shape[0], 6) if time is None else time
-    orders: Sequence[OrderTensors] = [order] * module.scan_calls
+    orders: Sequence[Tensor] = [order] * module.scan_calls
     y: Tensor = module(x, time, orders)
     return y
 
@@ -183,12 +183,11 @@ def test_the_order_matters(name: str) -> None:
     module, x = block(name), torch.randn(2, 8, *GRID)
     one, two = permutations(2, LENGTH), permutations(2, LENGTH)
     assert not torch.allclose(run(module, x, one), run(module, x, two))
+    noted = note_order(one.clone(), restarts=False)
+    torch.testing.assert_close(run(module, x, noted), run(module, x, one))
     restart = torch.zeros(2, LENGTH, dtype=torch.bool)
-    torch.testing.assert_close(
-        run(module, x, OrderTensors(one.order, restart)), run(module, x, one)
-    )
     restart[:, 7] = True
-    cut = run(module, x, OrderTensors(one.order, restart))
+    cut = run(module, x, coded(one, restart))
     assert not torch.allclose(cut, run(module, x, one))
 
 
@@ -198,7 +197,9 @@ def test_commutes_with_permutations_of_the_tokens(name: str) -> None:
     module, order = block(name).double(), permutations(2, LENGTH, restarts=True)
     tokens = torch.randn(2, LENGTH, 8).double()
     place = torch.randperm(LENGTH)  # token p is moved from place[p]
-    moved = OrderTensors(place.argsort()[order.order.long()].int(), order.restart)
+    tokens_of, restart = decode_order(order)
+    assert restart is not None
+    moved = coded(place.argsort()[tokens_of.long()].int(), restart)
     expected = to_tokens(run(module, to_map(tokens, GRID), order))[:, place]
     got = to_tokens(run(module, to_map(tokens[:, place], GRID), moved))
     torch.testing.assert_close(got, expected)
@@ -210,11 +211,11 @@ def test_is_causal_along_the_order(name: str, restarts: bool) -> None:
     """A change reaches its own token and later ones of its sequence, and no other."""
     module = block(name, directions=1).double()
     order = permutations(1, LENGTH, restarts)
-    (own,) = [tokens for tokens in pieces(order, 0) if int(order.order[0, 8]) in tokens]
+    (own,) = [tokens for tokens in pieces(order, 0) if int(decode_order(order)[0][0, 8]) in tokens]
     x = torch.randn(1, 8, LENGTH, 1).double()
     y = run(module, x, order)
     changed = x.clone()
-    token = int(order.order[0, 8])
+    token = int(decode_order(order)[0][0, 8])
     changed[:, :, token] += torch.randn(8, 1).double()
     moved = (run(module, changed, order) - y).abs().sum(1).flatten() > 0
     assert set(torch.nonzero(moved)[:, 0].tolist()) == set(own[own.index(token) :])
@@ -230,7 +231,7 @@ def test_serves_volumes(name: str) -> None:
 def test_shapes_are_known_without_data(name: str) -> None:
     with torch.device("meta"):
         module = block(name)
-        order = OrderTensors(torch.empty(2, LENGTH, dtype=torch.int32))
+        order = torch.empty(2, LENGTH, dtype=torch.int32)
         y = run(module, torch.empty(2, 8, *GRID), order)
     assert y.shape == (2, 8, *GRID)
     assert y.is_meta

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from ssmdiff.networks.interfaces import order_tensors
+from ssmdiff.ops import order_tensors
 from ssmdiff.runs.compose import build_backbone, order_plan
 from ssmdiff.runs.config import resolve
 
@@ -67,7 +67,7 @@ def test_restarts_reach_the_blocks(block: str) -> None:
     model = build_backbone(settings, in_channels=1, num_classes=0).double()
     layer: Any = model.layers[0].block  # type: ignore[index,union-attr]
     order = order_tensors(order_plan(model, settings).draw(0), torch.device("cpu"))[0]
-    assert order.restart is not None
+    assert (order < 0).any()
     x, time = torch.randn(1, 8, 4, 4).double(), torch.randn(1, 8).double()
     changed = x.clone()
     changed[:, :, 2, 3] += torch.randn(1, 8)

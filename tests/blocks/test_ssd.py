@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sequences import duality, permutations
+from ssmdiff.ops import decode_order
 from ssmdiff_blocks import ssd as ssd_module
 from ssmdiff_blocks.ssd import ssd
 from torch import Tensor
@@ -20,6 +21,11 @@ def inputs(length: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...
     values = [torch.randn(shape, dtype=dtype) for shape in [*shapes, (3, 2), (3, 2)]]
     values[2] = -values[2].exp()
     return tuple(value.requires_grad_() for value in values)
+
+
+def restarts_of(directions: int, length: int, restarts: bool) -> Tensor | None:
+    """Where the orders of :func:`permutations` start anew; None for nowhere."""
+    return decode_order(permutations(directions, length, restarts))[1] if restarts else None
 
 
 def recurrence(given: tuple[Tensor, ...], restart: Tensor | None) -> Tensor:
@@ -40,7 +46,7 @@ def recurrence(given: tuple[Tensor, ...], restart: Tensor | None) -> Tensor:
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize(("length", "chunk"), [(1, 16), (7, 16), (16, 16), (50, 16), (50, 64)])
 def test_equals_the_recurrence(length: int, chunk: int, restarts: bool) -> None:
-    given, restart = inputs(length), permutations(3, length, restarts).restart
+    given, restart = inputs(length), restarts_of(3, length, restarts)
     results = []
     for run in (lambda: ssd(*given, restart, chunk), lambda: recurrence(given, restart)):
         y = run()
@@ -54,7 +60,7 @@ def test_a_restart_cuts_strong_decays_without_nan() -> None:
     """A thousand steps that forget all but nothing and all but everything, in float32."""
     x, dt, A, B, C, D, bias = (value.detach().float() for value in inputs(1000))
     dt = dt + 40 * (torch.rand_like(dt) < 0.3)
-    restart = permutations(3, 1000, restarts=True).restart
+    restart = restarts_of(3, 1000, True)
     y = ssd(x, dt, 16 * A, B, C, D, bias, restart)
     given = tuple(value.double() for value in (x, dt, 16 * A, B, C, D, bias))
     torch.testing.assert_close(y.double(), recurrence(given, restart), atol=1e-3, rtol=1e-4)
@@ -96,7 +102,7 @@ def test_the_triton_kernel_would_be_called_as_it_wants(
         x, dt, B, C = (value[:, None] for value in rows)
         return recurrence((x, dt, A[None], B, C, D[None], dt_bias[None]), restart)[:, 0]
 
-    given, restart = inputs(37), permutations(3, 37, restarts).restart
+    given, restart = inputs(37), restarts_of(3, 37, restarts)
     expected = ssd(*given, restart, 16)
     monkeypatch.setattr(ssd_module, "runs_on", lambda x: True)
     monkeypatch.setattr(ssd_module, "installed", lambda *names: mamba_chunk_scan_combined)

@@ -18,9 +18,7 @@ def test_atrous_is_a_scan_of_each_sub_grid(H, W, d, kernel):
     A = -torch.rand(1, D, N, generator=g, dtype=dtype)
     order = ssmdiff.create("scan", "atrous", paths=1, step=d).order((H, W))
     with use_kernel(kernel):
-        whole = selective_scan(
-            u, delta, A, B, C, torch.tensor(order.index), restart=torch.tensor(order.restart)
-        )
+        whole = selective_scan(u, delta, A, B, C, torch.tensor(order.coded))
         tokens = torch.arange(L).view(H, W)
         for h in range(d):
             for w in range(d):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import order_tensors
+from ssmdiff.ops import order_tensors
 from ssmdiff.registry.registry import registry
 from ssmdiff.runs import compose
 from ssmdiff.runs.config import resolve

@@ -95,8 +95,7 @@ def reference(feeds: Feeds, op: str = "SelectiveScan") -> np.ndarray:
             A=A[one],
             B=B[:, one],
             C=C[:, one],
-            order=torch.where(order < 0, -1 - order, order)[one],
-            restart=(order < 0)[one],
+            order=order[one],
             delta_softplus=False,
             discretization="zoh" if op == "SelectiveScanZoh" else "euler",
         )

@@ -18,7 +18,7 @@ from ssmdiff.orders.scan import OrderPlan, ScanSlot
 from ssmdiff_export.model_file import open_onnx
 from ssmdiff_export.runtime import OnnxSampler
 from ssmdiff_export.runtime.card import Slot
-from ssmdiff_export.runtime.orders import FilePlan, signed
+from ssmdiff_export.runtime.orders import FilePlan
 from ssmdiff_export.runtime.session import PROVIDERS
 
 
@@ -55,7 +55,7 @@ def test_the_denoiser_is_the_graph(file, sampler):
     x = rng.standard_normal((3, CHANNELS, SIDE, SIDE), dtype=np.float32)
     t = np.array([5, 80, 999])
     orders = sampler.plan(7).draw(2)
-    inputs = {"x": x, "timesteps": t.astype(np.float32), "order_0": signed(orders[0])}
+    inputs = {"x": x, "timesteps": t.astype(np.float32), "order_0": orders[0].coded}
     (expected,) = ReferenceEvaluator(str(file)).run(None, inputs)
     np.testing.assert_allclose(sampler.denoise(x, t, orders), expected, rtol=1e-4, atol=1e-5)
     other = sampler.denoise(x, t, sampler.plan(7).draw(3))
@@ -97,7 +97,7 @@ def test_a_scan_that_is_not_installed_is_named():
 
 def test_restarts_are_in_the_sign():
     order = ssmdiff.ScanOrder(np.array([[2, 0, 1]]), np.array([[True, False, True]]))
-    assert signed(order).tolist() == [[-3, 0, -2]]
+    assert order.coded.tolist() == [[-3, 0, -2]]
 
 
 def test_a_conditional_file_draws_the_class_asked_for(tmp_path):

@@ -175,7 +175,7 @@ def test_p10_a_grid_that_is_refused_with_another_error_is_found(install) -> None
 def test_p11_tables_and_what_is_derived_from_them_cannot_be_written_to() -> None:
     given_by_plugin = np.arange(6)[None].copy()
     order = ssmdiff.ScanOrder(given_by_plugin, np.zeros((1, 6), bool))
-    for table in (order.index, order.inverse, order.restart):
+    for table in (order.index, order.inverse, order.restart, order.coded):
         with pytest.raises(ValueError, match="read-only"):
             table[0, 0] = 1
     with pytest.raises(AttributeError):
@@ -215,16 +215,16 @@ BLOCK = """
             self.A = torch.nn.Parameter(-torch.ones(directions, channels, 1))
             self.K, self.noise, self.seen = directions, torch.randn(()), 0
 
-        def scan(self, u, order, restart=None):
+        def scan(self, u, order):
             one = u.new_ones(len(u), self.K, u.shape[1], 1)
             step = torch.full_like(u, 0.5)[:, None].expand(-1, self.K, -1, -1).contiguous()
-            return ssmdiff.selective_scan(u, step, self.A, one, one, order, restart=restart)
+            return ssmdiff.selective_scan(u, step, self.A, one, one, order)
 
         def forward(self, x, time, orders):
             u = (x.flatten(2).transpose(1, 2) + self.time(time)[:, None])
             h = x.flatten(2).transpose(1, 2)
             for order in orders:
-                h = h + self.mix(self.scan(u, *order))
+                h = h + self.mix(self.scan(u, order))
             y = h.transpose(1, 2).reshape(x.shape)
             {body}
             return y
@@ -262,7 +262,7 @@ def test_p12_a_block_with_nothing_wrong_passes(install) -> None:
             "uses-input",
             "another x gives the same",
         ),
-        ("y = y + 0 * self.scan(u, *orders[0]).transpose(1, 2).reshape(x.shape)", None, ""),
+        ("y = y + 0 * self.scan(u, orders[0]).transpose(1, 2).reshape(x.shape)", None, ""),
         ("y = y + y.mean(0)", "batch", "an image alone and in a batch of 3 differ"),
         ("y = y + torch.randn_like(y)", "determinism", "draws random numbers"),
         ("self.seen += 1; y = y + self.seen", "determinism", "two calls with the same arguments"),
@@ -284,9 +284,10 @@ def test_p12_a_block_with_nothing_wrong_passes(install) -> None:
             "parameter 'A' (2, 16, 1) gets no gradient",
         ),
         (
-            "y = x + self.mix(self.scan(u, orders[0].order)).transpose(1, 2).reshape(x.shape)",
+            "y = x + self.mix(self.scan(u, ssmdiff.decode_order(orders[0])[0]))"
+            ".transpose(1, 2).reshape(x.shape)",
             "restarts",
-            "pass order.restart",
+            "pass the order to ssmdiff.selective_scan as it is",
         ),
         ("raise KeyError('mine')", "shape", "KeyError: 'mine'"),
     ],

@@ -9,8 +9,8 @@ import pytest
 import ssmdiff
 import torch
 from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import OrderTensors, order_tensors
 from ssmdiff.networks.layers import to_tokens
+from ssmdiff.ops import order_tensors
 from ssmdiff.orders.scan import OrderPlan
 from torch import Tensor, nn
 
@@ -38,7 +38,7 @@ def network(
     return model
 
 
-def orders_for(model: Any, size: tuple[int, int], seed: int = 0) -> tuple[OrderTensors, ...]:
+def orders_for(model: Any, size: tuple[int, int], seed: int = 0) -> tuple[Tensor, ...]:
     orders = OrderPlan(model.scan, tuple(model.scan_slots(size)), seed).draw(0)
     return order_tensors(orders, torch.device("cpu"))
 
@@ -191,7 +191,7 @@ class WithOrders(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor, timesteps: Tensor, index: list[Tensor]) -> Tensor:
-        y: Tensor = self.model(x, timesteps, orders=[OrderTensors(i) for i in index])
+        y: Tensor = self.model(x, timesteps, orders=index)
         return y
 
 
@@ -203,7 +203,7 @@ class WithOrders(nn.Module):
 def test_export_takes_the_orders_as_inputs(block: dict[str, Any]) -> None:
     model = awakened(network(block=block, **SMALL)).eval()
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([1, 2])
-    one, two = ([o.order for o in orders_for(model, (8, 8), seed)] for seed in (1, 2))
+    one, two = (list(orders_for(model, (8, 8), seed)) for seed in (1, 2))
     batch = {0: torch.export.Dim("batch", min=2, max=64)}
     program = torch.export.export(
         WithOrders(model), (x, t, one), dynamic_shapes=(batch, batch, [None] * len(one))

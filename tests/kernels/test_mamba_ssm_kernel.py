@@ -194,7 +194,7 @@ def test_contract_with_the_stand_in(check: str, monkeypatch: pytest.MonkeyPatch)
     ("change", "told"),
     [
         ({"discretization": "zoh"}, "zoh"),
-        ({"restart": torch.zeros(3, 21, dtype=torch.bool)}, "restarts"),
+        ({"order": -1 - torch.arange(21, dtype=torch.int32).expand(3, -1)}, "restarts"),
         ({"A": -torch.ones(3, 5, 300)}, "N = 300"),
     ],
 )

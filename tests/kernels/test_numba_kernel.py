@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from ssmdiff.ops.kernels import Kernel, ScanInputs
+from ssmdiff.ops.order import note_order
 from ssmdiff.ops.reference import TorchKernel
+from ssmdiff.testing.kernel_cases import restarted
 from torch import Tensor
 
 pytest.importorskip("numba")
@@ -55,8 +57,9 @@ def make(
         ).int(),
         D=randn(directions, channels) if extras else None,
         delta_bias=randn(directions, channels) / 2 if extras else None,
-        restart=torch.rand(directions, length, generator=generator) < 0.1 if restart else None,
     )
+    if restart:
+        inputs = restarted(inputs, torch.rand(directions, length, generator=generator) < 0.1)
     if not options.get("delta_softplus", True):
         inputs = inputs._replace(delta=inputs.delta.exp())
         if inputs.delta_bias is not None:
@@ -197,8 +200,8 @@ def test_without_wide_vectors(tmp_path: Path) -> None:
 
 def test_restart_at_every_step_and_at_none() -> None:
     inputs = make(restart=False)
-    assert_close(inputs._replace(restart=torch.ones_like(inputs.order, dtype=torch.bool)))
-    none = inputs._replace(restart=torch.zeros_like(inputs.order, dtype=torch.bool))
+    assert_close(restarted(inputs, torch.ones_like(inputs.order, dtype=torch.bool)))
+    none = inputs._replace(order=note_order(inputs.order.clone(), restarts=False))
     assert torch.equal(KERNEL.forward(none), KERNEL.forward(inputs))
 
 

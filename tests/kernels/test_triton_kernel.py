@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 from ssmdiff.ops.kernels import Kernel, ScanInputs
+from ssmdiff.ops.order import note_order
 from ssmdiff.ops.reference import TorchKernel
 from ssmdiff.testing import kernel_cases as cases
 from ssmdiff.testing import suite_for
+from ssmdiff.testing.kernel_cases import restarted
 from torch import Tensor
 
 pytest.importorskip("triton")
@@ -68,8 +70,9 @@ def make(
         ).int(),
         D=randn(directions, channels) if extras else None,
         delta_bias=randn(directions, channels) / 2 if extras else None,
-        restart=torch.rand(directions, length, generator=generator) < 0.1 if restart else None,
     )
+    if restart:
+        inputs = restarted(inputs, torch.rand(directions, length, generator=generator) < 0.1)
     if not options.get("delta_softplus", True):
         inputs = inputs._replace(delta=inputs.delta.exp().bfloat16().float(), delta_bias=None)
     return inputs._replace(**options).to(device)
@@ -240,8 +243,8 @@ def test_slices_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 @interpreted
 def test_restart_at_every_step_and_at_none() -> None:
     inputs = make(35, 3, restart=False)
-    assert_close(inputs._replace(restart=torch.ones_like(inputs.order, dtype=torch.bool)))
-    none = inputs._replace(restart=torch.zeros_like(inputs.order, dtype=torch.bool))
+    assert_close(restarted(inputs, torch.ones_like(inputs.order, dtype=torch.bool)))
+    none = inputs._replace(order=note_order(inputs.order.clone(), restarts=False))
     assert torch.equal(KERNEL.forward(none), KERNEL.forward(inputs))
 
 

@@ -35,7 +35,7 @@ class Spied:
 
     def __init__(self, inner: Any) -> None:
         self.inner, self.calls = inner, []
-        self.name = inner.name
+        self.name, self.preference = inner.name, inner.preference
 
     def unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
         return self.inner.unavailable(device, dtype)
@@ -152,7 +152,7 @@ def test_a_kernel_that_keeps_none_gives_the_reference_s() -> None:
 
 def test_a_state_is_what_the_scan_of_the_tokens_before_it_ends_with() -> None:
     """Read by C = 1 of one component, along raster order, where y is the state itself."""
-    inputs = make_inputs((1, 100, 3, 1, 2), D=None, restart=None)
+    inputs = make_inputs((1, 100, 3, 1, 2), restarts=False, D=None)
     inputs = inputs._replace(order=torch.arange(100, dtype=torch.int32)[None])
     states = states_of(inputs)
     assert states.shape == (1, 1, 3, 2, 3)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from ssmdiff.errors import ConfigError
 from ssmdiff.ops import selective_scan, use_kernel
+from ssmdiff.orders.scan_order import ScanOrder
 from ssmdiff.registry.registry import create
 from torch import Tensor
 
@@ -41,7 +42,6 @@ class Case:
     order: Tensor
     D: Tensor | None = None
     delta_bias: Tensor | None = None
-    restart: Tensor | None = None
     delta_softplus: bool = True
     discretization: str = "euler"
 
@@ -93,7 +93,7 @@ def make(
     if options.pop("delta_bias", False):
         options["delta_bias"] = normal(K, channels)
     if options.pop("restart", False):
-        options["restart"] = torch.rand(K, L, generator=rng) < 0.3
+        order = ScanOrder(order.index, (torch.rand(K, L, generator=rng) < 0.3).numpy())
     delta = normal(batch, K, L, channels)
     return Case(
         u=normal(batch, L, channels),
@@ -101,7 +101,7 @@ def make(
         A=-torch.exp(0.5 * normal(K, channels, state)),
         B=normal(batch, K, L, state),
         C=normal(batch, K, L, state),
-        order=torch.tensor(order.index),
+        order=torch.tensor(order.coded),
         **options,
     )
 
@@ -128,13 +128,13 @@ def scalar_scan(case: Case) -> np.ndarray:
         h = [0.0] * A.shape[2]
         for t in range(L):
             p = int(order[k, t])
+            if p < 0:
+                p, h = -1 - p, [0.0] * A.shape[2]
             step = given["delta"][b, k, p, d]
             if case.delta_bias is not None:
                 step += given["delta_bias"][k, d]
             if case.delta_softplus:
                 step = math.log1p(math.exp(step))
-            if case.restart is not None and given["restart"][k, t]:
-                h = [0.0] * A.shape[2]
             for n in range(A.shape[2]):
                 A_bar = math.exp(step * A[k, d, n])
                 if case.discretization == "zoh":
@@ -259,7 +259,7 @@ def test_the_sum_over_directions_is_the_sum_of_separate_calls(discretization: st
     for k in range(4):
         of_k = {n: getattr(case, n)[k : k + 1] for n in ("A", "order", "D", "delta_bias")}
         of_k |= {n: getattr(case, n)[:, k : k + 1] for n in ("delta", "B", "C")}
-        total += replace(case, **of_k, restart=case.restart[k : k + 1]).y()
+        total += replace(case, **of_k).y()
     torch.testing.assert_close(case.y(), total)
 
 
@@ -267,7 +267,7 @@ def gathered(case: Case, tokens: Tensor) -> Case:
     """One direction of the case, its tokens taken in this order and visited one after another."""
     order = torch.arange(len(tokens), dtype=torch.int32)[None]
     per_token = {name: getattr(case, name)[:, :, tokens] for name in ("delta", "B", "C")}
-    return replace(case, **per_token, u=case.u[:, tokens], order=order, restart=None)
+    return replace(case, **per_token, u=case.u[:, tokens], order=order)
 
 
 def test_walking_an_order_is_gathering_scanning_and_scattering() -> None:
@@ -280,18 +280,18 @@ def test_walking_an_order_is_gathering_scanning_and_scattering() -> None:
 def test_a_restart_begins_a_scan_of_its_own() -> None:
     case = make((3, 4), "raster", D=True)
     tokens = torch.randperm(12, generator=torch.Generator().manual_seed(3))
-    restart = torch.zeros(1, 12, dtype=torch.bool)
-    restart[0, [5, 9]] = True
-    y = replace(case, order=tokens[None].int(), restart=restart).y()
+    order = tokens[None].int()
+    order[0, [5, 9]] = -1 - order[0, [5, 9]]
+    y = replace(case, order=order).y()
     for part in (tokens[:5], tokens[5:9], tokens[9:]):
         torch.testing.assert_close(y[:, part], gathered(case, part).y())
 
 
 def test_a_restart_at_the_first_token_changes_nothing() -> None:
     case = make((3, 4))
-    restart = torch.zeros_like(case.order, dtype=torch.bool)
-    restart[:, 0] = True
-    assert torch.equal(replace(case, restart=restart).y(), case.y())
+    order = case.order.clone()
+    order[:, 0] = -1 - order[:, 0]
+    assert torch.equal(replace(case, order=order).y(), case.y())
 
 
 def test_images_of_a_batch_do_not_meet() -> None:
@@ -449,7 +449,6 @@ def test_a_wrong_shape_is_a_config_error_that_names_what_disagrees(name: str, va
     [
         ("order", torch.int64, "expected torch.int32"),
         ("order", torch.float32, "expected torch.int32"),
-        ("restart", torch.int32, "expected torch.bool"),
         *[
             (name, dtype, "expected floating point")
             for name in ("u", "delta", "A", "B", "C", "D", "delta_bias")
@@ -489,9 +488,7 @@ def test_nan_does_not_pass_a_restart() -> None:
     u = torch.ones(1, length, 2, dtype=torch.float64)
     u[0, 1] = torch.nan
     one = torch.ones(1, 1, length, 2, dtype=torch.float64)
-    restart = torch.zeros(1, length, dtype=torch.bool)
-    restart[0, 3] = True
     A = -torch.ones(1, 2, 2, dtype=torch.float64)
-    order = torch.arange(length, dtype=torch.int32)[None]
-    y = selective_scan(u, one, A, one, one, order, restart=restart)
+    order = torch.tensor([[0, 1, 2, -4, 4, 5]], dtype=torch.int32)
+    y = selective_scan(u, one, A, one, one, order)
     assert y.isnan()[0, :, 0].tolist() == [False, True, True, False, False, False]

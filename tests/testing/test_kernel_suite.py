@@ -23,6 +23,7 @@ KERNEL = """
 
     def bad():
         from ssmdiff.ops import TorchKernel
+        from ssmdiff.testing import kernel_cases as cases
 
         class Bad(TorchKernel):
             name = "{name}"
@@ -131,7 +132,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
             "without torch.autograd",
         ),
         (
-            {"forward": "y = TorchKernel().forward(inputs._replace(restart=None))"},
+            {"forward": "y = TorchKernel().forward(cases.without_restarts(inputs))"},
             "numbers",
             "y on cpu",
         ),

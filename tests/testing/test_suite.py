@@ -30,7 +30,7 @@ DATASET = """
     import random
     import torch
     import ssmdiff
-    from ssmdiff.networks.interfaces import ImageSample
+    from ssmdiff import ImageSample
 
     class Bad:
         channels = 1
@@ -147,7 +147,7 @@ BACKBONE = """
     import torch
     import ssmdiff
     from ssmdiff.errors import ConfigError
-    from ssmdiff.networks.interfaces import own_orders
+    from ssmdiff import own_orders
     from ssmdiff.orders.scan import ScanSlot
 
     class Bad(torch.nn.Module):

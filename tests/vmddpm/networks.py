@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import ssmdiff
 import torch
-from ssmdiff.networks.interfaces import OrderTensors, order_tensors
+from ssmdiff.ops import order_tensors
 from ssmdiff.orders.scan import OrderPlan
 from torch import nn
 
@@ -45,7 +44,7 @@ def network(
     )
 
 
-def orders_for(model: Any, size: tuple[int, int], seed: int = 0) -> tuple[OrderTensors, ...]:
+def orders_for(model: Any, size: tuple[int, int], seed: int = 0) -> tuple[torch.Tensor, ...]:
     """The orders of one forward pass."""
     orders = OrderPlan(model.scan, tuple(model.scan_slots(size)), seed).draw(0)
     return order_tensors(orders, torch.device("cpu"))
@@ -64,7 +63,3 @@ def awakened(model: nn.Module) -> Any:
 def node_count(graph: torch.fx.Graph) -> int:
     """selective_scan calls in a graph."""
     return sum(n.target == torch.ops.ssmdiff.selective_scan.default for n in graph.nodes)
-
-
-def flat(orders: Sequence[OrderTensors]) -> list[torch.Tensor]:
-    return [order.order for order in orders]

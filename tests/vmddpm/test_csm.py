@@ -8,7 +8,6 @@ import pytest
 import ssmdiff
 import torch
 import torch.nn.functional as F
-from ssmdiff.networks.interfaces import OrderTensors
 from ssmdiff_vmddpm import csm as csm_module
 from ssmdiff_vmddpm.csm import CSM
 from torch import Tensor
@@ -16,13 +15,13 @@ from torch import Tensor
 GRID = (3, 5)
 
 
-def order(scan: str, grid: tuple[int, ...] = GRID) -> OrderTensors:
+def order(scan: str, grid: tuple[int, ...] = GRID) -> Tensor:
     strategy = ssmdiff.create("scan", scan)
     table = strategy.order(grid, np.random.default_rng(0))
-    return OrderTensors(torch.tensor(table.index))
+    return torch.tensor(table.index)
 
 
-def expanded(csm: CSM, x: Tensor, orders: OrderTensors) -> Tensor:
+def expanded(csm: CSM, x: Tensor, orders: Tensor) -> Tensor:
     """Another road to the same numbers: gathered copies per direction, one token at a time."""
     (batch, length, _), inner = x.shape, csm.D.shape[1]
     image = (x @ csm.in_proj.weight.T).reshape(batch, *GRID, inner).permute(0, 3, 1, 2)
@@ -31,7 +30,7 @@ def expanded(csm: CSM, x: Tensor, orders: OrderTensors) -> Tensor:
     per_direction = csm.x_proj.weight.chunk(csm.directions)
     merged = torch.zeros_like(u)
     for k in range(csm.directions):
-        sequence = u[:, orders.order[k].long()]
+        sequence = u[:, orders[k].long()]
         parts = sequence @ per_direction[k].T
         dt, B, C = parts.split([csm.rank, csm.state, csm.state], -1)
         delta = F.softplus(dt @ csm.dt_weight[k] + csm.dt_bias[k])
@@ -40,7 +39,7 @@ def expanded(csm: CSM, x: Tensor, orders: OrderTensors) -> Tensor:
             d, v = delta[:, t, :, None], sequence[:, t, :, None]
             h = torch.exp(-d * csm.A_log[k].exp()) * h + d * B[:, t, None] * v
             y = (h * C[:, t, None]).sum(-1) + csm.D[k] * sequence[:, t]
-            merged[:, int(orders.order[k, t])] += y
+            merged[:, int(orders[k, t])] += y
     gate = F.silu(x @ csm.gate_proj.weight.T)
     normed = F.layer_norm(merged, (inner,), csm.norm.weight, csm.norm.bias)
     return (normed * gate) @ csm.out_proj.weight.T
@@ -49,7 +48,7 @@ def expanded(csm: CSM, x: Tensor, orders: OrderTensors) -> Tensor:
 @pytest.mark.parametrize("scan", ["raster", "cross", "regenerate"])
 def test_equals_gather_scan_merge(scan: str) -> None:
     orders = order(scan)
-    csm = CSM(6, orders.order.shape[0], state=3, dt_rank=2).double()
+    csm = CSM(6, orders.shape[0], state=3, dt_rank=2).double()
     x = torch.randn(2, math.prod(GRID), 6, dtype=torch.float64)
     torch.testing.assert_close(csm(x, GRID, orders), expanded(csm, x, orders))
 

@@ -8,7 +8,6 @@ import ssmdiff
 import torch
 from networks import BLOCKS, SMALL, awakened, network, node_count, orders_for
 from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import OrderTensors
 from ssmdiff_vmddpm.blocks import MSSBlock
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
@@ -164,7 +163,7 @@ def test_concat_carries_the_four_sets() -> None:
     seen: list[Tensor] = []
     block.mix.register_forward_pre_hook(lambda _, maps: seen.extend(maps))
     scan = ssmdiff.create("scan", "cross")
-    orders = [OrderTensors(torch.tensor(scan.order((4, 4)).index))]
+    orders = [torch.tensor(scan.order((4, 4)).index)]
     x, time = torch.randn(2, 4, 4, 4), torch.randn(2, 8)
     y = block(x, time, orders)
     h = x.flatten(2).transpose(1, 2)
@@ -180,7 +179,7 @@ def test_concat_carries_the_four_sets() -> None:
 
 def test_cascade_is_two_residual_steps() -> None:
     block = ssmdiff.create("block", BLOCKS["cascade"], channels=4, time_channels=8, directions=1)
-    orders = [OrderTensors(torch.arange(16, dtype=torch.int32)[None])]
+    orders = [torch.arange(16, dtype=torch.int32)[None]]
     x, time = torch.randn(2, 4, 4, 4), torch.randn(2, 8)
     h = x.flatten(2).transpose(1, 2)
     h = h + block.csm(block.csm_norm(h, time), (4, 4), orders[0])
@@ -226,8 +225,7 @@ class WithOrders(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor, timesteps: Tensor, index: list[Tensor]) -> Tensor:
-        orders = [OrderTensors(i) for i in index]
-        y: Tensor = self.model(x, timesteps, orders=orders)
+        y: Tensor = self.model(x, timesteps, orders=index)
         return y
 
 
@@ -235,7 +233,7 @@ class WithOrders(nn.Module):
 def test_export_keeps_one_node_per_scan(dynamic: bool) -> None:
     model = awakened(network(**SMALL)).eval()
     x, t = torch.randn(2, 1, 16, 16), torch.tensor([1, 2])
-    one, two = ([o.order for o in orders_for(model, (16, 16), seed)] for seed in (1, 2))
+    one, two = (list(orders_for(model, (16, 16), seed)) for seed in (1, 2))
     batch = {0: torch.export.Dim("batch", min=2, max=64)} if dynamic else {}
     program = torch.export.export(
         WithOrders(model), (x, t, one), dynamic_shapes=(batch, batch, [None] * len(one))

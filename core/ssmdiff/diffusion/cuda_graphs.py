@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ssmdiff.networks.interfaces import Denoiser, OrderTensors
+from ssmdiff.networks.interfaces import Denoiser
+from ssmdiff.ops.order import note_order, restarts_in
 
 WARM_UPS = 3
 """Calls before recording: libraries allocate workspaces, Triton compiles and tunes."""
@@ -50,7 +51,7 @@ def capture_cuda(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]
 
 
 class _Recorded(NamedTuple):
-    inputs: list[Tensor | None]
+    inputs: list[Tensor]
     replay: Callable[[], None]
     output: Tensor
 
@@ -70,12 +71,13 @@ class GraphedDenoiser:
         self._recorded: dict[tuple[object, ...], _Recorded] = {}
         self._refused = False
 
-    def __call__(self, x: Tensor, timesteps: Tensor, orders: Sequence[OrderTensors]) -> Tensor:
+    def __call__(self, x: Tensor, timesteps: Tensor, orders: Sequence[Tensor]) -> Tensor:
         """The prediction, a tensor of its own: a later call does not change it."""
         if self._refused:
             return self._denoiser(x, timesteps, orders)
-        given = _tensors(x, timesteps, orders)
-        form = tuple((t.shape, t.dtype) if t is not None else None for t in given)
+        given = [x, timesteps, *orders]
+        # A kernel leaves the restarts out of its launches where an order is known to have none.
+        form = (*((t.shape, t.dtype) for t in given), *map(restarts_in, orders))
         recorded = self._recorded.get(form)
         if recorded is None:
             try:
@@ -88,21 +90,18 @@ class GraphedDenoiser:
                 self._refused = True
                 return self._denoiser(x, timesteps, orders)
         for buffer, tensor in zip(recorded.inputs, given, strict=True):
-            if buffer is not None and tensor is not None:
-                buffer.copy_(tensor)
+            buffer.copy_(tensor)
         recorded.replay()
         return recorded.output.clone()
 
-    def _record(self, x: Tensor, timesteps: Tensor, orders: Sequence[OrderTensors]) -> _Recorded:
+    def _record(self, x: Tensor, timesteps: Tensor, orders: Sequence[Tensor]) -> _Recorded:
         """Buffers with the values of this call, and the launches over them."""
         x, timesteps = x.clone(), timesteps.clone()
-        orders = [
-            OrderTensors(order.clone(), None if restart is None else restart.clone())
-            for order, restart in orders
-        ]
+        orders = [_clone(order) for order in orders]
         replay, output = self._capture(lambda: self._denoiser(x, timesteps, orders))
-        return _Recorded(_tensors(x, timesteps, orders), replay, output)
+        return _Recorded([x, timesteps, *orders], replay, output)
 
 
-def _tensors(x: Tensor, timesteps: Tensor, orders: Sequence[OrderTensors]) -> list[Tensor | None]:
-    return [x, timesteps, *(tensor for order in orders for tensor in order)]
+def _clone(order: Tensor) -> Tensor:
+    restarts = restarts_in(order)
+    return order.clone() if restarts is None else note_order(order.clone(), restarts)

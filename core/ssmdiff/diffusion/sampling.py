@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssmdiff.networks.interfaces import Denoiser, NoiseScheduler, order_tensors
+from ssmdiff.networks.interfaces import Denoiser, NoiseScheduler
+from ssmdiff.ops.order import order_tensors
 from ssmdiff.orders.scan_order import ScanOrder
 from ssmdiff.orders.seeds import first_noise, step_noise, stream_seed
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import OrderTensors, own_orders
-from ssmdiff.orders.scan import Scan, ScanSlot
+from ssmdiff.ops.order import order_tensors
+from ssmdiff.orders.scan import OrderPlan, Scan, ScanSlot
 from ssmdiff.orders.scan_order import Grid, size_text
 
 
@@ -83,8 +83,8 @@ class ImageBackbone(nn.Module):
         x: Tensor,
         timesteps: Tensor,
         context: Tensor | None,
-        orders: Sequence[OrderTensors] | None,
-    ) -> tuple[Tensor, Iterator[OrderTensors]]:
+        orders: Sequence[Tensor] | None,
+    ) -> tuple[Tensor, Iterator[Tensor]]:
         """The time embedding (B, time_channels) and the orders, all arguments checked.
 
         Raises:
@@ -172,20 +172,31 @@ def checkpoint_activations(model: nn.Module) -> None:
     model.activation_checkpointing = True  # type: ignore[assignment]
 
 
+def own_orders(scan: Scan, slots: Sequence[ScanSlot], device: torch.device) -> tuple[Tensor, ...]:
+    """What a backbone does when it is given no orders: draw them from torch's global generator.
+
+    So ``torch.manual_seed`` governs it, as it governs dropout. Training, sampling and export pass
+    the orders of an :class:`ssmdiff.OrderPlan` instead.
+    """
+    stochastic = any(scan.at(i).stochastic for i in range(len(slots)))
+    seed = int(torch.randint(2**62, (), device="cpu")) if stochastic else 0
+    return order_tensors(OrderPlan(scan, tuple(slots), seed).draw(0), device)
+
+
 # Orders are drawn with numpy on the host: torch.compile breaks its graph there and does not trace.
 _draw_orders = torch.compiler.disable(own_orders)
 
 
-def _check_orders(orders: Sequence[OrderTensors], slots: Sequence[ScanSlot]) -> None:
+def _check_orders(orders: Sequence[Tensor], slots: Sequence[ScanSlot]) -> None:
     if len(orders) != len(slots):
         raise ConfigError(
             f"the model makes {len(slots)} S6 calls on an image of this size and was given "
             f"{len(orders)} orders; expected one per slot of scan_slots(image_size)"
         )
     for i, (order, slot) in enumerate(zip(orders, slots, strict=True)):
-        if order.order.shape[-1] != math.prod(slot.grid):
+        if order.shape[-1] != math.prod(slot.grid):
             raise ConfigError(
-                f"order {i} visits {order.order.shape[-1]} tokens; slot {i} is a "
+                f"order {i} visits {order.shape[-1]} tokens; slot {i} is a "
                 f"{size_text(slot.grid)} grid of {math.prod(slot.grid)}. Were the orders drawn for "
                 "another image size?"
             )

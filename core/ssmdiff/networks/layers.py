@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssmdiff.networks.interfaces import OrderTensors
 from ssmdiff.orders.scan_order import Grid
 
 DELTA_RANGE = (1e-3, 1e-1)
@@ -140,7 +139,7 @@ class ResidualBlock(nn.Module):
         self.mlp_norm = TimedNorm(channels, time_channels) if mlp_ratio else None
         self.mlp = MLP(channels, mlp_ratio) if mlp_ratio else None
 
-    def forward(self, x: Tensor, time: Tensor, orders: Sequence[OrderTensors] = ()) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, orders: Sequence[Tensor] = ()) -> Tensor:
         """(B, C, *grid) to the same shape, channels-last; ``scan_calls`` orders of L tokens."""
         grid: Grid = tuple(x.shape[2:])
         h = to_tokens(x)

@@ -20,6 +20,7 @@ from ssmdiff.ops.kernels import (
     kept_every,
     kept_shape,
 )
+from ssmdiff.ops.order import decode_order, note_order, order_rows, order_tensors, restarts_in
 from ssmdiff.ops.reference import TorchKernel, states_of
 from ssmdiff.ops.scan_op import selective_scan
 
@@ -31,14 +32,19 @@ __all__ = [
     "TorchKernel",
     "backward_from",
     "both_passes",
+    "decode_order",
     "forward_keeping",
     "kept_every",
     "kept_shape",
     "kernel_for",
     "kernels_used",
     "load_kernel",
+    "note_order",
+    "order_rows",
+    "order_tensors",
     "preferred_kernels",
     "require_kernel",
+    "restarts_in",
     "selective_scan",
     "set_kernel",
     "states_of",

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ssmdiff.ops.order import note_order, restarts_in
+
 
 class ScanInputs(NamedTuple):
     """The arguments of :func:`ssmdiff.selective_scan`, checked, as every kernel receives them."""
@@ -20,10 +22,9 @@ class ScanInputs(NamedTuple):
     A: Tensor  # (K, D, N), negative
     B: Tensor  # (B, K, L, N)
     C: Tensor  # (B, K, L, N)
-    order: Tensor  # (K, L) int32: the token visited at time t in direction k
+    order: Tensor  # (K, L) int32: the token visited at time t, -1 - token after a restart
     D: Tensor | None = None  # (K, D)
     delta_bias: Tensor | None = None  # (K, D)
-    restart: Tensor | None = None  # (K, L) bool: the state is zeroed before time t
     delta_softplus: bool = True
     discretization: str = "euler"
 
@@ -38,6 +39,8 @@ class ScanInputs(NamedTuple):
             for name, value in self._asdict().items()
             if isinstance(value, Tensor)
         }
+        if (restarts := restarts_in(self.order)) is not None:
+            note_order(changes["order"], restarts)
         return self._replace(**changes)
 
 

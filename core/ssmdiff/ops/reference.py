@@ -7,7 +7,7 @@ Glossary, with the shapes of :class:`~ssmdiff.ops.kernels.ScanInputs`:
     b_t   = d_t B_t                       discretization "euler" (Mamba's kernels)   (B, K, D, N)
     b_t   = (exp(d_t A) - 1) / A B_t      discretization "zoh"   (VM-DDPM, eq. 6)
     h_t   = a_t h_{t-1} + b_t u_t         with h_{t-1} = 0 where restart_t            (B, K, D, N)
-    y_t   = sum_n C_t h_t + D u_t         added at token order[k, t], summed over k  (B, D)
+    y_t   = sum_n C_t h_t + D u_t         added at token_t, summed over k  (B, D)
 
 It runs anywhere and in any floating dtype, in float64 when the inputs are float64 and in float32
 otherwise, one Python step per token. Fast kernels are compared with it; it is compared with
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssmdiff.ops.kernels import ScanGradients, ScanInputs, kept_every, kept_shape
+from ssmdiff.ops.order import decode_order
 
 
 class TorchKernel:
@@ -111,12 +112,12 @@ class _Sequences:
     def __init__(self, inputs: ScanInputs) -> None:
         double = inputs.u.dtype == torch.float64
         dtype = torch.float64 if double else torch.float32
-        self.order = inputs.order.long()
+        tokens, self.restart = decode_order(inputs.order)
+        self.order = tokens.long()
         self.length = self.order.shape[1]
         self.zoh = inputs.discretization == "zoh"
         self.A = inputs.A.to(dtype)
         self.D = None if inputs.D is None else inputs.D.to(dtype)
-        self.restart = inputs.restart
         self.u = inputs.u.to(dtype)[:, self.order]
         self.B, self.C = (self._gather(x.to(dtype)) for x in (inputs.B, inputs.C))
         delta = self._gather(inputs.delta.to(dtype))

@@ -25,6 +25,7 @@ from ssmdiff.ops.kernels import (
     forward_keeping,
     kept_shape,
 )
+from ssmdiff.ops.order import check_order
 from ssmdiff.ops.reference import states_of
 
 DISCRETIZATIONS = ("euler", "zoh")
@@ -39,7 +40,6 @@ def selective_scan(
     order: Tensor,
     D: Tensor | None = None,
     delta_bias: Tensor | None = None,
-    restart: Tensor | None = None,
     delta_softplus: bool = True,
     discretization: str = "euler",
 ) -> Tensor:
@@ -55,12 +55,11 @@ def selective_scan(
         A: (K, D, N) negative decay rates, float32 or wider.
         B: (B, K, L, N) input projection.
         C: (B, K, L, N) output projection.
-        order: (K, L) int32; ``order[k, t]`` is the token visited at time t. Each row must be a
-            permutation of 0 .. L - 1, as :class:`ssmdiff.ScanOrder` guarantees: it is not checked
-            again here.
+        order: (K, L) int32; ``order[k, t]`` is the token visited at time t, as ``-1 - token`` where
+            the state is zeroed before it: :attr:`ssmdiff.ScanOrder.coded`. Each row holds every
+            token once, which is checked unless the order is one of ``ssmdiff.order_tensors``.
         D: Optional (K, D) skip weights.
         delta_bias: Optional (K, D), added to delta.
-        restart: Optional (K, L) bool; the state is zeroed before time t.
         delta_softplus: Apply softplus to delta + delta_bias.
         discretization: ``"euler"``, B_bar = delta B, as Mamba's published kernels; or ``"zoh"``,
             B_bar = (delta A)^-1 (exp(delta A) - I) delta B, VM-DDPM eq. 6.
@@ -69,13 +68,12 @@ def selective_scan(
         y (B, L, D) in u's dtype. State and accumulation are float32 (float64 for float64 inputs).
 
     Raises:
-        ConfigError: Shapes or dtypes do not fit together.
+        ConfigError: Shapes or dtypes do not fit together, or a row of the order is no permutation.
         KernelUnavailableError: The kernel set by :func:`use_kernel` cannot run on these tensors.
     """
-    inputs = ScanInputs(
-        u, delta, A, B, C, order, D, delta_bias, restart, delta_softplus, discretization
-    )
+    inputs = ScanInputs(u, delta, A, B, C, order, D, delta_bias, delta_softplus, discretization)
     _check(inputs)
+    check_order(order)
     y: Tensor = _keeping_op(*inputs)[0] if _is_worth_keeping(inputs) else _op(*inputs)
     return y
 
@@ -94,8 +92,7 @@ def _is_worth_keeping(inputs: ScanInputs) -> bool:
 
 _INPUTS = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor order, Tensor? D=None, "
-    "Tensor? delta_bias=None, Tensor? restart=None, bool delta_softplus=True, "
-    'str discretization="euler"'
+    'Tensor? delta_bias=None, bool delta_softplus=True, str discretization="euler"'
 )
 
 
@@ -172,7 +169,7 @@ def _backward(ctx, grad_y, _=None):  # type: ignore[no-untyped-def]
     )
     D, delta_bias = tensors[6:8]
     dD, dbias = (None if x is None else g for x, g in ((D, dD), (delta_bias, dbias)))
-    return du, ddelta, dA, dB, dC, None, dD, dbias, None, None, None
+    return du, ddelta, dA, dB, dC, None, dD, dbias, None, None
 
 
 for _differentiable in (_op, _keeping_op):
@@ -196,7 +193,6 @@ def _check(inputs: ScanInputs) -> None:
         "order": (directions, length),
         "D": (directions, channels),
         "delta_bias": (directions, channels),
-        "restart": (directions, length),
     }
     for name, shape in expected.items():
         value = getattr(inputs, name)
@@ -207,6 +203,11 @@ def _check(inputs: ScanInputs) -> None:
             )
     if length == 0:
         raise ConfigError(f"selective_scan: u has shape {tuple(u.shape)}: no tokens to scan")
+    if directions == 0 or state == 0:
+        raise ConfigError(
+            f"selective_scan: A has shape (K, D, N) = {tuple(A.shape)}: expected at least one "
+            "direction K and one component N of the state"
+        )
     for name, value in inputs._asdict().items():
         if isinstance(value, Tensor) and value.device != u.device:
             raise ConfigError(f"selective_scan: {name} is on {value.device}; u is on {u.device}")
@@ -216,8 +217,6 @@ def _check(inputs: ScanInputs) -> None:
             raise ConfigError(f"selective_scan: {name} is {value.dtype}; expected floating point")
     if order.dtype != torch.int32:
         raise ConfigError(f"selective_scan: order is {order.dtype}; expected torch.int32")
-    if inputs.restart is not None and inputs.restart.dtype != torch.bool:
-        raise ConfigError(f"selective_scan: restart is {inputs.restart.dtype}; expected torch.bool")
     if inputs.discretization not in DISCRETIZATIONS:
         raise ConfigError(
             f"selective_scan: discretization is {inputs.discretization!r}; "

@@ -6,10 +6,11 @@ from torch import nn
 
 from ssmdiff.diffusion.process import Diffusion, make_betas
 from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import ImageDataset, NoiseScheduler
+from ssmdiff.networks.interfaces import NoiseScheduler
 from ssmdiff.orders.scan import OrderPlan, Scan
 from ssmdiff.registry.registry import create
 from ssmdiff.runs.config import ComponentTable, Config
+from ssmdiff.runs.datasets import ImageDataset
 
 
 def build_dataset(config: Config) -> ImageDataset:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import OrderTensors
 from ssmdiff.orders.scan_order import Grid, size_text
 from ssmdiff.testing import probes
 from ssmdiff.testing.block import gradients_of
@@ -144,7 +143,7 @@ def slots(subject: BackboneSubject) -> str:
                 f"{expected}, as scan_slots says, one for each order that a block takes",
             )
         for i, ((_, _, used), given) in enumerate(zip(calls, arguments["orders"], strict=True)):
-            if not torch.equal(used.order, given.order):
+            if not torch.equal(used, given):
                 raise ViolationError(
                     f"S6 call {i} is given another order", f"order {i} of the call's"
                 )
@@ -206,7 +205,7 @@ def orders(subject: BackboneSubject) -> str:
         raise ViolationError(
             "two calls without orders differ under one torch.manual_seed",
             "orders drawn from torch's global generator",
-            "orders = ssmdiff.networks.interfaces.own_orders(self.scan, slots, x.device)",
+            "orders = ssmdiff.own_orders(self.scan, slots, x.device)",
         )
     if not probes.differ(drawn[0], drawn[2]):
         raise ViolationError("calls under two seeds are equal", "fresh orders of a random scan")
@@ -299,37 +298,18 @@ def state(subject: BackboneSubject) -> str:
     return f"{len(subject.model.state_dict())} tensors"
 
 
-class _Flat(nn.Module):
-    """The model with its orders as plain tensors, as a graph takes them."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor, timesteps: Tensor, orders: list[Tensor]) -> Tensor:
-        y: Tensor = self.model(
-            x=x, timesteps=timesteps, orders=[OrderTensors(order) for order in orders]
-        )
-        return y
-
-
 @suite.check
 def export(subject: BackboneSubject) -> str:
     """``torch.export`` gives a graph with the orders as inputs, and the same numbers."""
-    flat = _Flat(subject.model)
-    program = torch.export.export(flat, _flat(subject.inputs()), strict=False).module()
+    example = subject.inputs()
+    program = torch.export.export(subject.model, (), example, strict=False).module()
     for step in (0, 1):
-        arguments = _flat(subject.inputs(step=step))
+        arguments = subject.inputs(step=step)
         with torch.no_grad():
-            error = probes.relative(program(*arguments), flat(*arguments))
+            error = probes.relative(program(**arguments), subject.model(**arguments))
         if not error <= TOLERANCE:
             raise ViolationError(
                 f"the exported graph differs by {error:.1e} with the orders of step {step}",
                 f"at most {TOLERANCE:g}",
             )
     return "the exported graph agrees, with other orders too"
-
-
-def _flat(arguments: Mapping[str, Any]) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
-    orders = [order.order for order in arguments["orders"]]
-    return arguments["x"], arguments["timesteps"], orders

@@ -10,7 +10,6 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import OrderTensors
 from ssmdiff.orders.scan_order import Grid
 from ssmdiff.testing import probes
 from ssmdiff.testing.report import NotApplicableError, ViolationError
@@ -53,13 +52,13 @@ class BlockSubject(Subject):
 
     def inputs(
         self, grid: Grid = GRIDS[0], batch: int = BATCH, seed: int = 0
-    ) -> tuple[Tensor, Tensor, list[OrderTensors]]:
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         g = torch.Generator().manual_seed(seed)
         x = torch.randn(batch, self.channels, *grid, generator=g)
         time = torch.randn(batch, TIME_CHANNELS, generator=g)
         return x, time, probes.orders_for([grid] * self.scan_calls)
 
-    def __call__(self, x: Tensor, time: Tensor, orders: Sequence[OrderTensors]) -> Tensor:
+    def __call__(self, x: Tensor, time: Tensor, orders: Sequence[Tensor]) -> Tensor:
         y: Tensor = self.block(x, time, orders)
         return y
 
@@ -101,8 +100,9 @@ def restarts(subject: BlockSubject) -> str:
     if not probes.differ(y, subject(x, time, given)):
         raise ViolationError(
             "an order with restarts gives the same output as the order without",
-            "sequences that end where restart is True",
-            "pass order.restart to ssmdiff.selective_scan",
+            "sequences that end where an entry is -1 - token",
+            "pass the order to ssmdiff.selective_scan as it is, or take it apart with "
+            "ssmdiff.decode_order",
         )
     return "restarts are followed"
 
@@ -163,7 +163,7 @@ def device(subject: BlockSubject) -> str:
     """Everything happens on the device of x; tried on torch's meta device."""
     x, time, given = subject.inputs()
     y = subject.new().to("meta")(
-        x.to("meta"), time.to("meta"), [OrderTensors(order.order.to("meta")) for order in given]
+        x.to("meta"), time.to("meta"), [order.to("meta") for order in given]
     )
     _same_kind(y, x.to("meta"), "x on the meta device")
     return "stays on the device of x"
@@ -289,26 +289,12 @@ def state(subject: BlockSubject) -> str:
     return f"{len(subject.block.state_dict())} tensors"
 
 
-class _Flat(nn.Module):
-    """The block with its orders as plain tensors, as a graph takes them."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: Tensor, time: Tensor, orders: list[Tensor]) -> Tensor:
-        y: Tensor = self.block(x, time, [OrderTensors(order) for order in orders])
-        return y
-
-
 @suite.check
 def export(subject: BlockSubject) -> str:
     """``torch.export`` gives a graph with the orders as inputs, and the same numbers."""
     x, time, given = subject.inputs()
-    flat = _Flat(subject.block)
-    example = (x, time, [order.order for order in given])
-    program = torch.export.export(flat, example, strict=False).module()
+    program = torch.export.export(subject.block, (x, time, given), strict=False).module()
     others = probes.orders_for([GRIDS[0]] * subject.scan_calls, step=1)
-    arguments = (x + 1, time - 1, [order.order for order in others])
-    _close(program(*arguments), flat(*arguments), "the exported graph", "the block")
+    arguments = (x + 1, time - 1, others)
+    _close(program(*arguments), subject.block(*arguments), "the exported graph", "the block")
     return "the exported graph agrees"

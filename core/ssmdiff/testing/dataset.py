@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ssmdiff.errors import ConfigError
-from ssmdiff.networks.interfaces import ImageDataset
 from ssmdiff.orders.scan_order import Grid, size_text
+from ssmdiff.runs.datasets import ImageDataset
 from ssmdiff.testing import probes
 from ssmdiff.testing.report import NotApplicableError, ViolationError
 from ssmdiff.testing.suite import Subject, Suite

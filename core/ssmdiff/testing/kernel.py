@@ -102,7 +102,7 @@ def not_a_number(subject: KernelSubject) -> str:
     subject.somewhere()
     names = ("u", "delta", "A", "B", "C", "D", "delta_bias", "grad_y")
     for place, method, name in itertools.product(subject.places, METHODS, names):
-        exact = make_inputs(cases.NAN, restart=None, discretization=method)
+        exact = make_inputs(cases.NAN, restarts=False, discretization=method)
         given = {**exact._asdict(), "grad_y": cases.gradient_of_y(exact)}
         given[name] = given[name].clone()
         place_of_nan = (-1, ..., 4, 2) if given[name].dim() > 2 else (-1, 2)
@@ -131,19 +131,20 @@ def not_a_number(subject: KernelSubject) -> str:
 
 @suite.check
 def absent_inputs(subject: KernelSubject) -> str:
-    """D, delta_bias and restart may each be left out, and softplus switched off."""
+    """D, delta_bias and restarts may each be left out, and softplus switched off."""
     subject.somewhere()
     inputs = make_inputs(cases.SHAPES[1])
     steps = inputs.delta.abs()
     for change in (
         {"D": None},
         {"delta_bias": None},
-        {"restart": None},
-        {"D": None, "delta_bias": None, "restart": None},
+        {"D": None, "delta_bias": None},
         {"delta": steps, "delta_bias": None, "delta_softplus": False},
     ):
-        compare(subject, inputs._replace(**change), f"without {', '.join(change)}")
-    return "D, delta_bias, restart and softplus are optional"
+        given = inputs._replace(**change)
+        compare(subject, given, f"without {', '.join(change)}")
+        compare(subject, cases.without_restarts(given), f"without {', '.join(change)}, restarts")
+    return "D, delta_bias, restarts and softplus are optional"
 
 
 @suite.check
@@ -187,7 +188,7 @@ def layout(subject: KernelSubject) -> str:
 def inside_the_op(subject: KernelSubject) -> str:
     """It works where it will run: inside the op, where torch.autograd is off."""
     device, dtype = subject.somewhere()
-    inputs = make_inputs(cases.SHAPES[1], restart=None).to(device, dtype)
+    inputs = make_inputs(cases.SHAPES[1], restarts=False).to(device, dtype)
     grad_y = torch.randn(inputs.u.shape, generator=torch.Generator().manual_seed(1)).to(inputs.u)
     expected = cases.results(subject.kernel, inputs, grad_y)
     leaves = {name: getattr(inputs, name).clone().requires_grad_() for name in RESULTS[1:]}

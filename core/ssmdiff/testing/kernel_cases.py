@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ssmdiff.ops import Kernel, ScanInputs, both_passes
+from ssmdiff.ops import Kernel, ScanInputs, both_passes, decode_order, note_order
+from ssmdiff.testing.probes import coded
 
 Shape = tuple[int, int, int, int, int]
 """(B, L, D, K, N)."""
@@ -107,7 +108,7 @@ METHODS = ("euler", "zoh")
 _LARGEST_STEP, _SMALLEST_STEP, _LARGEST_A = 50.0, 1e-6, 1e4
 
 
-def make_inputs(shape: Shape, seed: int = 0, **options: Any) -> ScanInputs:
+def make_inputs(shape: Shape, seed: int = 0, restarts: bool = True, **options: Any) -> ScanInputs:
     """Random inputs in float64 that are exact in bfloat16, so that no dtype rounds them."""
     batch, L, D, K, N = shape
     g = torch.Generator().manual_seed(seed)
@@ -124,9 +125,20 @@ def make_inputs(shape: Shape, seed: int = 0, **options: Any) -> ScanInputs:
         torch.stack([torch.randperm(L, generator=g) for _ in range(K)]).int(),
         normal(K, D),
         normal(K, D),
-        torch.rand(K, L, generator=g) < 0.1,
     )
+    if restarts:
+        inputs = restarted(inputs, torch.rand(K, L, generator=g) < 0.1)
     return inputs._replace(**options)
+
+
+def restarted(inputs: ScanInputs, restart: Tensor) -> ScanInputs:
+    """The same tokens, with the state anew where (K, L) bool ``restart`` is True."""
+    return inputs._replace(order=coded(decode_order(inputs.order)[0], restart))
+
+
+def without_restarts(inputs: ScanInputs) -> ScanInputs:
+    """The same tokens, each row in one sequence."""
+    return inputs._replace(order=decode_order(inputs.order)[0])
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -147,9 +159,12 @@ def edges() -> Iterator[tuple[str, ScanInputs]]:
     plain = make_inputs(SMALL[0])
     first = torch.zeros_like(plain.order, dtype=torch.bool)
     first[:, 0] = True
-    yield "restart at t = 0", plain._replace(restart=first)
-    yield "restart everywhere", plain._replace(restart=torch.ones_like(first))
-    yield "restart nowhere", plain._replace(restart=torch.zeros_like(first))
+    yield "restart at t = 0", restarted(plain, first)
+    yield "restart everywhere", restarted(plain, torch.ones_like(first))
+    none = without_restarts(plain)
+    yield "restart nowhere", none
+    noted = note_order(none.order.clone(), restarts=False)
+    yield "restart nowhere, and so noted", none._replace(order=noted)
     for shape in SMALL:
         inputs = make_inputs(shape)
         same = inputs.A[:, :1].expand(inputs.A.shape)
@@ -189,7 +204,7 @@ def _hostile(shape: Shape, dtype: torch.dtype) -> Iterator[tuple[str, ScanInputs
 
 def long() -> tuple[str, ScanInputs]:
     """:data:`LONG` tokens: states that decay at once, slowly, and hardly at all."""
-    inputs = make_inputs((1, LONG, 3, 2, 2), restart=None)
+    inputs = make_inputs((1, LONG, 3, 2, 2), restarts=False)
     return f"L = {LONG}", inputs._replace(
         A=-_between(1e-4, 10, inputs.A), delta=rounded(inputs.delta - 2)
     )

@@ -55,7 +55,7 @@ class KernelSubject(Subject):
     def inputs(self, shape: cases.Shape, device: torch.device, dtype: torch.dtype) -> ScanInputs:
         """Random inputs there, with restarts where it takes them."""
         inputs = make_inputs(shape).to(device, dtype)
-        return inputs if self.restarts else inputs._replace(restart=None)
+        return inputs if self.restarts else cases.without_restarts(inputs)
 
     def somewhere(self) -> tuple[torch.device, torch.dtype]:
         """The last place of those where it runs: an accelerator before the CPU, and float32."""
@@ -149,7 +149,7 @@ def compare_all(
     for (told, inputs), method in itertools.product(list(made), methods):
         given = inputs._replace(discretization=method)
         if not subject.restarts:
-            given = given._replace(restart=None)
+            given = cases.without_restarts(given)
         error = compare(subject, given, f"{told}, {method}")
         if error is not None:
             count, largest = count + 1, max(largest, error)

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssmdiff.networks.interfaces import OrderTensors, order_tensors
-from ssmdiff.ops import selective_scan
+from ssmdiff.ops import decode_order, order_tensors, selective_scan
 from ssmdiff.orders.scan import OrderPlan, Scan, ScanSlot
 from ssmdiff.orders.scan_order import Grid, ScanOrder
 from ssmdiff.testing.report import ViolationError
@@ -39,7 +38,7 @@ class ProbeScan(Scan):
         return ScanOrder(np.stack([generator.permutation(tokens) for _ in range(self._directions)]))
 
 
-Call = tuple[int, Grid, OrderTensors]
+Call = tuple[int, Grid, Tensor]
 """A block's number, the grid that it was called on, and one of the orders it was given."""
 
 
@@ -57,7 +56,7 @@ class ProbeBlock(nn.Module):
         # No parameter: on a grid of one token it would get no gradient, and the backbone the blame.
         self.register_buffer("A", -torch.ones(2, channels, 1))
 
-    def forward(self, x: Tensor, time: Tensor, orders: Sequence[OrderTensors]) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, orders: Sequence[Tensor]) -> Tensor:
         if not torch.compiler.is_compiling():
             if len(orders) != self.scan_calls:
                 raise ViolationError(
@@ -71,7 +70,7 @@ class ProbeBlock(nn.Module):
             u = F.layer_norm(h + self.time(time)[:, None], h.shape[-1:])
             B, C = self.x_proj(u).unflatten(-1, (2, 2)).permute(2, 0, 3, 1)[..., None].contiguous()
             delta = u[:, None].expand(-1, 2, -1, -1).contiguous()
-            h = h + selective_scan(u, delta, self.A, B, C, order.order, restart=order.restart)
+            h = h + selective_scan(u, delta, self.A, B, C, order)
         return h.transpose(1, 2).reshape(x.shape)
 
     def __deepcopy__(self, memo: dict[int, object]) -> ProbeBlock:
@@ -83,19 +82,23 @@ class ProbeBlock(nn.Module):
         return copied
 
 
-def orders_for(
-    slots: Sequence[Grid], scan: Scan | None = None, step: int = 0
-) -> list[OrderTensors]:
+def orders_for(slots: Sequence[Grid], scan: Scan | None = None, step: int = 0) -> list[Tensor]:
     """Orders of those grids on the CPU."""
     plan = OrderPlan(scan or ProbeScan(), tuple(ScanSlot(grid) for grid in slots), seed=3)
     return list(order_tensors(plan.draw(step), CPU))
 
 
-def restarted(order: OrderTensors) -> OrderTensors:
+def restarted(order: Tensor) -> Tensor:
     """The same order; the state starts anew at every third token."""
-    restart = torch.zeros(order.order.shape, dtype=torch.bool)
+    tokens, _ = decode_order(order)
+    restart = torch.zeros(tokens.shape, dtype=torch.bool)
     restart[:, ::3] = True
-    return OrderTensors(order.order, restart)
+    return coded(tokens, restart)
+
+
+def coded(tokens: Tensor, restart: Tensor) -> Tensor:
+    """The order that visits (K, L) tokens, its state anew where (K, L) bool ``restart`` is True."""
+    return torch.tensor(ScanOrder(tokens.numpy(), restart.numpy()).coded)
 
 
 def awakened(module: nn.Module) -> nn.Module:

@@ -32,10 +32,9 @@ def inputs_along(order: ScanOrder, dtype: torch.dtype = torch.float32) -> ScanIn
         -torch.rand(K, CHANNELS, STATE, generator=g).to(dtype) - 0.05,
         normal(BATCH, K, L, STATE),
         normal(BATCH, K, L, STATE),
-        torch.tensor(order.index),
+        torch.tensor(order.coded),
         normal(K, CHANNELS),
         normal(K, CHANNELS),
-        None if order.restart is None else torch.tensor(order.restart),
     )
 
 
@@ -108,9 +107,8 @@ def _scan(
     order: Tensor,
     D: Tensor,
     delta_bias: Tensor,
-    restart: Tensor | None,
 ) -> Tensor:
-    return selective_scan(u, delta, A, B, C, order, D, delta_bias, restart)
+    return selective_scan(u, delta, A, B, C, order, D, delta_bias)
 
 
 class _Scan(nn.Module):
@@ -124,22 +122,23 @@ def _compiled() -> Callable[..., Tensor]:
     return torch.compile(_scan, backend="aot_eager", dynamic=True)
 
 
-_programs: dict[tuple[int, int, bool], Callable[..., Tensor]] = {}
+_programs: dict[tuple[int, int], Callable[..., Tensor]] = {}
 
 
 def _exported(order: ScanOrder, inputs: ScanInputs) -> Callable[..., Tensor]:
     """One graph for all orders of a shape."""
-    key = (order.directions, order.length, order.restart is None)
+    key = (order.directions, order.length)
     if key not in _programs:
-        _programs[key] = torch.export.export(_Scan(), inputs[:9]).module()  # type: ignore[arg-type]
+        _programs[key] = torch.export.export(_Scan(), inputs[:8]).module()  # type: ignore[arg-type]
     return _programs[key]
 
 
 def _results(function: Callable[..., Tensor], inputs: ScanInputs) -> list[Tensor]:
     """The output, and the gradients of u, delta, B and C."""
+    tensors = (*inputs[:6], inputs.D, inputs.delta_bias)
     leaves = [
         x.detach().clone().requires_grad_() if x is not None and x.is_floating_point() else x
-        for x in inputs[:9]
+        for x in tensors
     ]
     y = function(*leaves)
     y.backward(torch.ones_like(y))

@@ -14,12 +14,6 @@ from ssmdiff import ExportError, Scan, ScanOrder, checked_order, stream
 from ssmdiff_export.runtime.card import ModelCard
 
 
-def signed(order: ScanOrder) -> NDArray[np.int32]:
-    """(K, L) int32 as the graph reads it: ``-1 - token`` where the state starts anew before it."""
-    index = order.index.astype(np.int32)
-    return index if order.restart is None else np.where(order.restart, -1 - index, index)
-
-
 @dataclass(frozen=True)
 class FilePlan:
     """What :class:`ssmdiff.OrderPlan` is to a model in torch: orders by (seed, step, slot).
@@ -65,7 +59,7 @@ class FilePlan:
         return scan
 
 
-def feeds(card: ModelCard, orders: Sequence[ScanOrder]) -> dict[str, NDArray[np.int32]]:
+def feeds(card: ModelCard, orders: Sequence[ScanOrder]) -> dict[str, NDArray[np.integer]]:
     """What :meth:`FilePlan.draw` gave, as inputs of the graph by name."""
     names = [slot.order for slot in card.slots if slot.order is not None]
-    return {name: signed(order) for name, order in zip(names, orders, strict=True)}
+    return {name: order.coded for name, order in zip(names, orders, strict=True)}
