@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from ssmdiff import Grid, decode_order, order_rows, selective_scan
-from ssmdiff.nn import KeepFloat32, ResidualBlock, init_A_log, init_delta_bias
+from ssmdiff.nn import ResidualBlock, SelectiveParameters
 from torch import Tensor, nn
 
 from ssmdiff_blocks.sequence import CausalConv, leave, visit
 
 
-class Mamba(KeepFloat32):
+class Mamba(SelectiveParameters):
     """Mamba (S6) with its causal convolution along the order.
 
     For each direction k: u_k = silu(conv_k(in_proj(x) along order k)), y_k = S6_k(u_k);
@@ -62,16 +62,10 @@ class Mamba(KeepFloat32):
         self.gate_proj = nn.Linear(channels, inner, bias=False)
         self.conv = CausalConv(directions, inner, conv_width)
         self.x_weight = nn.Parameter(torch.empty(directions, inner, rank + 2 * state))
-        self.dt_weight = nn.Parameter(torch.empty(directions, rank, inner))
-        self.dt_bias = nn.Parameter(torch.empty(directions, inner))
-        self.A_log = nn.Parameter(torch.empty(directions, inner, state))
-        self.D = nn.Parameter(torch.ones(directions, inner))
+        self.add_recurrence(directions, inner, state, rank)
         self.out_proj = nn.Linear(inner, channels, bias=False)
         nn.init.uniform_(self.x_weight, -(inner**-0.5), inner**-0.5)  # as nn.Linear
-        nn.init.uniform_(self.dt_weight, -(rank**-0.5), rank**-0.5)
-        init_delta_bias(self.dt_bias)
-        init_A_log(self.A_log)
-        self.mark()
+        self.reset_recurrence()
 
     def forward(self, x: Tensor, grid: Grid, order: Tensor) -> Tensor:
         """(B, L, C) tokens in grid order to the same shape; the order is all it knows of the grid.
@@ -85,7 +79,7 @@ class Mamba(KeepFloat32):
         u = leave(self.conv(visit(self.in_proj(x), tokens), restart), tokens)
         dt, B, C = torch.matmul(u, self.x_weight).split(self.sizes, dim=-1)
         delta = torch.matmul(dt, self.dt_weight)
-        A = -torch.exp(self.A_log)
+        A = self.A
         y = torch.zeros_like(u[:, 0])
         for k, order_k in enumerate(order_rows(order)):
             row = slice(k, k + 1)

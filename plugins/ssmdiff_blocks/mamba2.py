@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from ssmdiff import Grid, decode_order
-from ssmdiff.nn import KeepFloat32, ResidualBlock, init_delta_bias, largest_divisor
+from ssmdiff.nn import ResidualBlock, SelectiveParameters, largest_divisor
 from torch import Tensor, nn
 
 from ssmdiff_blocks.sequence import CausalConv, leave, visit
@@ -36,7 +36,7 @@ class GatedRMSNorm(nn.Module):
         return (F.rms_norm(gated, gated.shape[-1:], eps=self.eps) * self.weight).to(y.dtype)
 
 
-class Mamba2(KeepFloat32):
+class Mamba2(SelectiveParameters):
     """Mamba-2 with its causal convolution along the order.
 
     x, z = in_proj(x), gate_proj(x); for each direction k: (B, C, dt) = ssm_proj_k(x),
@@ -76,13 +76,12 @@ class Mamba2(KeepFloat32):
         self.ssm_proj = nn.Linear(channels, directions * (2 * state + heads), bias=False)
         self.conv = CausalConv(directions, inner, conv_width)
         self.ssm_conv = CausalConv(directions, 2 * state, conv_width)
-        self.dt_bias = nn.Parameter(torch.empty(directions, heads))
-        self.A_log = nn.Parameter(torch.empty(directions, heads).uniform_(*A_RANGE).log())
-        self.D = nn.Parameter(torch.ones(directions, heads))
+        self.add_recurrence(directions, heads)
+        nn.init.uniform_(self.A_log, *A_RANGE)
+        self.A_log.data.log_()
         self.norm = GatedRMSNorm(inner)
         self.out_proj = nn.Linear(inner, channels, bias=False)
-        init_delta_bias(self.dt_bias)
-        self.mark()
+        self.reset_recurrence()
 
     def forward(self, x: Tensor, grid: Grid, order: Tensor) -> Tensor:
         """(B, L, C) tokens in grid order to the same shape; the order is all it knows of the grid.
@@ -100,7 +99,7 @@ class Mamba2(KeepFloat32):
         y = ssd(
             u.unflatten(3, (-1, self.head)),
             dt,
-            -torch.exp(self.A_log),
+            self.A,
             B,
             C,
             self.D,

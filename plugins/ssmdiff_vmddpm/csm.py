@@ -12,17 +12,14 @@ import math
 import torch
 import torch.nn.functional as F
 from ssmdiff import Grid, selective_scan
-from ssmdiff.nn import KeepFloat32, init_A_log, init_delta_bias, to_map, to_tokens
+from ssmdiff.nn import SelectiveParameters, to_map, to_tokens
 from torch import Tensor, nn
 
 
-class CSM(KeepFloat32):
+class CSM(SelectiveParameters):
     """Scan expansion, S6 and scan merge: mixes the tokens of a grid along K orders.
 
     u = silu(conv(in_proj(x))),  y = sum_k S6_k(u),  out = out_proj(norm(y) silu(gate_proj(x))).
-
-    ``A_log``, ``D`` and ``dt_bias`` stay float32 when the module is cast to a narrower dtype, and
-    carry ``_no_weight_decay = True``.
 
     Args:
         channels: C.
@@ -56,21 +53,10 @@ class CSM(KeepFloat32):
         self.gate_proj = nn.Linear(channels, inner, bias=False)
         self.conv = nn.Conv2d(inner, inner, kernel, padding=kernel // 2, groups=inner)
         self.x_proj = nn.Linear(inner, directions * (rank + 2 * state), bias=False)
-        self.dt_weight = nn.Parameter(torch.empty(directions, rank, inner))
-        self.dt_bias = nn.Parameter(torch.empty(directions, inner))
-        self.A_log = nn.Parameter(torch.empty(directions, inner, state))
-        self.D = nn.Parameter(torch.empty(directions, inner))
+        self.add_recurrence(directions, inner, state, rank)
         self.norm = nn.LayerNorm(inner)
         self.out_proj = nn.Linear(inner, channels, bias=False)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Mamba's initialisation of the recurrence: S4D-real A, D = 1, delta log-uniform."""
-        nn.init.uniform_(self.dt_weight, -(self.rank**-0.5), self.rank**-0.5)
-        init_delta_bias(self.dt_bias)
-        init_A_log(self.A_log)
-        nn.init.ones_(self.D)
-        self.mark()
+        self.reset_recurrence()
 
     def forward(self, x: Tensor, grid: Grid, order: Tensor) -> Tensor:
         """(B, L, C) tokens of an H x W grid to the same shape.
@@ -85,7 +71,7 @@ class CSM(KeepFloat32):
         y = selective_scan(
             u,
             delta,
-            -torch.exp(self.A_log),
+            self.A,
             B,
             C,
             order,

@@ -1,4 +1,4 @@
-"""Modules that blocks and backbones share: token views, the residual block, Mamba's parameters.
+"""Modules that blocks and backbones share: token views, fusion, the residual block.
 
 A map (B, C, *grid) in channels-last memory is the same bytes as tokens (B, L, C), L = prod(grid):
 token ``h * W + w`` is the pixel (h, w). Pointwise layers and norms run on the tokens, convolutions
@@ -7,19 +7,14 @@ on the map, and nothing is copied in between.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssmdiff.orders.scan_order import Grid
-
-DELTA_RANGE = (1e-3, 1e-1)
-"""Step sizes after softplus at initialisation: log-uniform between these, as in Mamba."""
-DELTA_FLOOR = 1e-4
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
@@ -147,52 +142,3 @@ class ResidualBlock(nn.Module):
         if self.mlp is not None and self.mlp_norm is not None:
             h = h + self.mlp(self.mlp_norm(h, time))
         return to_map(h, grid)
-
-
-class KeepFloat32(nn.Module):
-    """A module whose recurrence stays float32 when it is cast to a narrower dtype.
-
-    The parameters named in ``float32`` are never narrowed by ``.to``, ``.half`` and the like, and
-    carry ``_no_weight_decay = True``. Call :meth:`mark` once they exist.
-    """
-
-    float32: ClassVar[tuple[str, ...]] = ("A_log", "D", "dt_bias")
-
-    def mark(self) -> None:
-        """Flag the parameters, which a copy or a move forgets."""
-        for name in self.float32:
-            getattr(self, name)._no_weight_decay = True
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        kept = [getattr(self, name) for name in self.float32]
-        kept += [parameter.grad for parameter in kept if parameter.grad is not None]
-
-        def keeping(x: Tensor) -> Tensor:
-            moved = fn(x)
-            if any(x is one for one in kept) and moved.dtype in (torch.bfloat16, torch.float16):
-                return x.to(moved.device)
-            return moved
-
-        super()._apply(keeping, recurse)
-        self.mark()
-        return self
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """A deep copy of a parameter forgets its attributes."""
-        super().__setstate__(state)
-        self.mark()
-
-
-@torch.no_grad()
-def init_delta_bias(bias: Tensor) -> None:
-    """Fill with the inverse softplus of step sizes that are log-uniform in DELTA_RANGE."""
-    low, high = map(math.log, DELTA_RANGE)
-    delta = torch.empty_like(bias).uniform_(low, high).exp().clamp(min=DELTA_FLOOR)
-    bias.copy_(delta + torch.log(-torch.expm1(-delta)))
-
-
-@torch.no_grad()
-def init_A_log(A_log: Tensor) -> None:
-    """Fill (..., N) with log(1 .. N): S4D-real, Mamba's A."""
-    n = torch.arange(1, A_log.shape[-1] + 1, device=A_log.device, dtype=A_log.dtype)
-    A_log.copy_(n.log().expand_as(A_log))
