@@ -39,7 +39,7 @@ def network(block: dict[str, Any]) -> torch.nn.Module:
     """The paper's setting: C = 64, four stages, four directions, on the meta device."""
     scan = ssmdiff.create("scan", "cross")
 
-    def factory(channels: int, time_channels: int) -> Any:
+    def factory(channels: int, time_channels: int, *, slot: int) -> Any:
         return ssmdiff.create(
             "block",
             block,

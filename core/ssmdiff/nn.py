@@ -1,6 +1,7 @@
 """What blocks and backbones are built from, for authors of networks."""
 
 from ssmdiff.networks.backbone import ImageBackbone, TimeEmbedding, checkpoint_activations
+from ssmdiff.networks.interfaces import orders_of
 from ssmdiff.networks.layers import (
     MLP,
     Fuse,
@@ -27,6 +28,7 @@ __all__ = [
     "checkpoint_activations",
     "grid_angles",
     "largest_divisor",
+    "orders_of",
     "to_map",
     "to_tokens",
     "zeroed",

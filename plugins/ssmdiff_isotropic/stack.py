@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from ssmdiff import BlockFactory, Grid, Scan, ScanSlot
-from ssmdiff.nn import Fuse, ImageBackbone, grid_angles, to_map, to_tokens, zeroed
+from ssmdiff.nn import Fuse, ImageBackbone, grid_angles, orders_of, to_map, to_tokens, zeroed
 from torch import Tensor, nn
 
 POSITION_BASE = 10_000.0
@@ -49,14 +49,12 @@ class Layer(nn.Module):
         skip: Whether the features of an earlier layer join first.
     """
 
-    def __init__(self, channels: int, time_channels: int, block: nn.Module, skip: bool) -> None:
+    def __init__(self, channels: int, time_channels: int, block: Any, skip: bool) -> None:
         super().__init__()
         self.join = Fuse(2, channels) if skip else None
         self.norm = AdaptiveNorm(channels, time_channels)
         self.gate = zeroed(nn.Linear(time_channels, channels))
         self.block = block
-        scan_calls: Any = block.scan_calls
-        self.scan_calls: int = scan_calls
 
     def forward(
         self,
@@ -66,11 +64,11 @@ class Layer(nn.Module):
         orders: Sequence[Tensor],
         skip: Tensor | None,
     ) -> Tensor:
-        """(B, L, C) tokens, the time, ``scan_calls`` orders and maybe (B, L, C) to (B, L, C)."""
+        """(B, L, C) tokens, the time, the network's orders and maybe (B, L, C) to (B, L, C)."""
         if self.join is not None and skip is not None:
             x = self.join(x, skip)
         m = self.norm(x, time)
-        added = to_tokens(self.block(to_map(m, grid), time, orders)) - m
+        added = to_tokens(self.block(to_map(m, grid), time, orders_of(self.block, orders))) - m
         joined: Tensor = x + self.gate(time).unsqueeze(1) * added
         return joined
 
@@ -81,7 +79,7 @@ class Isotropic(ImageBackbone):
     Args:
         in_channels: Channels of the image.
         scan: Orders the tokens of each S6 call; drawn from when a call brings no orders.
-        block: ``(channels, time_channels) -> block``.
+        block: Builds a block, see :class:`ssmdiff.BlockFactory`.
         num_classes: Labels of a conditional model; 0 for none.
         channels: C.
         depth: Layers.
@@ -109,7 +107,12 @@ class Isotropic(ImageBackbone):
         self.skips = depth // 2 if long_skips else 0
         self.patches = nn.Conv2d(in_channels, channels, patch, stride=patch)
         self.layers = nn.ModuleList(
-            Layer(channels, channels, block(channels, channels), skip=i >= depth - self.skips)
+            Layer(
+                channels,
+                channels,
+                self.build_block(block, channels, channels),
+                skip=i >= depth - self.skips,
+            )
             for i in range(depth)
         )
         self.out_norm = AdaptiveNorm(channels, channels)
@@ -128,16 +131,15 @@ class Isotropic(ImageBackbone):
             ConfigError: An image size that the patch does not divide, labels or orders that do not
                 fit the model.
         """
-        time, run = self.start(x, timesteps, context, orders)
+        time, orders = self.start(x, timesteps, context, orders)
         h = self.patches(x)
         grid: Grid = tuple(h.shape[2:])
         h = to_tokens(h)
         h = h + self.positions(grid, x.device).to(h.dtype)
         skips: list[Tensor] = []
         for i, layer in enumerate(self.layers):
-            given = [next(run) for _ in range(layer.scan_calls)]  # type: ignore[arg-type]
             skip = skips.pop() if i >= len(self.layers) - self.skips else None
-            h = self.run_layer(layer, h, time, grid, given, skip)
+            h = self.run_layer(layer, h, time, grid, orders, skip)
             if i < self.skips:
                 skips.append(h)
         pixels = self.out(self.out_norm(h, time))
@@ -149,12 +151,11 @@ class Isotropic(ImageBackbone):
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
     def scan_slots(self, image_size: Grid) -> list[ScanSlot]:
-        """One slot for each S6 call of :meth:`forward`, in the order of the calls.
+        """One slot for each S6 call of :meth:`forward`, one layer after the other.
 
         Raises:
             ConfigError: The patch does not divide the image size.
         """
         self.check_sides(image_size, self.patch, f"patch {self.patch}", "a smaller 'patch'")
         slot = ScanSlot(tuple(side // self.patch for side in image_size))
-        calls: int = sum(layer.scan_calls for layer in self.layers)  # type: ignore[misc]
-        return [slot] * calls
+        return [slot] * self.scan_calls

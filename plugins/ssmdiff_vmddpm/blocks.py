@@ -61,7 +61,7 @@ class MSSBlock(nn.Module):
         discretization: ``"euler"`` as Mamba's kernels, ``"zoh"`` as eq. 6.
     """
 
-    scan_calls = 1
+    scan_calls, slot = 1, 0
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class ConvBlock(nn.Module):
         kernel: Side of its depthwise convolution.
     """
 
-    scan_calls = 0
+    scan_calls, slot = 0, 0
 
     def __init__(
         self,

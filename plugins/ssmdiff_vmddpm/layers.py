@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from ssmdiff.nn import Fuse, channels_last, largest_divisor, to_map, to_tokens, zeroed
+from ssmdiff.nn import Fuse, channels_last, largest_divisor, orders_of, to_map, to_tokens, zeroed
 from torch import Tensor, nn
 
 
@@ -53,21 +53,17 @@ class SSLayer(nn.Module):
         dropout: Probability, in the ResNet block.
     """
 
-    def __init__(
-        self, channels: int, time_channels: int, block: nn.Module, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, channels: int, time_channels: int, block: Any, dropout: float = 0.0) -> None:
         super().__init__()
         self.resnet = ResNetBlock(channels, time_channels, dropout)
         self.block = block
         self.fuse = Fuse(2, channels)
-        scan_calls: Any = block.scan_calls
-        self.scan_calls: int = scan_calls
 
     def forward(self, x: Tensor, time: Tensor, orders: Sequence[Tensor]) -> Tensor:
-        """(B, C, H, W), (B, time_channels) and ``scan_calls`` orders to (B, C, H, W)."""
+        """(B, C, H, W), (B, time_channels) and the network's orders to (B, C, H, W)."""
         # Off the CPU, PyTorch's GroupNorm leaves channels-last memory; come back once, here.
         r = channels_last(self.resnet(x, time))
-        s = self.block(r, time, orders)
+        s = self.block(r, time, orders_of(self.block, orders))
         tokens = to_tokens(r)
         return to_map(tokens + self.fuse(tokens, to_tokens(s)), tuple(x.shape[2:]))
 

@@ -12,7 +12,7 @@ With n = len(widths), c_i = channels widths[i], c_n = c_{n-1} and s the stem's s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -35,7 +35,7 @@ class VMDDPMUNet(ImageBackbone):
     Args:
         in_channels: Channels of the image.
         scan: Orders the tokens of each S6 call; drawn from when a call brings no orders.
-        block: ``(channels, time_channels) -> block``.
+        block: Builds a block, see :class:`ssmdiff.BlockFactory`.
         num_classes: Labels of a conditional model; 0 for none.
         channels: C, even.
         widths: Channels of each stage over C; as many stages, each of which halves the image.
@@ -69,10 +69,8 @@ class VMDDPMUNet(ImageBackbone):
         c = [channels * width for width in (*widths, widths[-1])]
 
         def stage(width: int, count: int) -> nn.ModuleList:
-            return nn.ModuleList(
-                SSLayer(width, time_channels, block(width, time_channels), dropout)
-                for _ in range(count)
-            )
+            blocks = (self.build_block(block, width, time_channels) for _ in range(count))
+            return nn.ModuleList(SSLayer(width, time_channels, b, dropout) for b in blocks)
 
         # A patch of pixels and its eight neighbours: no pixel is skipped at any stride.
         self.stem = nn.Conv2d(
@@ -107,12 +105,12 @@ class VMDDPMUNet(ImageBackbone):
             ConfigError: An image size that the strides do not divide, labels or orders that do not
                 fit the model.
         """
-        time, run = self.start(x, timesteps, context, orders)
-        h, skips = self._encode(x, time, run)
-        h = self._layers(self.bottleneck, h, time, run)
+        time, orders = self.start(x, timesteps, context, orders)
+        h, skips = self._encode(x, time, orders)
+        h = self._layers(self.bottleneck, h, time, orders)
         for fuse, layers, up in zip(self.skips, self.decoder, self.up, strict=False):
             h = self._join(fuse, h, skips.pop())
-            h = up(self._layers(layers, h, time, run))
+            h = up(self._layers(layers, h, time, orders))
         h = self._join(self.skips[-1], h, skips.pop())
         return F.pixel_shuffle(self.out_conv(F.silu(self.out_norm(h))), self.stem_stride)
 
@@ -124,11 +122,11 @@ class VMDDPMUNet(ImageBackbone):
         orders: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """The encoder's output: (B, 8 C, H / 32, W / 32) with the defaults."""
-        time, run = self.start(x, timesteps, context, orders)
-        return self._encode(x, time, run)[0]
+        time, orders = self.start(x, timesteps, context, orders)
+        return self._encode(x, time, orders)[0]
 
     def scan_slots(self, image_size: Grid) -> list[ScanSlot]:
-        """One slot for each S6 call of :meth:`forward`, in the order of the calls.
+        """One slot for each S6 call of :meth:`forward`, in the order in which blocks are built.
 
         Raises:
             ConfigError: The strides do not divide the image size.
@@ -144,11 +142,11 @@ class VMDDPMUNet(ImageBackbone):
             ScanSlot(tuple(side // factor for side in image_size))
             for layers, factor in runs
             for layer in layers
-            for _ in range(layer.scan_calls)
+            for _ in range(layer.block.scan_calls)
         ]
 
     def _encode(
-        self, x: Tensor, time: Tensor, run: Iterator[Tensor]
+        self, x: Tensor, time: Tensor, orders: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """The encoder's output and the features of all skips, the largest grid first."""
         # With one channel both memory formats have the same strides, so the format is set after
@@ -156,16 +154,16 @@ class VMDDPMUNet(ImageBackbone):
         h = channels_last(self.stem(x))
         skips = []
         for i, (layers, down) in enumerate(zip(self.encoder, self.down, strict=True)):
-            h = self._layers(layers, h, time, run)
+            h = self._layers(layers, h, time, orders)
             if i == 0:
                 skips.append(h)
             h = down(h)
             skips.append(h)
         return h, skips
 
-    def _layers(self, layers: Any, h: Tensor, time: Tensor, run: Iterator[Tensor]) -> Tensor:
+    def _layers(self, layers: Any, h: Tensor, time: Tensor, orders: Sequence[Tensor]) -> Tensor:
         for layer in layers:
-            h = self.run_layer(layer, h, time, [next(run) for _ in range(layer.scan_calls)])
+            h = self.run_layer(layer, h, time, orders)
         return h
 
     def _join(self, fuse: nn.Module, h: Tensor, skip: Tensor) -> Tensor:

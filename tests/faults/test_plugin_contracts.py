@@ -350,3 +350,54 @@ def test_p14_a_plugin_that_raises_in_training_is_named_and_the_checkpoint_kept(
     assert str(kept[0]) in said
     state = ckpt.verify(kept[0]).tensors("model")
     assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
+# Slots of backbones
+
+TWO_BLOCKS = """
+    import torch
+    import ssmdiff
+
+    class Bad(torch.nn.Module):
+        def __init__(self, in_channels: int, scan, block, num_classes: int = 0):
+            super().__init__()
+            self.scan = scan
+            self.blocks = torch.nn.ModuleList([{blocks}])
+
+        def scan_slots(self, image_size):
+            return [ssmdiff.ScanSlot(tuple(image_size))] * 2
+
+    @ssmdiff.hookimpl
+    def ssmdiff_backbones():
+        yield ssmdiff.Component("bad", Bad, "does something wrong")
+"""
+LAYERS = {"name": "layers", "scans": ["cross", "raster"]}  # of four directions and of one
+
+
+def two_blocks() -> torch.nn.Module:
+    table = {"backbone": {"name": "bad"}, "block": {"name": "mss"}, "scan": LAYERS}
+    return ssmdiff.build_backbone(resolve({"model": table}), 1, 0)
+
+
+def test_a_block_is_built_for_the_scan_of_its_slot_whenever_it_is_built(install) -> None:
+    install("ssmdiff-bad", TWO_BLOCKS.format(blocks="block(8, 4, slot=1), block(8, 4, slot=0)"))
+    model = two_blocks()
+    assert [(block.slot, block.csm.directions) for block in model.blocks] == [(1, 1), (0, 4)]
+
+
+@pytest.mark.parametrize(
+    ("slots", "told"), [((0, 0), "[0, 0]"), ((0, 2), "[0, 2]"), ((1,), "[1]"), ((0, 1, 2), "2]")]
+)
+def test_a_backbone_whose_slots_disagree_is_refused_when_it_is_built(install, slots, told) -> None:
+    blocks = ", ".join(f"block(8, 4, slot={slot})" for slot in slots)
+    install("ssmdiff-bad", TWO_BLOCKS.format(blocks=blocks))
+    with pytest.raises(ContractError) as raised:
+        two_blocks()
+    assert "backbone 'bad': scan_slots has 2 slots" in str(raised.value)
+    assert told in str(raised.value)
+
+
+def test_a_backbone_that_gives_no_slot_is_told_so(install) -> None:
+    install("ssmdiff-bad", TWO_BLOCKS.format(blocks="block(8, 4)"))
+    with pytest.raises(PluginBrokenError, match="slot"):
+        two_blocks()

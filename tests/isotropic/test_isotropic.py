@@ -24,9 +24,10 @@ def network(
     strategy = ssmdiff.create("scan", scan)
     built: list[nn.Module] = []
 
-    def factory(channels: int, time_channels: int) -> nn.Module:
+    def factory(channels: int, time_channels: int, *, slot: int) -> nn.Module:
         wired = {"channels": channels, "time_channels": time_channels}
         made: nn.Module = ssmdiff.create("block", block, **wired, directions=strategy.directions(2))
+        made.slot = slot
         built.append(made)
         return made
 
@@ -34,7 +35,8 @@ def network(
         "backbone", "isotropic", in_channels=1, scan=strategy, block=factory,
         num_classes=num_classes, **options,
     )  # fmt: skip
-    assert built == [layer.block for layer in model.layers]  # built in the order of the calls
+    assert built == [layer.block for layer in model.layers]
+    assert [b.slot for b in built] == [b.scan_calls * i for i, b in enumerate(built)]
     return model
 
 

@@ -148,6 +148,7 @@ BACKBONE = """
     import ssmdiff
     from ssmdiff.errors import ConfigError
     from ssmdiff import own_orders
+    from ssmdiff.nn import orders_of
     from ssmdiff.orders.scan import ScanSlot
 
     class Bad(torch.nn.Module):
@@ -157,7 +158,7 @@ BACKBONE = """
             self.enter = torch.nn.Conv2d(in_channels, 8, 1)
             self.time = torch.nn.Linear(1, 8)
             self.label = torch.nn.Embedding(num_classes, 8) if num_classes else None
-            self.blocks = torch.nn.ModuleList([block(8, 8), block(8, 8)])
+            self.blocks = torch.nn.ModuleList([{first}, block(8, 8, slot=2)])
             self.leave = torch.nn.Conv2d(8, in_channels, 1)
 
         def scan_slots(self, image_size):
@@ -175,7 +176,7 @@ BACKBONE = """
                 time = time + self.label(context)
             h = self.enter(x)
             for i, block in enumerate({blocks}):
-                h = block(h, time, orders[2 * i : 2 * i + 2])
+                h = block(h, time, {given})
             {after}
             return self.leave(h)
 
@@ -193,14 +194,26 @@ REFUSE = "if image_size[0] % 8: raise {error}('sides are multiples of 8')"
         ({"slots": REFUSE.format(error="ValueError")}, "refusals", "ValueError: sides are"),
         ({"slots": "raise ConfigError('never')"}, "sizes", "refuses all of 8 x 8"),
         ({"slots": "return [ScanSlot(tuple(image_size))] * 5"}, "slots", "as scan_slots says"),
+        ({"slots": "return [ScanSlot(tuple(image_size))] * 5"}, "building", "the slots [0, 2]"),
+        ({"slots": "return [ScanSlot(tuple(image_size[:1]))] * 4"}, "slots", "on the grids"),
         ({"slots": "return [ScanSlot(tuple(image_size))] * 3"}, "slots", "is given 1 orders"),
         (
             {"before": "orders = orders and orders[::-1]"},
             "slots",
-            "S6 call 0 is given another order",
+            "slot 0 is given another order",
         ),
-        ({"before": "orders = None"}, "slots", "S6 call 0 is given another order"),
-        ({"blocks": "reversed(self.blocks)"}, "building", "blocks are called as [1, 0]"),
+        ({"before": "orders = None"}, "slots", "slot 0 is given another order"),
+        (
+            {"blocks": "reversed(self.blocks)"},
+            None,
+            "",
+        ),  # each gets its own
+        (
+            {"given": "orders[2 * i : 2 * i + 2]", "blocks": "self.blocks[::-1]"},
+            "slots",
+            "slot 0 is",
+        ),
+        ({"first": "block(8, 8, slot=1)"}, "building", "built for the slots [1, 2]"),
         ({"before": "assert timesteps.dim() == 1"}, "timesteps", "AssertionError"),
         ({"before": "timesteps = timesteps * 0"}, "timesteps", "other timesteps give the same"),
         ({"before": "context = context and context * 0"}, "context", "Boolean value"),
@@ -210,7 +223,8 @@ REFUSE = "if image_size[0] % 8: raise {error}('sides are multiples of 8')"
     ],
 )
 def test_backbones(install, change: dict[str, str], check: str | None, said: str) -> None:
-    parts = {"slots": "", "before": "", "blocks": "self.blocks", "after": ""} | change
+    parts = {"slots": "", "before": "", "blocks": "self.blocks", "after": ""}
+    parts |= {"first": "block(8, 8, slot=0)", "given": "orders_of(block, orders)"} | change
     install("ssmdiff-bad", BACKBONE.format(**parts))
     found = failures(check_backbone("bad"))
     if check is None:

@@ -24,14 +24,16 @@ def network(
     """A backbone as the composition builds it."""
     strategy = ssmdiff.create("scan", scan)
 
-    def factory(channels: int, time_channels: int) -> Any:
-        return ssmdiff.create(
+    def factory(channels: int, time_channels: int, *, slot: int) -> Any:
+        made = ssmdiff.create(
             "block",
             BLOCKS[block],
             channels=channels,
             time_channels=time_channels,
             directions=strategy.directions(2),
         )
+        made.slot = slot
+        return made
 
     return ssmdiff.create(
         "backbone",

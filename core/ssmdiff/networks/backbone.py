@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ssmdiff.errors import ConfigError
+from ssmdiff.networks.interfaces import BlockFactory
 from ssmdiff.ops.order import order_tensors
 from ssmdiff.orders.scan import OrderPlan, Scan, ScanSlot
 from ssmdiff.orders.scan_order import Grid, size_text
@@ -50,8 +51,8 @@ class TimeEmbedding(nn.Module):
 class ImageBackbone(nn.Module):
     """A denoiser of (H, W) images that checks its arguments in one place.
 
-    A subclass sets ``name``, implements ``scan_slots`` and ``forward`` as
-    ``Backbone`` has them, and begins ``forward`` with :meth:`start`.
+    A subclass sets ``name``, implements ``scan_slots`` and ``forward`` as ``Backbone`` has them,
+    begins ``forward`` with :meth:`start`, and builds its blocks with :meth:`build_block`.
 
     Args:
         in_channels: Channels of the image.
@@ -73,9 +74,16 @@ class ImageBackbone(nn.Module):
         self.scan = scan
         self.in_channels, self.num_classes = in_channels, num_classes
         self.embedding = TimeEmbedding(channels, time_channels, num_classes)
+        self.scan_calls = 0
+
+    def build_block(self, block: BlockFactory, channels: int, time_channels: int) -> Any:
+        """A block whose slots follow those of the blocks that were built before it."""
+        built = block(channels, time_channels, slot=self.scan_calls)
+        self.scan_calls += built.scan_calls
+        return built
 
     def scan_slots(self, image_size: Grid) -> list[ScanSlot]:
-        """One slot for each S6 call of ``forward``, in the order of the calls."""
+        """One slot for each S6 call of ``forward``, by the numbers that its blocks have."""
         raise NotImplementedError
 
     def start(
@@ -84,7 +92,7 @@ class ImageBackbone(nn.Module):
         timesteps: Tensor,
         context: Tensor | None,
         orders: Sequence[Tensor] | None,
-    ) -> tuple[Tensor, Iterator[Tensor]]:
+    ) -> tuple[Tensor, Sequence[Tensor]]:
         """The time embedding (B, time_channels) and the orders, all arguments checked.
 
         Raises:
@@ -103,7 +111,7 @@ class ImageBackbone(nn.Module):
             _check_orders(orders, slots)
         batch = x.shape[0]
         self._check_context(context, batch)
-        return self.embedding(_per_image(timesteps, batch), context), iter(orders)
+        return self.embedding(_per_image(timesteps, batch), context), orders
 
     def run_layer(self, layer: nn.Module, *arguments: Any) -> Any:
         """``layer(*arguments)``, recomputed in the backward pass where that was asked for.

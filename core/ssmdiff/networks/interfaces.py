@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssmdiff.orders.scan import Scan, ScanSlot
 from ssmdiff.orders.scan_order import Grid
@@ -25,6 +25,8 @@ class Block(Protocol):
 
     scan_calls: int
     """How many S6 calls one forward pass makes: the number of orders that it is given."""
+    slot: int
+    """Where its S6 calls begin in ``scan_slots`` of the network; set by the factory."""
 
     def __call__(self, x: Tensor, time: Tensor, orders: Sequence[Tensor]) -> Tensor:
         """Same shape and dtype as ``x``.
@@ -39,18 +41,32 @@ class Block(Protocol):
         ...
 
 
-BlockFactory = Callable[[int, int], nn.Module]
-"""``(channels, time_channels) -> block``: what a backbone receives.
+class BlockFactory(Protocol):
+    """What a backbone receives, to build the blocks of its network: each for slots of its own."""
 
-It builds its blocks in the order in which it calls them: a scan may vary from slot to slot, and
-with it the directions of a block."""
+    def __call__(self, channels: int, time_channels: int, *, slot: int) -> Any:
+        """A :class:`Block` whose S6 calls are ``slot`` and those after it, ``scan_calls`` in all.
+
+        A scan may vary from slot to slot, and with it the directions of a block.
+
+        Args:
+            channels: C of the feature maps that it mixes.
+            time_channels: Width of the time embedding.
+            slot: Its place in ``scan_slots``.
+        """
+        ...
+
+
+def orders_of(block: Any, orders: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The orders of a block's own S6 calls, out of those of the whole network."""
+    return orders[block.slot : block.slot + block.scan_calls]
 
 
 class Backbone(Protocol):
     """A denoiser network; an ``nn.Module``.
 
     A factory is called as ``factory(in_channels=..., scan=..., block=..., num_classes=...,
-    **options)``, where ``block`` is a :data:`BlockFactory` and ``num_classes`` is 0 when
+    **options)``, where ``block`` is a :class:`BlockFactory` and ``num_classes`` is 0 when
     the model is unconditional. Called as ``model(x=..., timesteps=..., context=...)`` it drops into
     MONAI's ``DiffusionInferer`` unmodified.
     """

@@ -124,6 +124,7 @@ class ResidualBlock(nn.Module):
     """
 
     scan_calls: int = 1
+    slot: int = 0
 
     def __init__(
         self, channels: int, time_channels: int, mixer: nn.Module, mlp_ratio: int = 0

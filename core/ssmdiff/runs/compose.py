@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from ssmdiff.diffusion.process import Diffusion, make_betas
-from ssmdiff.errors import ConfigError
+from ssmdiff.errors import ConfigError, ContractError
 from ssmdiff.networks.interfaces import NoiseScheduler
 from ssmdiff.orders.scan import OrderPlan, Scan
 from ssmdiff.registry.registry import create
@@ -26,6 +28,7 @@ def build_backbone(config: Config, in_channels: int, num_classes: int) -> nn.Mod
 
     Raises:
         ConfigError: The backbone cannot serve the image size, or the scan a grid of it.
+        ContractError: Its blocks were built for other slots than it has.
     """
     scan = create("scan", config.model.scan)
     block = BlockBuilder(config.model.block, scan, len(config.data.image_size))
@@ -37,15 +40,14 @@ def build_backbone(config: Config, in_channels: int, num_classes: int) -> nn.Mod
         block=block,
         num_classes=num_classes,
     )
-    order_plan(model, config).draw(0)
+    plan = order_plan(model, config)
+    block.refuse_other_slots(len(plan.slots), f"backbone {config.model.backbone['name']!r}")
+    plan.draw(0)
     return model
 
 
 class BlockBuilder:
-    """The ``block`` that a backbone is given: builds blocks, each for the scan of its own slot.
-
-    Backbones build their blocks in the order in which they call them, so the slot of a block's
-    first S6 call is the number of S6 calls of those built before it.
+    """The :class:`ssmdiff.BlockFactory` that a backbone is given.
 
     Args:
         spec: The block's name and options.
@@ -55,18 +57,32 @@ class BlockBuilder:
 
     def __init__(self, spec: ComponentTable, scan: Scan, dims: int) -> None:
         self.spec, self.scan, self.dims = spec, scan, dims
-        self.slot = 0
+        self.slots: list[int] = []
 
-    def __call__(self, channels: int, time_channels: int) -> nn.Module:
-        block: nn.Module = create(
+    def __call__(self, channels: int, time_channels: int, *, slot: int) -> Any:
+        block: Any = create(
             "block",
             self.spec,
             channels=channels,
             time_channels=time_channels,
-            directions=self.scan.at(self.slot).directions(self.dims),
+            directions=self.scan.at(slot).directions(self.dims),
         )
-        self.slot += block.scan_calls  # type: ignore[operator, assignment]
+        block.slot = slot
+        self.slots += range(slot, slot + block.scan_calls)
         return block
+
+    def refuse_other_slots(self, count: int, where: str) -> None:
+        """Check that the blocks that were built share out the slots of the network.
+
+        Raises:
+            ContractError: A slot belongs to no block or to two, or there is no such slot.
+        """
+        if sorted(self.slots) != list(range(count)):
+            raise ContractError(
+                f"{where}: scan_slots has {count} slots, and its blocks were built for the slots "
+                f"{self.slots}; expected each of 0 to {count - 1} once. Give every block the "
+                "number of its first S6 call: block(channels, time_channels, slot=...)"
+            )
 
 
 def build_diffusion(config: Config) -> Diffusion:

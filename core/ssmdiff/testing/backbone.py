@@ -32,10 +32,11 @@ class BackboneSubject(Subject):
         self.sizes = [size for size in SIZES if self.serves(size)]
 
     def new(self, num_classes: int = 0) -> nn.Module:
-        built = iter(range(10**6))
+        def block(channels: int, time_channels: int, *, slot: int) -> nn.Module:
+            self.built.append(slot)
+            return probes.ProbeBlock(channels, time_channels, slot, self.log)
 
-        def block(channels: int, time_channels: int) -> nn.Module:
-            return probes.ProbeBlock(channels, time_channels, next(built), self.log)
+        self.built: list[int] = []
 
         with probes.seeded(0):
             model: nn.Module = self.build(
@@ -129,23 +130,29 @@ def refusals(subject: BackboneSubject) -> str:
 
 @suite.check
 def slots(subject: BackboneSubject) -> str:
-    """``scan_slots`` lists the S6 calls, in the order of the calls, each with its grid."""
+    """``scan_slots`` lists the S6 calls, each with its grid; each block gets its own orders."""
     for size in subject.sizes[:3]:
         arguments = subject.inputs(size)
         subject.log.clear()
         subject(**arguments)
-        expected = subject.slots(size)
-        calls = list(subject.log)
+        calls, expected = sorted(subject.log, key=lambda call: call[0]), subject.slots(size)
+        if [slot for slot, _, _ in calls] != list(range(len(expected))):
+            raise ViolationError(
+                f"the S6 calls of a forward pass are at the slots {[slot for slot, _, _ in calls]} "
+                f"for images of {size_text(size)}",
+                f"each of the {len(expected)} slots once, as scan_slots says",
+            )
         if [grid for _, grid, _ in calls] != expected:
             raise ViolationError(
                 f"blocks are called on the grids {[grid for _, grid, _ in calls]} for images of "
                 f"{size_text(size)}",
                 f"{expected}, as scan_slots says, one for each order that a block takes",
             )
-        for i, ((_, _, used), given) in enumerate(zip(calls, arguments["orders"], strict=True)):
+        for (slot, _, used), given in zip(calls, arguments["orders"], strict=True):
             if not torch.equal(used, given):
                 raise ViolationError(
-                    f"S6 call {i} is given another order", f"order {i} of the call's"
+                    f"the S6 call at slot {slot} is given another order",
+                    f"order {slot} of the call's: ssmdiff.nn.orders_of(block, orders)",
                 )
     if not subject.sizes:
         raise NotApplicableError("no size is served; see 'sizes'")
@@ -154,16 +161,17 @@ def slots(subject: BackboneSubject) -> str:
 
 @suite.check
 def building(subject: BackboneSubject) -> str:
-    """Blocks are built in the order in which they are called: a scan may vary by slot."""
-    subject.log.clear()
-    subject(**subject.inputs())
-    numbers = list(dict.fromkeys(number for number, _, _ in subject.log))
-    if numbers != sorted(numbers):
+    """Each block is built for slots of its own: a scan may vary by slot."""
+    calls = probes.ProbeBlock.scan_calls
+    taken = sorted(slot + i for slot in subject.built for i in range(calls))
+    wanted = len(subject.slots(subject.size))
+    if taken != list(range(wanted)):
         raise ViolationError(
-            f"blocks are called as {numbers}, numbered as they were built",
-            "built in the order of the calls, so that each knows the scan of its slot",
+            f"blocks of {calls} S6 calls are built for the slots {subject.built}",
+            f"each of the {wanted} slots of scan_slots in one block",
+            "block(channels, time_channels, slot=...), the slot of the block's first S6 call",
         )
-    return f"{len(numbers)} blocks"
+    return f"{len(subject.built)} blocks"
 
 
 @suite.check

@@ -39,7 +39,7 @@ class ProbeScan(Scan):
 
 
 Call = tuple[int, Grid, Tensor]
-"""A block's number, the grid that it was called on, and one of the orders it was given."""
+"""The slot of an S6 call, the grid that its block was called on, and the order it was given."""
 
 
 class ProbeBlock(nn.Module):
@@ -48,9 +48,9 @@ class ProbeBlock(nn.Module):
     scan_calls = 2
     A: Tensor
 
-    def __init__(self, channels: int, time_channels: int, number: int, log: list[Call]) -> None:
+    def __init__(self, channels: int, time_channels: int, slot: int, log: list[Call]) -> None:
         super().__init__()
-        self.number, self.log = number, log
+        self.slot, self.log = slot, log
         self.time = nn.Linear(time_channels, channels)
         self.x_proj = nn.Linear(channels, 4)  # B and C of two directions
         # No parameter: on a grid of one token it would get no gradient, and the backbone the blame.
@@ -60,11 +60,11 @@ class ProbeBlock(nn.Module):
         if not torch.compiler.is_compiling():
             if len(orders) != self.scan_calls:
                 raise ViolationError(
-                    f"block {self.number} is given {len(orders)} orders",
+                    f"the block at slot {self.slot} is given {len(orders)} orders",
                     f"{self.scan_calls}, as its scan_calls says",
                 )
-            for order in orders:
-                self.log.append((self.number, tuple(x.shape[2:]), order))
+            for i, order in enumerate(orders):
+                self.log.append((self.slot + i, tuple(x.shape[2:]), order))
         h = x.flatten(2).transpose(1, 2)
         for order in orders:
             u = F.layer_norm(h + self.time(time)[:, None], h.shape[-1:])
