@@ -1,7 +1,11 @@
 """What blocks and backbones are built from, for authors of networks."""
 
-from ssmdiff.networks.backbone import ImageBackbone, TimeEmbedding, checkpoint_activations
-from ssmdiff.networks.interfaces import orders_of
+from ssmdiff.networks.backbone import (
+    ImageBackbone,
+    TimeEmbedding,
+    checkpoint_activations,
+    orders_of,
+)
 from ssmdiff.networks.layers import (
     MLP,
     Fuse,

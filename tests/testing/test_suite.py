@@ -195,7 +195,7 @@ REFUSE = "if image_size[0] % 8: raise {error}('sides are multiples of 8')"
         ({"slots": "raise ConfigError('never')"}, "sizes", "refuses all of 8 x 8"),
         ({"slots": "return [ScanSlot(tuple(image_size))] * 5"}, "slots", "as scan_slots says"),
         ({"slots": "return [ScanSlot(tuple(image_size))] * 5"}, "building", "the slots [0, 2]"),
-        ({"slots": "return [ScanSlot(tuple(image_size[:1]))] * 4"}, "slots", "on the grids"),
+        ({"slots": "return [ScanSlot(tuple(image_size)[::-1])] * 4"}, "slots", "on the grids"),
         ({"slots": "return [ScanSlot(tuple(image_size))] * 3"}, "slots", "is given 1 orders"),
         (
             {"before": "orders = orders and orders[::-1]"},
@@ -203,11 +203,7 @@ REFUSE = "if image_size[0] % 8: raise {error}('sides are multiples of 8')"
             "slot 0 is given another order",
         ),
         ({"before": "orders = None"}, "slots", "slot 0 is given another order"),
-        (
-            {"blocks": "reversed(self.blocks)"},
-            None,
-            "",
-        ),  # each gets its own
+        ({"blocks": "reversed(self.blocks)"}, None, ""),  # each gets its own
         (
             {"given": "orders[2 * i : 2 * i + 2]", "blocks": "self.blocks[::-1]"},
             "slots",

@@ -180,6 +180,11 @@ def checkpoint_activations(model: nn.Module) -> None:
     model.activation_checkpointing = True  # type: ignore[assignment]
 
 
+def orders_of(block: Any, orders: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The orders of a block's own S6 calls, out of those of the whole network."""
+    return orders[block.slot : block.slot + block.scan_calls]
+
+
 def own_orders(scan: Scan, slots: Sequence[ScanSlot], device: torch.device) -> tuple[Tensor, ...]:
     """What a backbone does when it is given no orders: draw them from torch's global generator.
 

@@ -57,11 +57,6 @@ class BlockFactory(Protocol):
         ...
 
 
-def orders_of(block: Any, orders: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The orders of a block's own S6 calls, out of those of the whole network."""
-    return orders[block.slot : block.slot + block.scan_calls]
-
-
 class Backbone(Protocol):
     """A denoiser network; an ``nn.Module``.
 
