@@ -47,7 +47,9 @@ class KernelSubject(Subject):
     def restarts(self) -> bool:
         """Whether it takes restarts; it may refuse them, as mamba-ssm's does."""
         try:
-            self.kernel.forward(make_inputs((1, 3, 2, 1, 1)).to(*self.somewhere()))
+            inputs = make_inputs((1, 3, 2, 1, 1))
+            everywhere = torch.ones_like(inputs.order, dtype=torch.bool)
+            self.kernel.forward(cases.restarted(inputs, everywhere).to(*self.somewhere()))
         except KernelUnavailableError:
             return False
         return True
