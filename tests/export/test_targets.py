@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
 import ssmdiff
 from ssmdiff.errors import ConfigError, ExportError
+from ssmdiff.registry.registry import Registry
 from ssmdiff_cli.main import app
 from ssmdiff_export import exporters
 from ssmdiff_export.onnx_export import OnnxReport
@@ -195,6 +197,14 @@ def test_an_archive_that_cannot_be_remembered_says_so(run, tmp_path, monkeypatch
     result = ssmdiff.job("export")(run, tmp_path / "m.pt2", "pt2", verify=False)
     assert result.files == (tmp_path / "m.pt2",)
     assert "ssmdiff sample will not open it: cannot make" in result.lines[-1]
+
+
+def test_a_run_is_opened_where_training_is_not_installed(run, monkeypatch):
+    found = Registry([p for p in entry_points(group="ssmdiff") if p.name != "train"])
+    monkeypatch.setattr("ssmdiff.runs.config.registry", lambda: found)
+    with pytest.raises(ConfigError, match="no callback named 'tensorboard'"):
+        ssmdiff.resolve({})
+    assert ssmdiff.load_run(run.folder.path).sample(1, steps=1).shape == (1, 1, 8, 8)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08", b"PK\3\4", b"PK\3\4" + bytes(99), b"\x80\4."])

@@ -150,14 +150,14 @@ class RunFolder:
         return found if isinstance(found, dict) else {}
 
     def config(self) -> Config:
-        """The resolved configuration.
+        """The resolved configuration, without those who listened to the run while it trained.
 
         Raises:
             CheckpointError: There is no run here, or a plugin it was made with is missing.
         """
         layer = self.config_layer()
         try:
-            return resolve(layer)
+            return resolve(layer, {"train": {"callbacks": []}})
         except ConfigError as error:
             made_with = "; ".join(f"{k} = {v}" for k, v in self.providers().items())
             raise CheckpointError(
