@@ -14,7 +14,7 @@ from ssmdiff.registry.registry import registry
 from ssmdiff_cli import flags
 
 if TYPE_CHECKING:
-    from ssmdiff.runs.exporting import ImageModel
+    from ssmdiff.diffusion.image_model import ImageModel
 
 
 def sample(
@@ -76,7 +76,7 @@ def sample(
 RUN, CONFIG = "a run", "config.toml"
 
 
-def _opened(path: Path, given: dict[str, Any]) -> ImageModel:
+def _opened(path: Path, given: dict[str, Any]) -> ImageModel[Any]:
     """A run, or what an exporter wrote, with the options that it takes.
 
     Raises:
@@ -115,7 +115,7 @@ def _takers(option: str) -> str:
 
 def _run(
     path: Path, checkpoint: str = "latest", kernel: str = "auto", compile: bool = False
-) -> ImageModel:
+) -> ImageModel[Any]:
     import torch
     from ssmdiff.ops import set_kernel
     from ssmdiff.runs.run import load_run

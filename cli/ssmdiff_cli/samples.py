@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from dataclasses import dataclass
@@ -19,10 +20,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from ssmdiff.diffusion.sampling import Sampling
+from ssmdiff.diffusion.image_model import ImageModel, Sampling
 from ssmdiff.errors import CheckpointError, ConfigError
 from ssmdiff.runs.checkpoint import load_json, sweep, write_atomically
-from ssmdiff.runs.exporting import ImageModel
 from ssmdiff.runs.pictures import write_grid, write_image
 from torch import Tensor
 
@@ -50,7 +50,7 @@ class SampleFolder:
 
     def fill(
         self,
-        model: ImageModel,
+        model: ImageModel[Tensor],
         request: SampleRequest,
         n: int,
         batch_size: int,
@@ -66,27 +66,17 @@ class SampleFolder:
             ConfigError: The folder holds images of other settings, or something else.
             CheckpointError: The folder cannot be written.
         """
-        sampling = model.sampling(request.scheduler, request.steps)
-        self._prepare(self._record(model, sampling, request), overwrite)
+        sampling = model.sampling(request.scheduler, request.steps, request.seed, request.label)
+        calls = model.calls(sampling)
+        self._prepare(self._record(model, sampling, request.format), overwrite)
         missing = [i for i in range(n) if not self._image(i, request.format).exists()]
-
-        def keep(indices: list[int], images: Tensor) -> None:
-            for i, image in zip(indices, images, strict=True):
-                write_image(self._image(i, request.format), image)
-
         batches = -(-len(missing) // batch_size)
-        with _progress(progress, batches * sampling.calls) as bar:
-            model.sample(
-                seed=request.seed,
-                steps=request.steps,
-                scheduler=request.scheduler,
-                label=request.label,
-                batch_size=batch_size,
-                indices=missing,
-                on_batch=keep,
-                on_step=lambda: bar.advance(bar.task_ids[0]),
-            )
-        if len(model.image_size) != 2 or model.channels not in (1, 3):
+        with _progress(progress, batches * calls) as bar:
+            step = functools.partial(bar.advance, bar.task_ids[0])
+            for indices, images in model.draw(sampling, missing, batch_size, step):
+                for i, image in zip(indices, images, strict=True):
+                    write_image(self._image(i, request.format), image)
+        if len(model.shape) != 3 or model.shape[0] not in (1, 3):
             return None
         shown = [self._load(i, request.format) for i in range(min(n, GRID_IMAGES))]
         write_grid(self.path / GRID, torch.stack(shown))
@@ -106,14 +96,14 @@ class SampleFolder:
         return torch.from_numpy(np.moveaxis(pixels, -1, 0) / 127.5 - 1)
 
     @staticmethod
-    def _record(model: ImageModel, sampling: Sampling, request: SampleRequest) -> dict[str, Any]:
+    def _record(model: ImageModel[Tensor], sampling: Sampling, suffix: str) -> dict[str, Any]:
         return {
             **model.origin(),
-            "seed": request.seed,
+            "seed": sampling.seed,
             "steps": sampling.steps,
             "scheduler": dict(sampling.scheduler),
-            "label": request.label,
-            "format": request.format,
+            "label": sampling.label,
+            "format": suffix,
         }
 
     def _prepare(self, record: dict[str, Any], overwrite: bool) -> None:

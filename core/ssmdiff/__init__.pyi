@@ -3,11 +3,16 @@
 from ssmdiff.diffusion.betas import BetaSchedule as BetaSchedule
 from ssmdiff.diffusion.betas import Prediction as Prediction
 from ssmdiff.diffusion.betas import make_betas as make_betas
+from ssmdiff.diffusion.denoisers import TensorDenoiser as TensorDenoiser
+from ssmdiff.diffusion.denoisers import TorchDenoiser as TorchDenoiser
+from ssmdiff.diffusion.denoisers import module_denoiser as module_denoiser
+from ssmdiff.diffusion.image_model import ImageModel as ImageModel
+from ssmdiff.diffusion.image_model import Sampling as Sampling
+from ssmdiff.diffusion.interfaces import Denoiser as Denoiser
+from ssmdiff.diffusion.interfaces import NoiseScheduler as NoiseScheduler
 from ssmdiff.diffusion.process import Diffusion as Diffusion
-from ssmdiff.diffusion.sampling import Sampling as Sampling
-from ssmdiff.diffusion.sampling import module_denoiser as module_denoiser
 from ssmdiff.diffusion.sampling import sample as sample
-from ssmdiff.diffusion.sampling import sample_batches as sample_batches
+from ssmdiff.diffusion.schedulers import make_scheduler as make_scheduler
 from ssmdiff.errors import CheckpointError as CheckpointError
 from ssmdiff.errors import ConfigError as ConfigError
 from ssmdiff.errors import ContractError as ContractError
@@ -26,8 +31,6 @@ from ssmdiff.networks.interfaces import DTYPES as DTYPES
 from ssmdiff.networks.interfaces import Backbone as Backbone
 from ssmdiff.networks.interfaces import Block as Block
 from ssmdiff.networks.interfaces import BlockFactory as BlockFactory
-from ssmdiff.networks.interfaces import Denoiser as Denoiser
-from ssmdiff.networks.interfaces import NoiseScheduler as NoiseScheduler
 from ssmdiff.ops import Kernel as Kernel
 from ssmdiff.ops import ScanGradients as ScanGradients
 from ssmdiff.ops import ScanInputs as ScanInputs
@@ -99,7 +102,6 @@ from ssmdiff.runs.exporting import Exporter as Exporter
 from ssmdiff.runs.exporting import ExportPrecision as ExportPrecision
 from ssmdiff.runs.exporting import ExportRequest as ExportRequest
 from ssmdiff.runs.exporting import ExportResult as ExportResult
-from ssmdiff.runs.exporting import ImageModel as ImageModel
 from ssmdiff.runs.exporting import exporter_of as exporter_of
 from ssmdiff.runs.exporting import exporter_of_suffix as exporter_of_suffix
 from ssmdiff.runs.jobs import BenchJob as BenchJob

@@ -25,6 +25,7 @@ from ssmdiff import (
     build_backbone,
     build_dataset,
     build_diffusion,
+    build_scheduler,
     classes_of,
     compile_backbone,
     create,
@@ -91,6 +92,7 @@ class Trainer:
         self.events = event_hooks([MetricsFile(), LossCurve(), *named, *callbacks])
         self.dataset = build_dataset(config)
         self.diffusion = build_diffusion(config)
+        build_scheduler(config, self.diffusion)  # settings that cannot be sampled are refused now
         torch.manual_seed(stream_seed(config.seed, "weights"))
         self.model = build_backbone(config, self.dataset.channels, classes_of(config, self.dataset))
         self.plan = order_plan(self.model, config)

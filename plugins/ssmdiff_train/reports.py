@@ -8,6 +8,7 @@ from ssmdiff import (
     Diffusion,
     ImageDataset,
     OrderPlan,
+    TorchDenoiser,
     build_scheduler,
     module_denoiser,
     order_tensors,
@@ -32,15 +33,16 @@ def draw_grid(
     labels = None
     if config.model.class_conditional:
         labels = torch.arange(count, device=device) % len(dataset.class_names)
-    return sample(
-        module_denoiser(model, labels),
+    images: Tensor = sample(
+        TorchDenoiser(module_denoiser(model, labels), device),
         build_scheduler(config, diffusion),
         plan,
-        (dataset.channels, *config.data.image_size),
-        range(count),
-        config.sample.steps,
-        device,
+        seed=config.seed,
+        shape=(dataset.channels, *config.data.image_size),
+        indices=range(count),
+        steps=config.sample.steps,
     )
+    return images.cpu()
 
 
 @torch.no_grad()

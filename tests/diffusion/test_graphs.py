@@ -101,7 +101,8 @@ def test_an_error_of_the_denoiser_itself_is_not_hidden():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 class TestOnACard:
     def test_a_replayed_network_gives_the_images_of_a_plain_one(self):
-        from ssmdiff.diffusion.sampling import module_denoiser, sample
+        from ssmdiff.diffusion.denoisers import TorchDenoiser, module_denoiser
+        from ssmdiff.diffusion.sampling import sample
         from ssmdiff.runs import compose
         from ssmdiff.runs.config import resolve
 
@@ -115,7 +116,15 @@ class TestOnACard:
         scheduler = compose.build_scheduler(config, compose.build_diffusion(config))
         plain = module_denoiser(model)
         images = [
-            sample(one, scheduler, plan, (1, 32, 32), range(3), 5, torch.device("cuda"))
+            sample(
+                TorchDenoiser(one, torch.device("cuda")),
+                scheduler,
+                plan,
+                seed=0,
+                shape=(1, 32, 32),
+                indices=range(3),
+                steps=5,
+            )
             for one in (plain, GraphedDenoiser(plain))
         ]
         torch.testing.assert_close(images[1], images[0], rtol=1e-4, atol=1e-4)

@@ -1,111 +1,180 @@
-"""The sampling loop and the noise schedulers behind it, with denoisers whose answer is known."""
+"""The sampling loop: its streams, its orders, its arrays, what it refuses."""
 
+from __future__ import annotations
+
+import numpy as np
 import pytest
-import ssmdiff
 import torch
-from ssmdiff.diffusion.process import Diffusion, make_betas
+from gaussian import Gaussian
+from ssmdiff.diffusion.denoisers import TorchDenoiser, module_denoiser
+from ssmdiff.diffusion.image_model import ImageModel, Sampling
 from ssmdiff.diffusion.sampling import sample
-from ssmdiff.orders.scan import OrderPlan, ScanSlot
+from ssmdiff.diffusion.schedulers import SCHEDULERS
+from ssmdiff.errors import ConfigError, DivergedError
+from ssmdiff.orders.seeds import first_noise, step_noise, stream
 
-SCHEDULERS = ["ddpm", "ddim", "dpmpp", "unipc", "euler", "heun"]
-MEAN, SPREAD = 0.1, 0.25
-
-
-@pytest.fixture
-def plan():
-    scan = ssmdiff.create("scan", "regenerate")
-    return OrderPlan(scan, (ScanSlot((4, 4)),), seed=7)
+SHAPE = (1, 4, 4)
+DATA = Gaussian()
 
 
-def gaussian_denoiser(diffusion):
-    """The exact denoiser of data N(MEAN, SPREAD^2), whatever is predicted."""
-
-    def denoise(x, timesteps, orders):
-        t = timesteps.long()
-        alpha_bar = diffusion.alpha_bar[t].float().view(-1, *(1,) * (x.dim() - 1))
-        gain = alpha_bar.sqrt() * SPREAD**2 / (alpha_bar * SPREAD**2 + 1 - alpha_bar)
-        x_0 = MEAN + gain * (x - alpha_bar.sqrt() * MEAN)
-        noise = (x - alpha_bar.sqrt() * x_0) / (1 - alpha_bar).sqrt()
-        return diffusion.target(x_0, noise, t)
-
-    return denoise
+def denoise(x, timesteps, orders):
+    return DATA(x, timesteps).astype(np.float32)
 
 
-def make(name, diffusion, **options):
-    return ssmdiff.create(
-        "scheduler", name, betas=diffusion.betas, prediction_type=diffusion.prediction, **options
-    )
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_every_scheduler_draws_the_known_distribution(name, prediction, plan):
-    diffusion = Diffusion(make_betas("linear", 1000), prediction)
-    steps = 50 if name in ("dpmpp", "unipc", "heun") else 250  # the others are of first order
-    images = sample(
-        gaussian_denoiser(diffusion), make(name, diffusion), plan, (1, 16, 16), range(8), steps
-    )
-    assert images.shape == (8, 1, 16, 16)
-    assert images.mean().item() == pytest.approx(MEAN, abs=0.02)
-    assert images.std().item() == pytest.approx(SPREAD, rel=0.06)
-
-
-@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "cosine", "sigmoid"])
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_schedulers_walk_the_trained_process(name, schedule):
-    """The betas that a scheduler holds are the ones that were trained with."""
-    diffusion = Diffusion(make_betas(schedule, 300))
-    scheduler = make(name, diffusion)
-    torch.testing.assert_close(
-        scheduler.alphas_cumprod.double(), diffusion.alpha_bar, rtol=2e-3, atol=1e-6
-    )
+def draw(plan, indices, name="ddim", denoiser=denoise, steps=10, seed=7, on_step=None):
+    scheduler = DATA.scheduler({"name": name})
+    return sample(
+        denoiser, scheduler, plan, seed=seed, shape=SHAPE, indices=indices, steps=steps,
+        on_step=on_step,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_an_image_depends_on_seed_and_index_alone(name, plan):
-    diffusion = Diffusion(make_betas("linear", 1000))
-    denoiser = gaussian_denoiser(diffusion)
-
-    def draw(indices):
-        return sample(denoiser, make(name, diffusion), plan, (1, 4, 4), indices, 10)
-
-    together = draw([0, 1, 2, 3])
-    torch.testing.assert_close(draw([2]), together[2:3])
-    torch.testing.assert_close(draw([3, 1]), together[[3, 1]])
-    assert (together[0] - together[1]).abs().max() > 0.01
+    together = draw(plan, [0, 1, 2, 3], name)
+    assert together.dtype == np.float32
+    np.testing.assert_allclose(draw(plan, [2], name), together[2:3], atol=1e-6)
+    np.testing.assert_allclose(draw(plan, [3, 1], name), together[[3, 1]], atol=1e-6)
+    assert np.abs(together[0] - together[1]).max() > 0.01
+    assert np.abs(draw(plan, [0], name, seed=8) - together[:1]).max() > 0.01
 
 
-def test_ddim_of_diffusers_gives_the_same_image(plan):
-    """Our loop against the library's own step, driven by hand."""
-    from diffusers import DDIMScheduler
-    from ssmdiff.diffusion.sampling import first_noise
-
-    diffusion = Diffusion(make_betas("linear", 1000))
-    denoiser = gaussian_denoiser(diffusion)
-    peer = DDIMScheduler(1000, timestep_spacing="trailing")
-    peer.set_timesteps(20)
-    x = torch.from_numpy(first_noise(7, 0, (1, 4, 4)))[None]
-    for t in peer.timesteps:
-        x = peer.step(denoiser(x, t.expand(1), ()), t, x).prev_sample
-    ours = sample(denoiser, make("ddim", diffusion), plan, (1, 4, 4), [0], 20)
-    torch.testing.assert_close(ours, x.clamp(-1, 1), rtol=1e-4, atol=1e-5)
-
-
-def test_orders_change_with_the_step_and_not_with_the_batch(plan):
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_tensors_stay_tensors_and_give_the_same_images(name, plan):
     seen = []
 
-    def denoiser(x, timesteps, orders):
-        seen.append(orders[0].clone())
-        return torch.zeros_like(x)
+    def on_tensors(x, timesteps, orders):
+        seen.append((type(x), timesteps.dtype, orders[0].order.shape))
+        return torch.from_numpy(denoise(x.numpy(), timesteps.numpy(), orders))
 
-    diffusion = Diffusion(make_betas("linear", 1000))
-    sample(denoiser, make("ddim", diffusion), plan, (1, 4, 4), [0, 1], 3)
-    sample(denoiser, make("ddim", diffusion), plan, (1, 4, 4), [5], 3)
-    assert not torch.equal(seen[0], seen[1])
-    assert all(torch.equal(a, b) for a, b in zip(seen[:3], seen[3:], strict=True))
+    images = draw(plan, [0, 5], name, TorchDenoiser(on_tensors))
+    assert isinstance(images, torch.Tensor)
+    assert set(seen) == {(torch.Tensor, torch.float32, seen[0][2])}
+    np.testing.assert_allclose(images.numpy(), draw(plan, [0, 5], name), atol=1e-5)
 
 
-def test_a_misspelt_option_of_a_scheduler_is_told():
-    diffusion = Diffusion(make_betas("linear", 10))
-    with pytest.raises(ssmdiff.SsmdiffError, match="did you mean 'karras'"):
-        make("euler", diffusion, karas=True)
+def test_the_noise_of_a_step_is_a_stream_of_its_own():
+    drawn = step_noise(7, 3, 5, SHAPE)
+    expected = stream(7, "sample step", 3, 5).standard_normal(SHAPE, dtype=np.float32)
+    assert drawn.dtype == np.float32
+    np.testing.assert_array_equal(drawn, expected)
+    assert (step_noise(7, 3, 6, SHAPE) != drawn).any()
+
+
+class Listening:
+    """A scheduler that writes down what it is given."""
+
+    initial_scale, random = 3.0, True
+
+    def __init__(self):
+        self.given = []
+
+    def set_timesteps(self, steps):
+        self.timesteps = np.linspace(9, 4, steps)
+
+    def scaled(self, x, i):
+        return x / 2
+
+    def step(self, output, i, x, noise):
+        self.given.append((output, i, x, noise))
+        return x
+
+
+def test_a_scheduler_is_handed_the_noise_of_each_image_and_step(plan):
+    scheduler, told = Listening(), []
+
+    def halving(x, timesteps, orders):
+        told.append(timesteps.tolist())
+        return x / 2
+
+    sample(halving, scheduler, plan, seed=7, shape=SHAPE, indices=[4, 2], steps=2)
+    first = np.stack([first_noise(7, image, SHAPE) for image in (4, 2)])
+    for step, (output, i, x, noise) in enumerate(scheduler.given):
+        assert i == step
+        np.testing.assert_array_equal(x, 3 * first)
+        np.testing.assert_array_equal(output, x / 4)
+        np.testing.assert_array_equal(noise, [step_noise(7, n, step, SHAPE) for n in (4, 2)])
+    assert told == [[9, 9], [4, 4]]
+
+
+def test_orders_change_with_the_step_and_the_seed_and_not_with_the_batch(plan):
+    seen = []
+
+    def watching(x, timesteps, orders):
+        seen.append(orders[0].index.tobytes())
+        return 0 * x
+
+    for indices, seed in ([0, 1], 7), ([5], 7), ([5], 8):
+        draw(plan, indices, denoiser=watching, steps=3, seed=seed)
+    assert len(set(seen[:3])) == 3
+    assert seen[:3] == seen[3:6]
+    assert seen[6] != seen[3]
+    assert seen[:3] == [plan.draw(i, 7)[0].index.tobytes() for i in range(3)]
+
+
+def test_numbers_that_are_not_finite_are_told_with_their_call(plan):
+    calls = []
+
+    def breaking(x, timesteps, orders):
+        calls.append(None)
+        return x * (np.inf if len(calls) == 3 else 0.5)
+
+    with pytest.raises(DivergedError, match="call 3 of 10 of the network, at timestep 799, gave"):
+        draw(plan, [0], denoiser=breaking)
+
+
+class Known(ImageModel):
+    """The Gaussian as a model that images are drawn from."""
+
+    shape = SHAPE
+
+    def __init__(self, plan):
+        self._plan = plan
+
+    def denoiser(self, label=None):
+        return denoise
+
+    def plan(self):
+        return self._plan
+
+    def sampling(self, scheduler=None, steps=None, seed=0, label=None):
+        return Sampling({"name": scheduler or "heun"}, steps or 4, seed, label)
+
+    def new_scheduler(self, table):
+        return DATA.scheduler(table)
+
+    def joined(self, batches):
+        return np.concatenate(batches)
+
+
+def test_a_model_draws_in_batches_and_tells_every_call(plan):
+    model, steps = Known(plan), []
+    sampling = model.sampling(seed=3)
+    assert model.calls(sampling) == 7
+    drawn = list(model.draw(sampling, [4, 1, 8], batch_size=2, on_step=lambda: steps.append(None)))
+    assert [list(indices) for indices, _ in drawn] == [[4, 1], [8]]
+    assert [images.shape for _, images in drawn] == [(2, *SHAPE), (1, *SHAPE)]
+    assert len(steps) == 14
+    whole = model.sample(9, seed=3)
+    np.testing.assert_allclose(np.concatenate([i for _, i in drawn]), whole[[4, 1, 8]], atol=1e-6)
+    np.testing.assert_allclose(model.sample(seed=3, indices=iter([8])), whole[[8]], atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [{"n": 0}, {"batch_size": 0}, {"steps": -1}, {"seed": -1}])
+def test_numbers_out_of_range_are_refused(bad, plan):
+    with pytest.raises(ConfigError):
+        Known(plan).sample(**{"n": 1, **bad})
+
+
+def test_one_label_serves_a_batch_of_any_size():
+    def model(x, timesteps, context, orders):
+        return x + context[:, None, None, None]
+
+    class Module(torch.nn.Module):
+        forward = staticmethod(model)
+
+    one = module_denoiser(Module(), torch.tensor([2]))
+    each = module_denoiser(Module(), torch.tensor([0, 1, 2]))
+    x = torch.zeros(3, 1, 1, 1)
+    assert one(x, x, ()).flatten().tolist() == [2, 2, 2]
+    assert each(x, x, ()).flatten().tolist() == [0, 1, 2]

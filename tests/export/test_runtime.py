@@ -32,7 +32,7 @@ def sampler(file):
     return OnnxSampler(file, threads=1)
 
 
-@pytest.mark.parametrize("table", ["ddim", "ddpm", "dpmpp", "euler", "heun"])
+@pytest.mark.parametrize("table", ["ddim", "ddpm", "dpmpp", "unipc", "euler", "heun"])
 def test_numpy_draws_the_images_that_torchs_loop_draws(file, sampler, table):
     ours = sampler.sample(5, seed=3, steps=6, scheduler=table, batch_size=2)
     theirs = open_onnx(file).sample(5, seed=3, steps=6, scheduler=table).numpy()
@@ -118,11 +118,11 @@ def test_a_label_for_an_unconditional_file_is_refused(sampler):
         sampler.sample(1, label=0)
 
 
-def test_every_scheduler_of_the_registry_draws_through_torchs_loop(file, sampler):
-    images = open_onnx(file).sample(2, scheduler="unipc")
+def test_schedulers_of_plugins_draw_through_torch(file, sampler):
+    images = open_onnx(file).sample(2, scheduler="diffusers")
     assert torch.isfinite(images).all()
-    with pytest.raises(ConfigError, match="'unipc' has no numpy form"):
-        sampler.sample(2, scheduler="unipc")
+    with pytest.raises(ConfigError, match=r"'diffusers' is not one of ddpm, .*need numpy alone"):
+        sampler.sample(2, scheduler="diffusers")
 
 
 def test_options_of_the_models_own_scheduler_are_kept(sampler):
@@ -183,8 +183,10 @@ BLOCKED = """
                  "safetensors", "onnxscript", "PIL"):
         sys.modules[name] = None
     from ssmdiff_export.runtime import OnnxSampler
-    images = OnnxSampler(sys.argv[1]).sample(2, seed=4, steps=3)
-    print(repr(float(images.sum())), images.shape)
+    sampler = OnnxSampler(sys.argv[1])
+    for name in ("ddpm", "ddim", "dpmpp", "unipc", "euler", "heun"):
+        images = sampler.sample(2, seed=4, steps=3, scheduler=name)
+        print(repr(float(images.sum())), images.shape)
     import ssmdiff
     assert callable(ssmdiff.registry) and callable(ssmdiff.create)
 """
@@ -196,10 +198,12 @@ def test_the_runtime_needs_numpy_and_onnxruntime_alone(file, sampler):
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    images = sampler.sample(2, seed=4, steps=3)
-    total, _, shape = done.stdout.partition(" ")
-    assert shape.strip() == str((2, CHANNELS, SIDE, SIDE))
-    assert float(total) == pytest.approx(float(images.sum()), abs=1e-3)
+    names = ("ddpm", "ddim", "dpmpp", "unipc", "euler", "heun")
+    for name, line in zip(names, done.stdout.splitlines(), strict=True):
+        images = sampler.sample(2, seed=4, steps=3, scheduler=name)
+        total, _, shape = line.partition(" ")
+        assert shape == str((2, CHANNELS, SIDE, SIDE))
+        assert float(total) == pytest.approx(float(images.sum()), abs=1e-3)
 
 
 def test_without_onnxruntime_the_extra_is_named(file):

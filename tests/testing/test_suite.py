@@ -91,19 +91,18 @@ def test_a_fingerprint_that_changes_or_is_no_word(install, value: str) -> None:
 
 
 SCHEDULER = """
+    import numpy as np
     import torch
     import ssmdiff
 
     def bad(betas, prediction_type: str):
-        from diffusers import DDIMScheduler
+        inner = ssmdiff.make_scheduler({{"name": "ddim"}}, betas, {prediction})
 
-        class Bad(DDIMScheduler):
+        class Bad(type(inner)):
             {body}
 
-        return Bad(
-            len(betas), trained_betas=betas.tolist(), prediction_type={prediction},
-            timestep_spacing="{spacing}", clip_sample=True, set_alpha_to_one=True,
-        )
+        inner.__class__ = Bad
+        return inner
 
     @ssmdiff.hookimpl
     def ssmdiff_schedulers():
@@ -111,30 +110,67 @@ SCHEDULER = """
 """
 
 
+def body(signature: str, *lines: str) -> dict[str, str]:
+    return {"body": f"\n{' ' * 16}".join([f"def {signature}:", *lines])}
+
+
 @pytest.mark.parametrize(
     ("change", "check", "said"),
     [
         ({}, None, ""),
-        ({"spacing": "leading"}, "timesteps", "a start at the noisy end"),
+        (
+            body(
+                "set_timesteps(self, steps)",
+                "super().set_timesteps(steps)",
+                "self.timesteps = self.timesteps - self.timesteps[-1]",
+                "self.timesteps *= 0.5",
+            ),
+            "timesteps",
+            "a start at the noisy end",
+        ),
         ({"prediction": "'epsilon'"}, "distribution", "for prediction 'sample'"),
         ({"body": "set_timesteps = None"}, "protocol", "there is no method 'set_timesteps'"),
         (
-            {"body": "def add_noise(self, x, noise, t): return x + noise"},
+            body("scaled(self, x, i)", "return 2 * x"),
             "noise",
-            "the noisy image is off by",
+            "the network first sees noise of spread 1.996",
         ),
         (
-            {
-                "body": "def scale_model_input(self, x, timestep=None):\n"
-                "                return x + 1e-6 * torch.randn(())"
-            },
+            body(
+                "step(self, output, i, x, noise)", "return super().step(output, i, x, noise) + 0.01"
+            ),
+            "noise",
+            "10 steps end 0.01 away from it",
+        ),
+        (
+            body(
+                "step(self, output, i, x, noise)",
+                "t, back = int(self.timesteps[i]), 1000 // len(self.timesteps)",
+                "then = self.alpha_bar[t - back] if t >= back else 1.0",
+                "self.path[i : i + 2] = [float(self.alpha_bar[t]), float(then)]",
+                "return super().step(output, i, x, noise)",
+            ),
+            "distribution",
+            "step to the timestep that the network is told next",
+        ),
+        (
+            body(
+                "step(self, output, i, x, noise)",
+                "x = super().step(output, i, x, noise)",
+                "return x if isinstance(x, np.ndarray) else 0.99 * x",
+            ),
+            "arrays",
+            "in numpy and in torch the images are",
+        ),
+        (
+            body("scaled(self, x, i)", "return x + 1e-6 * float(torch.randn(()))"),
             "independence",
             "moved a global random state",
         ),
     ],
 )
 def test_schedulers(install, change: dict[str, str], check: str | None, said: str) -> None:
-    parts = {"body": "pass", "prediction": "prediction_type", "spacing": "trailing"} | change
+    parts = {"body": "pass", "prediction": "prediction_type"} | change
     install("ssmdiff-bad", SCHEDULER.format(**parts))
     found = failures(check_scheduler("bad"))
     if check is None:

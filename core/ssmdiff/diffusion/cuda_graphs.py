@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ssmdiff.networks.interfaces import Denoiser
+from ssmdiff.diffusion.denoisers import TensorDenoiser
 from ssmdiff.ops.order import note_order, restarts_in
 
 WARM_UPS = 3
@@ -66,7 +66,7 @@ class GraphedDenoiser:
         capture: What records; another one in tests.
     """
 
-    def __init__(self, denoiser: Denoiser, capture: Capture = capture_cuda) -> None:
+    def __init__(self, denoiser: TensorDenoiser, capture: Capture = capture_cuda) -> None:
         self._denoiser, self._capture = denoiser, capture
         self._recorded: dict[tuple[object, ...], _Recorded] = {}
         self._refused = False

@@ -1,11 +1,11 @@
-"""What blocks, backbones and noise schedulers are: the interfaces that plugins fill.
+"""What blocks and backbones are: the interfaces that plugins fill.
 
 Axis letters: B batch, C channels, H W (D) grid, L tokens, K directions, T timesteps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -92,37 +92,6 @@ class Backbone(Protocol):
         """Every S6 call of one forward pass in order, with its grid of tokens."""
         ...
 
-
-class NoiseScheduler(Protocol):
-    """Turns a denoiser into images: the protocol that diffusers and MONAI share.
-
-    A factory is called as ``factory(betas=..., prediction_type=..., **options)`` with betas (T,)
-    float64 and prediction_type ``epsilon``, ``sample`` or ``v_prediction``.
-    """
-
-    timesteps: Tensor
-    """The timesteps of one sampling run, in the order of the calls, after ``set_timesteps``."""
-
-    def set_timesteps(self, num_inference_steps: int) -> None: ...
-
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise, (B, C, *image_size)."""
-        ...
-
-    def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor: ...
-
-    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:
-        """One step back; the new sample is ``.prev_sample`` of the result, or its first item.
-
-        A scheduler whose steps are random takes a parameter ``noise``, (B, C, *image_size) float32
-        standard normal numbers that are a function of (seed, image, step) alone. One that takes
-        ``generator`` instead, as diffusers does, gets a list of torch.Generators, one per image.
-        """
-        ...
-
-
-Denoiser = Callable[[Tensor, Tensor, Sequence[Tensor]], Tensor]
-"""``(x, timesteps, orders) -> prediction``: a torch module, an ONNX session, an engine."""
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -87,16 +87,20 @@ class OrderPlan:
     slots: tuple[ScanSlot, ...]
     seed: int
 
-    def draw(self, step: int) -> tuple[ScanOrder, ...]:
-        """The orders of one step: images seen in training, the index of the step in sampling."""
-        return tuple(self._order(i, slot.grid, step) for i, slot in enumerate(self.slots))
+    def draw(self, step: int, seed: int | None = None) -> tuple[ScanOrder, ...]:
+        """The orders of one step: images seen in training, the index of the step in sampling.
 
-    def _order(self, i: int, grid: Grid, step: int) -> ScanOrder:
+        Sampling brings the seed of its images, which then stands for that of the plan.
+        """
+        seed = self.seed if seed is None else seed
+        return tuple(self._order(i, slot.grid, seed, step) for i, slot in enumerate(self.slots))
+
+    def _order(self, i: int, grid: Grid, seed: int, step: int) -> ScanOrder:
         """Of a fixed scan from a cache, of a random one from the stream of (seed, step, slot)."""
         scan = self.scan.at(i)
         if not scan.stochastic:
             return fixed_order(scan, grid)
-        return checked_order(scan, grid, stream(self.seed, "order", step, i))
+        return checked_order(scan, grid, stream(seed, "order", step, i))
 
 
 @functools.lru_cache(maxsize=256)

@@ -9,3 +9,28 @@ from ssmdiff.registry.hookspecs import hookimpl
 @hookimpl
 def ssmdiff_kernels() -> Iterable[Component]:
     yield Component("torch", "ssmdiff.ops.reference:TorchKernel", "plain reference, runs anywhere")
+
+
+_SCHEDULERS = "ssmdiff.diffusion.schedulers"
+
+
+@hookimpl
+def ssmdiff_schedulers() -> Iterable[Component]:
+    yield Component(
+        "ddpm", f"{_SCHEDULERS}:DDPM", "ancestral sampling", "Ho et al., DDPM, arXiv:2006.11239"
+    )
+    yield Component(
+        "ddim", f"{_SCHEDULERS}:DDIM", "deterministic at eta 0", "Song et al., arXiv:2010.02502"
+    )
+    yield Component(
+        "dpmpp", f"{_SCHEDULERS}:DPMpp", "DPM-Solver++ multistep", "Lu et al., arXiv:2211.01095"
+    )
+    yield Component(
+        "unipc", f"{_SCHEDULERS}:UniPC", "predictor-corrector", "Zhao et al., arXiv:2302.04867"
+    )
+    yield Component(
+        "euler", f"{_SCHEDULERS}:Euler", "Euler steps in sigma", "Karras et al., arXiv:2206.00364"
+    )
+    yield Component(
+        "heun", f"{_SCHEDULERS}:Heun", "Heun, two calls a step", "Karras et al., arXiv:2206.00364"
+    )

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from ssmdiff.diffusion.interfaces import NoiseScheduler
 from ssmdiff.diffusion.process import Diffusion, make_betas
 from ssmdiff.errors import ConfigError, ContractError
-from ssmdiff.networks.interfaces import NoiseScheduler
 from ssmdiff.orders.scan import OrderPlan, Scan
 from ssmdiff.registry.registry import create
 from ssmdiff.runs.config import ComponentTable, Config
@@ -93,13 +93,18 @@ def build_diffusion(config: Config) -> Diffusion:
 
 
 def build_scheduler(config: Config, diffusion: Diffusion) -> NoiseScheduler:
-    """A fresh noise scheduler over the process that was trained."""
+    """The noise scheduler over the process that is trained, set to the steps of the run.
+
+    Raises:
+        ConfigError: It cannot walk this process, or not in so many steps.
+    """
     scheduler: NoiseScheduler = create(
         "scheduler",
         config.sample.scheduler,
         betas=diffusion.betas,
         prediction_type=diffusion.prediction,
     )
+    scheduler.set_timesteps(config.sample.steps)
     return scheduler
 
 

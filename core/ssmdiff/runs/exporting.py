@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,7 @@ from ssmdiff.errors import SsmdiffError
 from ssmdiff.registry.registry import registry
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ssmdiff.diffusion.sampling import Sampling
-    from ssmdiff.orders.scan_order import Grid
+    from ssmdiff.diffusion.image_model import ImageModel
     from ssmdiff.runs.run import Run
 
 ExportPrecision = Literal["fp32", "fp16", "bf16"]
@@ -41,41 +38,6 @@ class ExportResult(NamedTuple):
 
     files: tuple[Path, ...]
     lines: tuple[str, ...]
-
-
-class ImageModel(Protocol):
-    """A trained model that images are drawn from: a run, or an exported file."""
-
-    channels: int
-
-    @property
-    def image_size(self) -> Grid: ...
-
-    def sampling(
-        self, scheduler: str | Mapping[str, Any] | None = None, steps: int | None = None
-    ) -> Sampling:
-        """What :meth:`sample` would do with these arguments."""
-        ...
-
-    def origin(self) -> dict[str, Any]:
-        """What the weights are, as JSON, for the record beside the images."""
-        ...
-
-    def sample(
-        self,
-        n: int = 16,
-        *,
-        seed: int = 0,
-        steps: int | None = None,
-        scheduler: str | Mapping[str, Any] | None = None,
-        label: int | None = None,
-        batch_size: int = 16,
-        indices: Iterable[int] | None = None,
-        on_batch: Callable[[list[int], Tensor], None] | None = None,
-        on_step: Callable[[], None] | None = None,
-    ) -> Tensor:
-        """Draw the images of these indices, as :meth:`ssmdiff.Run.sample` does."""
-        ...
 
 
 class Exporter(Protocol):
@@ -106,7 +68,7 @@ class Exporter(Protocol):
         ...
 
     @property
-    def open(self) -> Callable[..., ImageModel]:
+    def open(self) -> Callable[..., ImageModel[Any]]:
         """``open(path, **options)``: what it wrote, ready to sample.
 
         Of the flags of ``ssmdiff sample`` it takes those that its signature names: ``provider``,

@@ -10,11 +10,10 @@ RUN/
 
 from __future__ import annotations
 
-import functools
 import shutil
 import tomllib
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from ssmdiff.diffusion.cuda_graphs import GraphedDenoiser
-from ssmdiff.diffusion.sampling import Sampling, module_denoiser, sample_batches
+from ssmdiff.diffusion.denoisers import TorchDenoiser, module_denoiser
+from ssmdiff.diffusion.image_model import ImageModel, Sampling
+from ssmdiff.diffusion.interfaces import NoiseScheduler
 from ssmdiff.errors import CheckpointError, ConfigError, did_you_mean
 from ssmdiff.networks.compiling import compile_backbone
-from ssmdiff.networks.interfaces import Denoiser
+from ssmdiff.orders.scan import OrderPlan
+from ssmdiff.registry.registry import create
 from ssmdiff.runs import checkpoint as ckpt
 from ssmdiff.runs import compose
 from ssmdiff.runs.config import Config, load_file, resolve
@@ -235,7 +237,7 @@ def _some(names: list[str]) -> str:
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
 
 
-class Run:
+class Run(ImageModel[Tensor]):
     """A trained model with what is needed to draw from it.
 
     Attributes:
@@ -244,7 +246,11 @@ class Run:
         model: The backbone with the averaged weights, in evaluation mode.
         diffusion: The forward process.
         checkpoint: Which checkpoint the weights are from.
+        cuda_graphs: On a CUDA device, record the network's launches once for each batch size and
+            replay them, where that can be done.
     """
+
+    cuda_graphs = True
 
     def __init__(self, path: str | Path, checkpoint: str = "latest", ema: bool = True) -> None:
         self.folder = RunFolder(Path(path))
@@ -276,71 +282,46 @@ class Run:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def with_sampling(self, scheduler: str | Mapping[str, Any] | None, steps: int | None) -> Config:
-        """The configuration with another sampler or number of steps."""
-        layer: dict[str, Any] = {}
-        if scheduler is not None:
-            layer["scheduler"] = scheduler
-        if steps is not None:
-            layer["steps"] = steps
-        return resolve(self.config.to_dict(), {"sample": layer})
-
-    def sample(
-        self,
-        n: int = 16,
-        *,
-        seed: int = 0,
-        steps: int | None = None,
-        scheduler: str | Mapping[str, Any] | None = None,
-        label: int | None = None,
-        batch_size: int = 16,
-        indices: Iterable[int] | None = None,
-        on_batch: Callable[[list[int], Tensor], None] | None = None,
-        on_step: Callable[[], None] | None = None,
-        cuda_graphs: bool = True,
-    ) -> Tensor:
-        """Draw images 0 to n - 1 of a seed.
-
-        Args:
-            n: How many.
-            seed: Image i depends on (seed, i) alone, not on n or ``batch_size``.
-            steps: Sampling steps; by default the run's.
-            scheduler: A noise scheduler by name, or a table with options; by default the run's.
-            label: The class to draw, for a conditional model.
-            batch_size: Images drawn at once.
-            indices: Draw these images instead of 0 to n - 1.
-            on_batch: Called with the indices and images of each batch.
-            on_step: Called after each call of the network.
-            cuda_graphs: On a CUDA device, record the network's launches once for each batch size
-                and replay them, where that can be done.
-
-        Returns:
-            (n, C, *image_size) float32, -1 to 1.
-
-        Raises:
-            ConfigError: The label does not fit the model.
-        """
-        config = self.with_sampling(scheduler, steps)
-        return sample_batches(
-            functools.cache(functools.partial(self._denoiser, label, cuda_graphs)),
-            functools.partial(compose.build_scheduler, config, self.diffusion),
-            compose.order_plan(self.model, config, seed),
-            (self.channels, *config.data.image_size),
-            list(range(n) if indices is None else indices),
-            config.sample.steps,
-            batch_size,
-            self.device,
-            on_batch,
-            on_step,
-        )
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, *image_size)."""
+        return (self.channels, *self.config.data.image_size)
 
     def sampling(
-        self, scheduler: str | Mapping[str, Any] | None = None, steps: int | None = None
+        self,
+        scheduler: str | Mapping[str, Any] | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        label: int | None = None,
     ) -> Sampling:
-        """What :meth:`sample` would do with these arguments."""
-        config = self.with_sampling(scheduler, steps)
-        new = functools.partial(compose.build_scheduler, config, self.diffusion)
-        return Sampling(config.sample.scheduler, config.sample.steps, new)
+        """What was asked for, over the run's own scheduler and steps."""
+        asked = {"scheduler": scheduler, "steps": steps}
+        layer = {key: value for key, value in asked.items() if value is not None}
+        chosen = resolve(self.config.to_dict(), {"sample": layer}).sample
+        return Sampling(chosen.scheduler, chosen.steps, seed, label)
+
+    def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
+        """A noise scheduler over the process that was trained."""
+        betas, predicted = self.diffusion.betas, self.diffusion.prediction
+        scheduler: NoiseScheduler = create(
+            "scheduler", table, betas=betas, prediction_type=predicted
+        )
+        return scheduler
+
+    def denoiser(self, label: int | None = None) -> TorchDenoiser:
+        """The network on its device; its launches are recorded on a GPU if ``cuda_graphs``."""
+        denoise = module_denoiser(self.model, self._context(label))
+        if self.cuda_graphs and self.device.type == "cuda":
+            denoise = GraphedDenoiser(denoise)
+        return TorchDenoiser(denoise, self.device)
+
+    def plan(self) -> OrderPlan:
+        """The scan orders of every step."""
+        return compose.order_plan(self.model, self.config)
+
+    def joined(self, batches: Sequence[Tensor]) -> Tensor:
+        """On the CPU."""
+        return torch.cat([images.cpu() for images in batches])
 
     @property
     def image_size(self) -> tuple[int, ...]:
@@ -352,14 +333,7 @@ class Run:
         weights = self.checkpoint.manifest["files"]["ema.safetensors"]["sha256"]
         return {"checkpoint": self.checkpoint.path.name, "weights_sha256": weights}
 
-    def _denoiser(self, label: int | None, cuda_graphs: bool, n: int) -> Denoiser:
-        """The model for batches of n images."""
-        denoiser = module_denoiser(self.model, self._context(label, n))
-        if cuda_graphs and self.device.type == "cuda":
-            return GraphedDenoiser(denoiser)
-        return denoiser
-
-    def _context(self, label: int | None, n: int) -> Tensor | None:
+    def _context(self, label: int | None) -> Tensor | None:
         conditional = self.config.model.class_conditional
         if label is None:
             if not conditional:
@@ -372,7 +346,7 @@ class Run:
             )
         if not 0 <= label < len(self.classes):
             raise ConfigError(f"label {label} is out of range; the classes are {self.classes}")
-        return torch.full((n,), label, device=self.device)
+        return torch.full((1,), label, device=self.device)
 
 
 def load_run(path: str | Path, checkpoint: str = "latest", ema: bool = True) -> Run:

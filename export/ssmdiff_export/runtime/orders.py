@@ -24,15 +24,19 @@ class FilePlan:
     """
 
     card: ModelCard
-    seed: int
+    seed: int = 0
 
-    def draw(self, step: int) -> tuple[ScanOrder, ...]:
-        """The orders of one step, of the slots that the graph takes orders for."""
+    def draw(self, step: int, seed: int | None = None) -> tuple[ScanOrder, ...]:
+        """The orders of one step, of the slots that the graph takes orders for.
+
+        A seed that is given stands for that of the plan.
+        """
         drawn = []
+        seed = self.seed if seed is None else seed
         for i, slot in enumerate(self.card.slots):
             if slot.order is None:
                 continue
-            generator = stream(self.seed, "order", step, i)
+            generator = stream(seed, "order", step, i)
             if slot.recipe is not None:
                 drawn.append(self.card.recipes[slot.recipe].draw(generator))
             else:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ssmdiff import ConfigError, ScanOrder, first_noise, step_noise
+from ssmdiff import Denoiser, ScanOrder
 
-from ssmdiff_export.runtime.card import ModelCard
+from ssmdiff_export.runtime.card_model import CardModel
 from ssmdiff_export.runtime.files import check_model_file
-from ssmdiff_export.runtime.orders import FilePlan, feeds
-from ssmdiff_export.runtime.schedulers import build_scheduler
+from ssmdiff_export.runtime.orders import feeds
 from ssmdiff_export.runtime.session import Session
 
 Images = NDArray[np.float32]
 
 
-class OnnxSampler:
+class OnnxSampler(CardModel[Images]):
     """A trained model in an ONNX file::
 
         from ssmdiff_export.runtime import OnnxSampler
@@ -49,7 +48,7 @@ class OnnxSampler:
         threads: int | None = None,
     ) -> None:
         self.report = check_model_file(path)
-        self.card: ModelCard = self.report.card
+        self.card = self.report.card
         self.provider = provider
         self._session = Session(self.report, provider, library, threads)
 
@@ -82,71 +81,16 @@ class OnnxSampler:
         """The same with the graph's inputs by name, as :class:`ModelCard` lists them."""
         return self._session.run(inputs)
 
-    def plan(self, seed: int) -> FilePlan:
-        """The orders of every step under a seed."""
-        return FilePlan(self.card, seed)
+    def denoiser(self, label: int | None = None) -> Denoiser:
+        """:meth:`denoise`, with the class bound."""
+        index = self.card.class_index(label)
 
-    def sample(
-        self,
-        n: int = 16,
-        seed: int = 0,
-        steps: int | None = None,
-        scheduler: str | Mapping[str, Any] | None = None,
-        label: int | None = None,
-        batch_size: int = 16,
-        on_step: Callable[[], None] | None = None,
-    ) -> Images:
-        """Draw images 0 to n - 1 of a seed.
+        def denoise(x: Images, timesteps: Images, orders: Sequence[ScanOrder]) -> Images:
+            context = None if index is None else np.full(len(x), index)
+            return self.denoise(x, timesteps, orders, context)
 
-        Args:
-            n: How many.
-            seed: Image i depends on (seed, i) alone, not on n or ``batch_size``.
-            steps: Sampling steps; by default the model's.
-            scheduler: ddpm, ddim, dpmpp, euler or heun by name, or a table with options; by
-                default the model's.
-            label: The class to draw, for a conditional model.
-            batch_size: Images drawn at once.
-            on_step: Called after each call of the network.
+        return denoise
 
-        Returns:
-            (n, C, H, W) float32, -1 to 1.
-
-        Raises:
-            ConfigError: The scheduler has no numpy form, or a value is out of range.
-        """
-        if n < 1 or batch_size < 1:
-            raise ConfigError(f"n is {n} and batch_size {batch_size}; expected at least 1")
-        table = self.card.scheduler_table(scheduler)
-        steps = self.card.steps if steps is None else steps
-        batches = [
-            self._batch(range(i, min(i + batch_size, n)), seed, steps, table, label, on_step)
-            for i in range(0, n, batch_size)
-        ]
+    def joined(self, batches: Sequence[Images]) -> Images:
+        """One array."""
         return np.concatenate(batches)
-
-    def _batch(
-        self,
-        indices: Sequence[int],
-        seed: int,
-        steps: int,
-        table: Mapping[str, Any],
-        label: int | None,
-        on_step: Callable[[], None] | None,
-    ) -> Images:
-        card, shape = self.card, self.card.shape
-        scheduler = build_scheduler(table, card.betas(), card.diffusion.prediction, steps)
-        plan, index = self.plan(seed), card.class_index(label)
-        context = None if index is None else np.full(len(indices), index, dtype=np.int64)
-        noise = np.stack([first_noise(seed, i, shape) for i in indices])
-        x = noise * np.float32(scheduler.initial_scale)
-        for step, t in enumerate(scheduler.timesteps):
-            timesteps = np.full(len(x), t, dtype=np.float32)
-            prediction = self.denoise(
-                scheduler.scaled(x, step), timesteps, plan.draw(step), context
-            )
-            if scheduler.random:
-                noise = np.stack([step_noise(seed, i, step, shape) for i in indices])
-            x = scheduler.step(prediction, step, x, noise)
-            if on_step:
-                on_step()
-        return x.clip(-1, 1)

@@ -1,0 +1,52 @@
+"""torch's side of the sampling loop: what works on tensors, as a denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ssmdiff.ops.order import order_tensors
+from ssmdiff.orders.scan_order import ScanOrder
+
+TensorDenoiser = Callable[[Tensor, Tensor, Sequence[Tensor]], Tensor]
+"""``(x, timesteps, orders) -> prediction`` on tensors of one device."""
+
+
+class TorchDenoiser:
+    """A callable on tensors for the sampling loop, which stays on its device from step to step.
+
+    Args:
+        denoise: ``(x, timesteps, orders) -> prediction``.
+        device: Where it runs; the CPU by default.
+    """
+
+    def __init__(self, denoise: TensorDenoiser, device: torch.device | None = None) -> None:
+        self.denoise, self.device = denoise, device or torch.device("cpu")
+
+    def asarray(self, values: NDArray[np.float32]) -> Tensor:
+        """A tensor on the device."""
+        return torch.from_numpy(values).to(self.device)
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor, timesteps: Tensor, orders: Sequence[ScanOrder]) -> Tensor:
+        return self.denoise(x, timesteps, order_tensors(orders, self.device)).float()
+
+
+def module_denoiser(model: nn.Module, context: Tensor | None = None) -> TensorDenoiser:
+    """A backbone with its conditioning bound; one label serves a batch of any size.
+
+    Args:
+        model: The backbone.
+        context: (1,) or (B,) labels of a conditional model.
+    """
+
+    def denoise(x: Tensor, timesteps: Tensor, orders: Sequence[Tensor]) -> Tensor:
+        labels = None if context is None else context.expand(len(x))
+        prediction: Tensor = model(x=x, timesteps=timesteps, context=labels, orders=orders)
+        return prediction
+
+    return denoise

@@ -1,0 +1,148 @@
+"""What a trained model is to whoever draws from it: a run on disk, an exported file; in numpy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from ssmdiff.diffusion.interfaces import Array, Denoiser, NoiseScheduler, Plan
+from ssmdiff.diffusion.sampling import sample
+from ssmdiff.errors import ConfigError
+
+Images = TypeVar("Images")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What decides the images of a model, besides its weights."""
+
+    scheduler: Mapping[str, Any]
+    """Name and options."""
+    steps: int
+    seed: int = 0
+    label: int | None = None
+    """The class to draw, of a conditional model."""
+
+
+class ImageModel(ABC, Generic[Images]):
+    """Something trained that images are drawn from: a run, an exported file.
+
+    It gives a denoiser and what was trained; the loop over steps and batches is here.
+    """
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """(C, *image_size)."""
+
+    @abstractmethod
+    def denoiser(self, label: int | None) -> Denoiser:
+        """The network, for batches of any size.
+
+        Raises:
+            ConfigError: The label does not fit the model.
+        """
+
+    @abstractmethod
+    def plan(self) -> Plan:
+        """The scan orders of every step."""
+
+    @abstractmethod
+    def sampling(
+        self,
+        scheduler: str | Mapping[str, Any] | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        label: int | None = None,
+    ) -> Sampling:
+        """What was asked for, over the model's own scheduler and steps."""
+
+    @abstractmethod
+    def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
+        """A noise scheduler over the process that was trained."""
+
+    @abstractmethod
+    def origin(self) -> dict[str, Any]:
+        """What the weights are, as JSON, for the record beside the images."""
+
+    @abstractmethod
+    def joined(self, batches: Sequence[Array]) -> Images:
+        """Batches of the denoiser's arrays as the images that a user is given."""
+
+    def calls(self, sampling: Sampling) -> int:
+        """How often the network is called for a batch: Heun does it twice a step."""
+        scheduler = self.new_scheduler(sampling.scheduler)
+        scheduler.set_timesteps(sampling.steps)
+        return len(scheduler.timesteps)
+
+    def draw(
+        self,
+        sampling: Sampling,
+        indices: Sequence[int],
+        batch_size: int = 16,
+        on_step: Callable[[], None] | None = None,
+    ) -> Iterator[tuple[Sequence[int], Images]]:
+        """The images of these indices, ``batch_size`` at a time; no batch is kept.
+
+        Args:
+            sampling: From :meth:`sampling`.
+            indices: Which images of the seed, in any order.
+            batch_size: Images drawn at once.
+            on_step: Called after each call of the network.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
+        scheduler, plan = self.new_scheduler(sampling.scheduler), self.plan()
+        denoiser = self.denoiser(sampling.label)
+        for start in range(0, len(indices), batch_size):
+            batch = indices[start : start + batch_size]
+            images = sample(
+                denoiser,
+                scheduler,
+                plan,
+                seed=sampling.seed,
+                shape=self.shape,
+                indices=batch,
+                steps=sampling.steps,
+                on_step=on_step,
+            )
+            yield batch, self.joined([images])
+
+    def sample(
+        self,
+        n: int = 16,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        scheduler: str | Mapping[str, Any] | None = None,
+        label: int | None = None,
+        batch_size: int = 16,
+        indices: Iterable[int] | None = None,
+        on_step: Callable[[], None] | None = None,
+    ) -> Images:
+        """Draw images 0 to n - 1 of a seed.
+
+        Args:
+            n: How many.
+            seed: Image i depends on (seed, i) alone, not on n or ``batch_size``.
+            steps: Sampling steps; by default the model's.
+            scheduler: A noise scheduler by name, or a table with options; by default the model's.
+            label: The class to draw, for a conditional model.
+            batch_size: Images drawn at once.
+            indices: Draw these images instead of 0 to n - 1.
+            on_step: Called after each call of the network.
+
+        Returns:
+            (n, C, *image_size) float32, -1 to 1.
+
+        Raises:
+            ConfigError: An option, a number or the label does not fit the model.
+        """
+        chosen = list(range(n) if indices is None else indices)
+        if not chosen:
+            raise ConfigError(f"n is {n} and indices {indices}; expected at least one image")
+        sampling = self.sampling(scheduler, steps, seed, label)
+        drawn = self.draw(sampling, chosen, batch_size, on_step)
+        return self.joined([images for _, images in drawn])
