@@ -15,7 +15,8 @@ class Gaussian:
     def __init__(self, mean=0.1, spread=0.25, prediction="epsilon", schedule="linear"):
         self.mean, self.spread, self.prediction = mean, spread, prediction
         self.betas = make_betas(schedule, T)
-        self.alpha_bar = np.cumprod(1 - self.betas)
+        factors = (1 - self.betas.astype(np.float32)).astype(np.float64)
+        self.alpha_bar = np.cumprod(factors).astype(np.float32).astype(np.float64)
 
     def at(self, t):
         """alpha_bar; between whole timesteps the logarithm of the noise level is linear."""

@@ -12,6 +12,7 @@ import ssmdiff
 import torch
 from gaussian import bold_then_blind
 from ssmdiff.diffusion.betas import make_betas
+from ssmdiff.diffusion.process import Diffusion
 from ssmdiff.diffusion.schedulers import SCHEDULERS
 from ssmdiff.errors import ConfigError
 
@@ -104,6 +105,14 @@ def test_every_scheduler_walks_every_process(table, schedule, gaussian):
     images = gaussian(prediction="v_prediction", schedule=schedule).walk(table, 300)
     assert images.mean() == pytest.approx(MEAN, abs=0.02)
     assert images.std() == pytest.approx(SPREAD, rel=0.08)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "cosine", "sigmoid"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_process_is_the_one_that_is_trained(name, schedule):
+    diffusion = Diffusion(make_betas(schedule, 1000))
+    scheduler = ssmdiff.make_scheduler({"name": name}, diffusion.betas, "epsilon")
+    np.testing.assert_allclose(scheduler.alpha_bar, diffusion.alpha_bar, rtol=1e-4)
 
 
 # How fast the error falls: the claimed order is the measured one
