@@ -1,8 +1,7 @@
 """Any noise scheduler of the diffusers library, for what ours lack.
 
-It is the library's own, faults included: its DDIM goes T // steps timesteps back where the network
-is told another distance, and drifts where it clips. The core's schedulers are held against it in
-the tests where it is right.
+Its faults are not mended: its DDIM goes T // steps timesteps back where the network is told another
+distance, and drifts where it clips.
 """
 
 from __future__ import annotations
@@ -51,9 +50,7 @@ class DiffusersScheduler:
             )
         cls, options = getattr(schedulers, scheduler), options or {}
         if missing := getattr(cls, "_backends", []):
-            raise ConfigError(
-                f"{scheduler} of diffusers needs {' and '.join(missing)}: pip install it"
-            )
+            raise ConfigError(f"{scheduler} of diffusers needs {' and '.join(missing)} installed")
         wired = dict(zip(WIRED, (len(betas), betas.tolist(), prediction_type), strict=True))
         taken = inspect.signature(cls).parameters.keys()
         if not wired.keys() <= taken:
@@ -69,11 +66,7 @@ class DiffusersScheduler:
         self.random = "generator" in inspect.signature(self.inner.step).parameters
 
     def set_timesteps(self, steps: int) -> None:
-        """Begin a run.
-
-        Raises:
-            ConfigError: The library refuses so many steps.
-        """
+        """Begin a run; a ConfigError where the library refuses so many steps."""
         try:
             self.inner.set_timesteps(steps)
         except (ValueError, IndexError) as error:

@@ -25,8 +25,7 @@ import numpy as np
 from ssmdiff.diffusion.interfaces import Array, Floats
 from ssmdiff.errors import ConfigError, did_you_mean
 
-SMALLEST = float(np.finfo(np.float32).tiny)
-"""Of alpha_bar; below it, a float32 is no number to divide by."""
+SMALLEST = float(np.finfo(np.float32).tiny)  # of alpha_bar: images are divided by it
 
 
 class Scheduler(ABC):
@@ -52,22 +51,17 @@ class Scheduler(ABC):
         falls = np.diff(self.alpha_bar, prepend=1.0) < 0
         wrong = np.flatnonzero(~(falls & (self.alpha_bar >= SMALLEST)))
         if wrong.size:
-            t = int(wrong[0])
             raise ConfigError(
-                f"no sampler can walk this process back: alpha_bar is {self.alpha_bar[t]:.3g} at "
-                f"timestep {t} of {self.T}; expected it to fall at every timestep, from below 1, "
-                f"and to stay above {SMALLEST:.2g}. Try: fewer diffusion.timesteps, or a "
-                "diffusion.beta_start above 0 and a smaller diffusion.beta_end"
+                f"the process cannot be walked back: alpha_bar is {self.alpha_bar[wrong[0]]:.3g} "
+                f"at timestep {wrong[0]} of {self.T}; expected it to fall at each, from below 1 to "
+                f"{SMALLEST:.2g} or more. Try: other diffusion.timesteps, beta_start, beta_end"
             )
         self.timesteps: Floats = np.empty(0)
 
     def set_timesteps(self, steps: int) -> None:
         """Begin a run of ``steps`` steps, 1 to T."""
         if type(steps) is not int or not 1 <= steps <= self.T:
-            raise ConfigError(
-                f"steps is {steps!r}; expected a whole number from 1 to {self.T}, the timesteps of "
-                "the process that was trained"
-            )
+            raise ConfigError(f"steps is {steps!r}; expected a whole number from 1 to {self.T} (T)")
         self.timesteps = np.round(self.T * np.arange(steps, 0, -1) / steps) - 1
 
     def scaled(self, x: Array, i: int) -> Array:
@@ -123,7 +117,9 @@ class DDPM(_Whole):
         clip_sample: bool = True,
     ) -> None:
         super().__init__(betas, prediction_type, clip_sample)
-        self.variance = _one_of("variance", variance, ("fixed_small", "fixed_large"))
+        if variance not in ("fixed_small", "fixed_large"):
+            raise ConfigError(f"variance is {variance!r}; expected fixed_small or fixed_large")
+        self.variance = variance
 
     def step(self, output: Array, i: int, x: Array, noise: Array) -> Array:
         now, then = self.path[i : i + 2]
@@ -193,18 +189,15 @@ class _Levels(Scheduler):
 
 
 class _Multistep(_Levels):
-    """Steps of x_0 over h = log(s_t / s_u) that use the x_0 of earlier calls.
-
-    Args:
-        order: 1 to 3, of how many calls; the last steps of a short run use fewer.
-        karras: Space the levels as Karras et al. do.
-    """
+    """Steps over h = log(s_t / s_u) that use the x_0 of the last ``order`` calls, 1 to 3."""
 
     def __init__(
         self, betas: Floats, prediction_type: str, order: Literal[1, 2, 3] = 2, karras: bool = False
     ) -> None:
         super().__init__(betas, prediction_type, karras)
-        self.order: int = _one_of("order", order, (1, 2, 3))
+        if order not in (1, 2, 3):
+            raise ConfigError(f"order is {order!r}; expected 1, 2 or 3")
+        self.order: int = order
 
     def set_timesteps(self, steps: int) -> None:
         super().set_timesteps(steps)
@@ -216,10 +209,6 @@ class _Multistep(_Levels):
         x_0 = self.image(output, x, 1 / (self.levels[i] ** 2 + 1))
         self.images = [x_0, *self.images[: self.order - 1]]
         return x_0
-
-    def log_ratio(self, i: int, k: int) -> float:
-        """log(s_i / s_k): how far call k lies ahead of call i."""
-        return math.log(self.levels[i] / self.levels[k])
 
     def first_order(self, i: int, x: Array, x_0: Array) -> tuple[Array, float, float]:
         """sigma_u / sigma_t x - alpha_u (exp(-h) - 1) x_0; alpha_u; h."""
@@ -249,11 +238,11 @@ class DPMpp(_Multistep):
         order = min(self.order, i + 1, calls - i if calls < 15 else self.order)
         if order == 1:
             return x
-        r = self.log_ratio(i - 1, i) / h
+        r = math.log(self.levels[i - 1] / self.levels[i]) / h
         D1 = (D0 - self.images[1]) / r
         if order == 2:
             return x - alpha * B / 2 * D1
-        r_before = self.log_ratio(i - 2, i - 1) / h
+        r_before = math.log(self.levels[i - 2] / self.levels[i - 1]) / h
         D2 = (D1 - (self.images[1] - self.images[2]) / r_before) / (r + r_before)
         return x + alpha * (B / h + 1) * (D1 + r * D2) - alpha * ((B + h) / h**2 - 0.5) * D2
 
@@ -286,7 +275,7 @@ class UniPC(_Multistep):
         x_0, *earlier = images
         x, alpha, h = self.first_order(i, x, x_0)
         order = min(self.order, i + 1, len(self.timesteps) - i)
-        r = [-self.log_ratio(i - k, i) / h for k in range(1, order)]
+        r = [math.log(self.levels[i] / self.levels[i - k]) / h for k in range(1, order)]
         others = earlier[: order - 1]
         if answer is not None:
             r, others = [*r, 1.0], [*others, answer]
@@ -379,9 +368,3 @@ def make_scheduler(table: Mapping[str, Any], betas: Floats, prediction_type: str
     for key in options.keys() - known:
         raise ConfigError(f"scheduler {name!r} has no option {key!r}; {did_you_mean(key, known)}")
     return SCHEDULERS[name](betas, prediction_type, **options)
-
-
-def _one_of(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
-    if value not in choices:
-        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(map(str, choices))}")
-    return value

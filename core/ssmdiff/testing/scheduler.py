@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ssmdiff.diffusion.betas import Prediction, make_betas
 from ssmdiff.diffusion.denoisers import TorchDenoiser
-from ssmdiff.diffusion.interfaces import Array, Floats
+from ssmdiff.diffusion.interfaces import Array, Floats, NoiseScheduler
 from ssmdiff.diffusion.sampling import sample
 from ssmdiff.orders.scan import OrderPlan, ScanSlot
 from ssmdiff.testing import probes
@@ -46,8 +46,8 @@ def protocol(subject: SchedulerSubject) -> str:
         if not callable(getattr(scheduler, name, None)):
             raise ViolationError(f"there is no method {name!r}", "the methods of NoiseScheduler")
     scheduler.set_timesteps(10)
-    for name, kind in (("timesteps", np.ndarray), ("random", bool), ("initial_scale", float)):
-        found = getattr(scheduler, name, None)
+    for name, hint in typing.get_type_hints(NoiseScheduler).items():
+        found, kind = getattr(scheduler, name, None), typing.get_origin(hint) or hint
         if not isinstance(found, kind):
             raise ViolationError(
                 f"{name} is a {type(found).__name__}", f"a {kind.__name__}, after set_timesteps"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,16 +58,15 @@ class OnnxSampler(CardModel[Images]):
         x: Images,
         timesteps: NDArray[Any],
         orders: Sequence[ScanOrder] = (),
-        context: NDArray[Any] | None = None,
+        context: int | NDArray[Any] | None = None,
     ) -> Images:
         """One call of the network.
 
         Args:
             x: (B, C, H, W) noisy images.
             timesteps: (B,).
-            orders: Of the random scans, from ``plan(seed).draw(step)``; none
-                where all orders are fixed.
-            context: (B,) class indices, for a conditional model.
+            orders: Of the random scans, from ``plan(seed).draw(step)``; none if all are fixed.
+            context: A class index or (B,) of them, for a conditional model.
         """
         inputs: dict[str, NDArray[Any]] = {
             "x": np.ascontiguousarray(x, dtype=np.float32),
@@ -74,7 +74,7 @@ class OnnxSampler(CardModel[Images]):
             **feeds(self.card, orders),
         }
         if context is not None:
-            inputs["context"] = np.asarray(context, dtype=np.int64)
+            inputs["context"] = np.full(len(x), context, dtype=np.int64)
         return self.run(inputs)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Images:
@@ -83,13 +83,7 @@ class OnnxSampler(CardModel[Images]):
 
     def denoiser(self, label: int | None = None) -> Denoiser:
         """:meth:`denoise`, with the class bound."""
-        index = self.card.class_index(label)
-
-        def denoise(x: Images, timesteps: Images, orders: Sequence[ScanOrder]) -> Images:
-            context = None if index is None else np.full(len(x), index)
-            return self.denoise(x, timesteps, orders, context)
-
-        return denoise
+        return functools.partial(self.denoise, context=self.card.class_index(label))
 
     def joined(self, batches: Sequence[Images]) -> Images:
         """One array."""
