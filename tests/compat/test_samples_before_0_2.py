@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ssmdiff import ConfigError, load_run
-from ssmdiff_export.model_file import open_model
+from ssmdiff_export.model_file import open_onnx
 from ssmdiff_export.runtime import OnnxSampler
 
 BEFORE = Path(__file__).parent / "before_0.2"
@@ -58,7 +58,7 @@ def test_a_run_gives_the_images_that_it_gave(run: str, key: str) -> None:
 def test_a_file_gives_the_images_that_it_gave(name: str, key: str) -> None:
     path, row = BEFORE / "onnx" / f"{name}.onnx", INDEX[name][key]
     before = np.load(path.with_suffix(".npz"))[key]
-    for model in OnnxSampler(path, threads=1), open_model(path):
+    for model in OnnxSampler(path, threads=1), open_onnx(path):
         images = model.sample(
             2, seed=0, steps=10, scheduler=row["scheduler"], label=row["label"], batch_size=2
         )

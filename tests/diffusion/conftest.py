@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import ssmdiff
 from gaussian import Gaussian
-from ssmdiff.orders.scan_order import OrderPlan, ScanSlot
+from ssmdiff.orders.scan import OrderPlan, ScanSlot
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_tensors_stay_tensors_and_give_the_same_images(name, plan):
     seen = []
 
     def on_tensors(x, timesteps, orders):
-        seen.append((type(x), timesteps.dtype, orders[0].order.shape))
+        seen.append((type(x), timesteps.dtype, orders[0].shape))
         return torch.from_numpy(denoise(x.numpy(), timesteps.numpy(), orders))
 
     images = draw(plan, [0, 5], name, TorchDenoiser(on_tensors))
@@ -142,6 +142,9 @@ class Known(ImageModel):
 
     def new_scheduler(self, table):
         return DATA.scheduler(table)
+
+    def origin(self):
+        return {}
 
     def joined(self, batches):
         return np.concatenate(batches)
