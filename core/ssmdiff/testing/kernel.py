@@ -48,6 +48,12 @@ def availability(subject: KernelSubject) -> str:
         raise ViolationError(
             f"name is {subject.kernel.name!r}", f"{subject.name!r}, as it is listed"
         )
+    preference = getattr(subject.kernel, "preference", None)
+    if preference is not None and type(preference) is not int:
+        raise ViolationError(
+            f"preference is {preference!r}",
+            "a whole number, so that `auto` can rank it, or None where it runs by name alone",
+        )
     if "" in subject.reasons:
         raise ViolationError("a reason is empty", "a sentence, or None where the kernel can run")
     if subject.same_bits not in SAME_BITS:
