@@ -32,6 +32,7 @@ __all__ = [
     "check",
     "check_backbone",
     "check_block",
+    "check_callback",
     "check_dataset",
     "check_kernel",
     "check_scan",
@@ -78,3 +79,8 @@ def check_kernel(spec: Spec) -> Report:
 def check_dataset(spec: Spec) -> Report:
     """Types, ranges, and that an image is a function of its index alone."""
     return check("dataset", spec)
+
+
+def check_callback(spec: Spec) -> Report:
+    """Its hooks, and that a run heard by it is the run that it would be alone."""
+    return check("callback", spec)

@@ -26,6 +26,7 @@ SUITES = {
     "scheduler": "ssmdiff.testing.scheduler",
     "kernel": "ssmdiff.testing.kernel",
     "dataset": "ssmdiff.testing.dataset",
+    "callback": "ssmdiff.testing.callback",
 }
 """Kinds with a suite, and the module that holds it as ``suite``; imported when it is asked for."""
 
@@ -58,7 +59,7 @@ S = TypeVar("S", bound=Subject)
 
 
 class Suite(Generic[S]):
-    """The checks of one kind, in the order in which they are told.
+    """The checks of one kind, in the order in which they run.
 
     Args:
         kind: One of :data:`ssmdiff.registry.component.KINDS`.
