@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,13 @@ def test_a_built_ins_missing_package_points_at_the_extra(install) -> None:
     entry.plugin.distribution = "ssmdiff"
     with pytest.raises(PluginBrokenError, match=r"'absent_package'.* pip install 'ssmdiff\[all\]'"):
         entry.factory()
+
+
+def test_a_built_ins_missing_package_points_at_the_extra_that_names_it(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.delitem(sys.modules, "ssmdiff_wandb.callback", raising=False)
+    with pytest.raises(PluginBrokenError, match=r"'wandb'.* pip install 'ssmdiff\[wandb\]'"):
+        Registry(allowed=[]).find("callback", "wandb").factory()
 
 
 @pytest.mark.parametrize(
