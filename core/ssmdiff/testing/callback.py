@@ -39,7 +39,7 @@ _CONFIG = {
 
 
 class ProbeRun:
-    """A run's folder and its events, told as training tells them, without any training.
+    """A run's folder and its events, in the order in which training has them, without any training.
 
     Args:
         folder: A new folder, which gets the files of a run.

@@ -128,7 +128,7 @@ def make_run(folder: Path) -> Run:
         }
     )
     with probes.seeded(0):
-        model = probes.awakened(build_backbone(config, 1, 0))
+        model = probes.move_parameters(build_backbone(config, 1, 0))
     run = RunFolder(folder)
     run.create(config)
     weights = {"model": model.state_dict(), "ema": model.state_dict()}
