@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -75,52 +74,56 @@ def _named(name: str, kind: str | None) -> list[Registered]:
 
 def _check(entries: list[Registered], sets: list[str] | None, as_json: bool) -> None:
     from ssmdiff.runs.config import assignments
-    from ssmdiff.testing import SUITES
+    from ssmdiff.testing import why_unchecked
 
     options = assignments(sets or ())
     reports: list[Report] = []
     for entry in entries:
-        if entry.kind.name not in SUITES:
-            _tell(as_json, f"{entry.label}: not checked, there is no suite for its kind\n")
+        reason = why_unchecked(entry, options)
+        if reason is None:
+            spec = {"name": entry.component.name, **options}
+            reports.append(_report(entry.kind.name, spec, as_json))
             continue
-        spec = {"name": entry.component.name, **options}
-        try:
-            registry().options(entry.kind.name, spec)
-        except ConfigError as error:
-            if len(entries) == 1:
-                raise ConfigError(f"{error}. Options are given with --set option=value") from error
-            _tell(as_json, f"{entry.label}: not checked by itself, {error}\n")
-            continue
-        reports.append(_report(entry.kind.name, spec, as_json))
+        if len(entries) == 1:
+            hint = ". Options are given with --set option=value"
+            raise type(reason)(f"{reason}{hint if isinstance(reason, ConfigError) else ''}")
+        _say(as_json, f"{entry.label}: not checked by itself, {reason}\n")
     if as_json:
         typer.echo(json.dumps([report.to_dict() for report in reports], indent=2))
+    if not reports:
+        raise ConfigError(
+            f"none of {len(entries)} components was checked; each needs options, and is checked by "
+            "its own name with --set option=value"
+        )
     failed = [report for report in reports if not report.ok]
     if failed:
-        told = "; ".join(
+        sentences = "; ".join(
             f"{report.subject} fails {', '.join(f.name for f in report.failures)}"
             for report in failed
         )
-        raise ContractError(f"{told}. What each asks for stands in its line")
+        raise ContractError(f"{sentences}. What each asks for stands in its line")
 
 
 def _report(kind: str, spec: dict[str, Any], as_json: bool) -> Report:
-    """Findings are told as they come."""
-    from ssmdiff.testing import Report, suite_for
+    """Runs every check, and says each finding as it comes.
+
+    Raises:
+        ConfigError: The kind has no suite.
+    """
+    from ssmdiff.testing import Finding, Report, suite_for
 
     suite = suite_for(kind)
     subject = suite.subject(spec)
-    _tell(as_json, subject.label)
-
-    def told() -> Iterator[Any]:
-        for finding in suite.findings(subject):
-            _tell(as_json, f"  {finding}")
-            yield finding
-
-    report = Report(subject.label, tuple(told()))
-    _tell(as_json, f"  {report.summary.rpartition(': ')[2]}\n")
+    _say(as_json, subject.label)
+    findings: list[Finding] = []
+    for finding in suite.findings(subject):
+        _say(as_json, f"  {finding}")
+        findings.append(finding)
+    report = Report(subject.label, tuple(findings))
+    _say(as_json, f"  {report.summary.rpartition(': ')[2]}\n")
     return report
 
 
-def _tell(as_json: bool, line: str) -> None:
+def _say(as_json: bool, line: str) -> None:
     if not as_json:
         typer.echo(line)

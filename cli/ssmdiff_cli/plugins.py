@@ -123,7 +123,7 @@ def _tell(row: dict[str, Any]) -> None:
 @app.command("new")
 def new(
     name: Annotated[str, typer.Argument(help="Of the component, such as my-scan.")],
-    kind: Annotated[str, typer.Option(help="scan, block or kernel.")] = "scan",
+    kind: Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")] = "scan",
     out: Annotated[
         Path | None, typer.Option(help="Where the package goes; ./ssmdiff-NAME by default.")
     ] = None,
@@ -135,5 +135,5 @@ def new(
     typer.echo(f"written: {folder}")
     # pip takes a bare word for a name in the index.
     path = folder if folder.is_absolute() else f"./{folder}"
-    typer.echo(f"next: pip install -e {path}")
+    typer.echo(f"next: pip install -e '{path}[test]'")
     typer.echo(f"then: ssmdiff plugins check {name}    or: pytest {folder}")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from ssmdiff import ConfigError, ExportError, ExportRequest, ExportResult, ImageModel
+from ssmdiff import ConfigError, ExportRequest, ExportResult, ImageModel
 
 from ssmdiff_export.exporters import BATCH, BatchSizes, need_onnx
 from ssmdiff_export.files import workplace
@@ -128,11 +128,11 @@ class TritonServerExporter:
         """Refused: a repository is served.
 
         Raises:
-            ExportError: Always, with what to sample from.
+            ConfigError: Always, with what to sample from.
         """
         models = sorted(path.glob(f"*/{VERSION}/model.*"))
         instead = f"; sample from {models[0]}" if models else ""
-        raise ExportError(
+        raise ConfigError(
             f"{path} is a model repository, which NVIDIA Triton Inference Server serves{instead}"
         )
 

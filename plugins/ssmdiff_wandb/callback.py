@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import wandb
 from ssmdiff import Config, StepRecord, hookimpl
@@ -21,6 +21,8 @@ class WandbCallback:
         project: The project; wandb's own default if empty.
         mode: ``offline`` keeps everything in the run's folder, for ``wandb sync``.
     """
+
+    offline_options: ClassVar = {"mode": "offline"}
 
     def __init__(
         self, project: str = "", mode: Literal["online", "offline", "disabled"] = "online"

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from ssmdiff.errors import ConfigError, ExportError
+from ssmdiff.errors import ConfigError
 from ssmdiff.registry.registry import create
 from ssmdiff.runs.exporting import ExportRequest
 from ssmdiff_export.triton_server import TritonServerExporter, interface
@@ -262,7 +262,7 @@ def test_a_run_becomes_a_repository(tmp_path):
         exporter.export(request)
     assert exporter.recognises(out)
     assert not exporter.recognises(tmp_path / "run")
-    with pytest.raises(ExportError, match=r"Inference Server serves; sample from .*model.onnx"):
+    with pytest.raises(ConfigError, match=r"Inference Server serves; sample from .*model.onnx"):
         exporter.open(out)
 
 

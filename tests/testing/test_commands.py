@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from ssmdiff.registry.component import KINDS
+from ssmdiff.registry.registry import registry
+from ssmdiff.testing import SUITES, why_unchecked
 from ssmdiff_cli.citations import bibtex, collected
 from ssmdiff_cli.main import app
 from typer.testing import CliRunner, Result
@@ -31,6 +34,11 @@ BAD = """
     def ssmdiff_scans():
         yield ssmdiff.Component("inverse", Inverse, "an inverse where an order belongs")
         yield ssmdiff.Component("plain", "ssmdiff_bad:Inverse", "the same again")
+"""
+
+NEEDY = """class Inverse(ssmdiff.Scan):
+        def __init__(self, turns: int):
+            self.turns = turns
 """
 
 
@@ -67,11 +75,50 @@ class TestCheck:
         assert "scan 'inverse' (ssmdiff-bad 1.0)\n" in result.output
         assert "scan 'plain' (ssmdiff-bad 1.0)\n" in result.output
 
-    def test_a_component_of_any_kind(self) -> None:
-        for kind, name in (("kernel", "torch"), ("dataset", "phantom"), ("block", "conv")):
-            result = invoke("plugins", "check", name)
-            assert result.exit_code == 0, result.output
-            assert f"{kind} {name!r} (ssmdiff " in result.output
+    @pytest.mark.parametrize(
+        ("kind", "name"),
+        [
+            ("kernel", "torch"),
+            ("dataset", "phantom"),
+            ("block", "conv"),
+            ("callback", "tensorboard"),
+            ("command", "cite"),
+        ],
+    )
+    def test_a_component_of_any_kind(self, kind: str, name: str) -> None:
+        result = invoke("plugins", "check", name)
+        assert result.exit_code == 0, result.output
+        assert f"{kind} {name!r} (ssmdiff " in result.output
+        assert " 0 failed" in result.output
+
+    def test_a_kind_without_a_suite_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delitem(SUITES, "callback")
+        result = invoke("plugins", "check", "tensorboard")
+        assert result.exit_code == 2
+        assert "kind 'callback' has no checks; those that have: scan, block" in result.output
+
+    def test_what_needs_options_is_said_and_is_no_success_by_itself(
+        self, install, fresh_registry
+    ) -> None:
+        needy = BAD.replace("class Inverse(ssmdiff.Scan):", NEEDY)
+        install("ssmdiff-bad", needy)
+        result = invoke("plugins", "check", "ssmdiff-bad")
+        assert result.exit_code == 2
+        assert "scan 'inverse' (ssmdiff-bad 1.0): not checked by itself" in result.output
+        assert "none of 2 components was checked" in result.output
+
+    def test_what_needs_an_extra_that_is_not_installed_is_no_fault_of_ours(
+        self, install, fresh_registry
+    ) -> None:
+        site = install("ssmdiff-bad", BAD.replace("Inverse,", '"lazy_part:Scan",'))
+        (site / "lazy_part.py").write_text("import absent_package\n")
+        result = invoke("plugins", "check", "ssmdiff-bad")
+        assert result.exit_code == 3
+        assert "needs the Python package 'absent_package'" in result.output
+        entry = registry().find("scan", "inverse")
+        entry.plugin.distribution = "ssmdiff"
+        assert "pip install 'ssmdiff[all]'" in str(why_unchecked(entry, {}))
+        assert invoke("plugins", "check", "inverse").exit_code == 3
 
     @pytest.mark.parametrize(
         ("arguments", "said"),
@@ -135,7 +182,8 @@ class TestNew:
             (["My-Scan"], "expected lower-case ASCII words"),
             (["../../x"], "is not allowed"),
             (["my-scan", "--kind", "scam"], "did you mean 'scan'?"),
-            (["my-scan", "--kind", "backbone"], "--kind backbone: "),
+            (["my-scan", "--kind", "metric"], "--kind metric: known: backbone, block, "),
+            (["train", "--kind", "command"], "there is command 'train' (ssmdiff "),
             (["my-scan", "--out", "full"], "full is there and not empty; choose another --out"),
             (["my-scan", "--out", "file"], "file is there and not empty"),
         ],
@@ -154,7 +202,7 @@ class TestNew:
         assert sorted(tmp_path.rglob("*")) == before
 
     def test_nothing_is_left_to_be_filled_in(self, tmp_path: Path) -> None:
-        for kind in ("scan", "block", "kernel"):
+        for kind in KINDS:
             folder = tmp_path / kind
             assert invoke("plugins", "new", f"a_b-{kind}", "--kind", kind, "--out", folder)
             for path in folder.rglob("*.*"):

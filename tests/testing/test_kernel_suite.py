@@ -65,6 +65,12 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     ("change", "check", "said"),
     [
         ({"name": "other"}, "availability", "name is 'other'; expected 'bad'"),
+        (
+            {"attribute": "preference = '50'"},
+            "availability",
+            "preference is '50'",
+        ),
+        ({"attribute": "preference = True"}, "availability", "preference is True"),
         ({"forward": "y = y * 1.001"}, "numbers", "y on cpu in torch.float64"),
         ({"forward": "y = y.float()"}, "numbers", "torch.float32 (1, 1, 1)"),
         ({"forward": "y = torch.full_like(y, torch.nan)"}, "numbers", "is NaN or infinite"),

@@ -8,10 +8,21 @@ from pathlib import Path
 from string import Template
 
 from ssmdiff.errors import ConfigError, ContractError, did_you_mean
-from ssmdiff.registry.component import Component
+from ssmdiff.registry.component import KINDS, Component
 from ssmdiff.registry.registry import registry
 
-KINDS = ("scan", "block", "kernel")
+USES = {
+    "scan": "ssmdiff train --scan $name",
+    "block": "ssmdiff train --block $name",
+    "backbone": "ssmdiff train --backbone $name",
+    "scheduler": "ssmdiff sample runs/demo --scheduler $name",
+    "kernel": "ssmdiff train --kernel $name",
+    "dataset": "ssmdiff train --data $name",
+    "exporter": "ssmdiff export runs/demo --to $name --out demo.safetensors",
+    "callback": """ssmdiff train --set 'train.callbacks=[{name="$name"}]'""",
+    "command": "ssmdiff $name runs/demo",
+}
+"""What a component of each kind is used by, once it is installed."""
 _SUFFIX = ".txt"  # of a template, so that nothing takes it for a module of ssmdiff's
 
 
@@ -20,7 +31,7 @@ def write_package(name: str, kind: str = "scan", out: Path | None = None) -> Pat
 
     Args:
         name: Of the component; the distribution is called ``ssmdiff-<name>``.
-        kind: ``scan``, ``block`` or ``kernel``.
+        kind: One of :data:`ssmdiff.registry.component.KINDS`.
         out: The folder, new or empty; ``ssmdiff-<name>`` here by default.
 
     Raises:
@@ -43,8 +54,10 @@ def write_package(name: str, kind: str = "scan", out: Path | None = None) -> Pat
     values = {
         "name": name,
         "kind": kind,
+        "hook": KINDS[kind].hook,
         "module": "ssmdiff_" + name.replace("-", "_"),
         "cls": "".join(word.capitalize() for word in words),
+        "use": Template(USES[kind]).substitute(name=name),
     }
     templates = resources.files(__package__) / "templates"
     for source in ("any", kind):

@@ -36,7 +36,6 @@ KINDS: dict[str, Kind] = {
         Kind("scheduler", "ssmdiff_schedulers", ("betas", "prediction_type")),
         Kind("kernel", "ssmdiff_kernels"),
         Kind("dataset", "ssmdiff_datasets", ("image_size",)),
-        Kind("metric", "ssmdiff_metrics"),
         Kind("exporter", "ssmdiff_exporters"),
         Kind("callback", "ssmdiff_callbacks"),
         Kind("command", "ssmdiff_commands", built=False),

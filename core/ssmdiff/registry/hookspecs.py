@@ -72,12 +72,6 @@ def ssmdiff_datasets() -> Iterable[Component]:
 
 
 @hookspec
-def ssmdiff_metrics() -> Iterable[Component]:
-    """Measures of a set of images."""
-    return ()
-
-
-@hookspec
 def ssmdiff_exporters() -> Iterable[Component]:
     """Targets of ``ssmdiff export``."""
     return ()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
+import re
 import traceback
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,8 +120,17 @@ def is_part_of(module: str, package: str | None) -> bool:
 
 def needs(error: ModuleNotFoundError, plugin: Plugin) -> str:
     """What is missing and what to install: our extra that carries it, or the package itself."""
-    install = "'ssmdiff[all]'" if plugin.built_in else error.name
+    install = f"'ssmdiff[{_extra_of(error.name)}]'" if plugin.built_in else error.name
     return (
         f"needs the Python package {error.name!r}, which is not installed. "
         f"Try: pip install {install}"
     )
+
+
+def _extra_of(package: str | None) -> str:
+    """The extra of ours that names a package, as the installed metadata has it; else ``all``."""
+    for requirement in importlib.metadata.requires(BUILT_IN) or ():
+        found = re.match(r"""([\w.-]+).*\bextra == ['"]([\w-]+)['"]""", requirement)
+        if found and found[1].lower().replace("-", "_") == package:
+            return found[2]
+    return "all"

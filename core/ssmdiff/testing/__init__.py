@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssmdiff.testing.report import Finding, NotApplicableError, Report, ViolationError
-from ssmdiff.testing.suite import SUITES, Suite, suite_for
+from ssmdiff.testing.suite import SUITES, Suite, suite_for, why_unchecked
 
 Spec = str | Mapping[str, Any]
 """A component as a configuration names it: its name, or a table with ``name`` and options."""
@@ -32,11 +32,15 @@ __all__ = [
     "check",
     "check_backbone",
     "check_block",
+    "check_callback",
+    "check_command",
     "check_dataset",
+    "check_exporter",
     "check_kernel",
     "check_scan",
     "check_scheduler",
     "suite_for",
+    "why_unchecked",
 ]
 
 
@@ -78,3 +82,18 @@ def check_kernel(spec: Spec) -> Report:
 def check_dataset(spec: Spec) -> Report:
     """Types, ranges, and that an image is a function of its index alone."""
     return check("dataset", spec)
+
+
+def check_exporter(spec: Spec) -> Report:
+    """A file that is whole or not there, known by its content, with the images of the run."""
+    return check("exporter", spec)
+
+
+def check_callback(spec: Spec) -> Report:
+    """Its hooks, and that a run heard by it is the run that it would be alone."""
+    return check("callback", spec)
+
+
+def check_command(spec: Spec) -> Report:
+    """Its help, a flag that it does not know, and the job that Python calls."""
+    return check("command", spec)

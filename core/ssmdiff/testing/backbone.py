@@ -42,7 +42,7 @@ class BackboneSubject(Subject):
             model: nn.Module = self.build(
                 in_channels=CHANNELS, scan=probes.ProbeScan(), block=block, num_classes=num_classes
             )
-        return probes.awakened(model).eval()
+        return probes.move_parameters(model).eval()
 
     def serves(self, size: Grid) -> bool:
         try:
@@ -297,8 +297,8 @@ def state(subject: BackboneSubject) -> str:
     other.load_state_dict(subject.model.state_dict(), strict=True)
     arguments = subject.inputs()
     with torch.no_grad():
-        same = torch.equal(other.eval()(**arguments), subject(**arguments))
-    if not same:
+        equal = torch.equal(other.eval()(**arguments), subject(**arguments))
+    if not equal:
         raise ViolationError(
             "a model with the same state gives another output",
             "everything that forward uses in state_dict: parameters, or register_buffer",

@@ -44,7 +44,7 @@ class BlockSubject(Subject):
             block: nn.Module = self.build(
                 channels=self.channels, time_channels=TIME_CHANNELS, directions=DIRECTIONS
             )
-        return probes.awakened(block).eval()
+        return probes.move_parameters(block).eval()
 
     @property
     def scan_calls(self) -> int:
@@ -96,7 +96,7 @@ def restarts(subject: BlockSubject) -> str:
     if not subject.scan_calls:
         raise NotApplicableError("takes no orders")
     x, time, given = subject.inputs()
-    y = subject(x, time, [probes.restarted(order) for order in given])
+    y = subject(x, time, [probes.with_restarts(order) for order in given])
     if not probes.differ(y, subject(x, time, given)):
         raise ViolationError(
             "an order with restarts gives the same output as the order without",

@@ -25,12 +25,12 @@ from ssmdiff.testing.kernel_cases import METHODS, RESULTS, make_inputs
 from ssmdiff.testing.kernel_subject import (
     SAME_BITS,
     KernelSubject,
-    agree,
+    assert_agreement,
+    assert_close,
+    assert_equal_bits,
+    assert_states_close,
     compare,
     compare_all,
-    hold,
-    hold_states,
-    same,
 )
 from ssmdiff.testing.poison import poisoned
 from ssmdiff.testing.report import NotApplicableError, ViolationError
@@ -47,6 +47,12 @@ def availability(subject: KernelSubject) -> str:
     if subject.kernel.name != subject.name:
         raise ViolationError(
             f"name is {subject.kernel.name!r}", f"{subject.name!r}, as it is listed"
+        )
+    preference = getattr(subject.kernel, "preference", None)
+    if preference is not None and type(preference) is not int:
+        raise ViolationError(
+            f"preference is {preference!r}",
+            "a whole number, so that `auto` can rank it, or None where it runs by name alone",
         )
     if "" in subject.reasons:
         raise ViolationError("a reason is empty", "a sentence, or None where the kernel can run")
@@ -159,7 +165,7 @@ def mixed_dtypes(subject: KernelSubject) -> str:
         half = {name: getattr(inputs, name).to(dtype) for name in ("u", "delta", "B", "C")}
         mixed = inputs._replace(**half)
         exact = cases.results(TorchKernel(), mixed.to("cpu", torch.float64))
-        hold(cases.results(subject.kernel, mixed), exact, mixed, "parameters in float32")
+        assert_close(cases.results(subject.kernel, mixed), exact, mixed, "parameters in float32")
         ran.append(str(dtype))
     if not ran:
         raise NotApplicableError("takes no 16 bits")
@@ -180,7 +186,7 @@ def layout(subject: KernelSubject) -> str:
     values: list[Any] = [strided(x) if isinstance(x, Tensor) else x for x in inputs]
     exact = cases.results(TorchKernel(), inputs.to("cpu", torch.float64))
     apart = ScanInputs(*values)
-    hold(cases.results(subject.kernel, apart), exact, apart, "strided inputs")
+    assert_close(cases.results(subject.kernel, apart), exact, apart, "strided inputs")
     return "strided inputs give the same"
 
 
@@ -202,10 +208,10 @@ def inside_the_op(subject: KernelSubject) -> str:
         ) from error
     found = {name: leaf.grad for name, leaf in leaves.items()}
     if subject.same_bits == "always":
-        same({**expected, **found}, expected, "through the op")
+        assert_equal_bits({**expected, **found}, expected, "through the op")
     else:
         exact = {name: None if g is None else g.double() for name, g in expected.items()}
-        hold({**expected, **found}, exact, inputs, "through the op")
+        assert_close({**expected, **found}, exact, inputs, "through the op")
     return "a backward pass through ssmdiff::selective_scan"
 
 
@@ -219,15 +225,15 @@ def kept_states(subject: KernelSubject) -> str:
     largest = 0.0
     for shape, method in itertools.product(cases.KEPT, METHODS):
         inputs = subject.inputs(shape, device, dtype)._replace(discretization=method)
-        told, seen = f"{shape}, {method}", inputs.to("cpu", torch.float64)
+        case, seen = f"{shape}, {method}", inputs.to("cpu", torch.float64)
         try:
             _, states = kernel.forward_keeping(inputs)
         except KernelUnavailableError:
             continue
-        hold_states(states, states_of(seen), told)
+        assert_states_close(states, states_of(seen), case)
         found = cases.results(kernel, inputs, kept=False)
         exact = cases.results(TorchKernel(), seen)
-        largest = max(largest, hold(found, exact, inputs, f"without kept states, {told}"))
+        largest = max(largest, assert_close(found, exact, inputs, f"without kept states, {case}"))
     return f"{len(cases.KEPT)} shapes, with and without: within {largest:.0e} of float64"
 
 
@@ -243,7 +249,9 @@ def every_element(subject: KernelSubject) -> str:
             continue
         with poisoned():
             got = cases.results(subject.kernel, inputs)
-        agree(subject, got, expected, inputs, f"memory that was never set, {shape}, {method}")
+        assert_agreement(
+            subject, got, expected, inputs, f"memory that was never set, {shape}, {method}"
+        )
     return "no memory is read before it is set"
 
 
@@ -257,7 +265,9 @@ def determinism(subject: KernelSubject) -> str:
         for name, value in untouched._asdict().items():
             if isinstance(value, Tensor) and not torch.equal(getattr(inputs, name), value):
                 raise ViolationError(f"{name} was written to", "inputs as they were")
-        agree(subject, cases.results(subject.kernel, inputs), first, inputs, "a second call")
+        assert_agreement(
+            subject, cases.results(subject.kernel, inputs), first, inputs, "a second call"
+        )
     return (
         "equal bits twice" if subject.same_bits != "never" else "equal up to rounding, as it says"
     )
@@ -280,5 +290,5 @@ def threads(subject: KernelSubject) -> str:
     finally:
         torch.set_num_threads(before)
     bits = subject.same_bits == "always"
-    agree(subject, found[1], found[0], inputs, "two threads, not one", bits)
+    assert_agreement(subject, found[1], found[0], inputs, "two threads, not one", bits)
     return "one thread and two: equal bits" if bits else "one thread and two: equal up to rounding"

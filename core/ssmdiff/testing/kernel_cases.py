@@ -148,14 +148,14 @@ def rounded(x: Tensor) -> Tensor:
 
 def edges() -> Iterator[tuple[str, ScanInputs]]:
     """Sizes at their least, every K up to 8, and restarts at the first token and at all."""
-    for told, shape in (
+    for case, shape in (
         ("L = 1", (2, 1, 17, 3, 5)),
         ("D = 1", (2, 33, 1, 2, 4)),
         ("N = 1", (2, 33, 17, 2, 1)),
         *((f"K = {K}", (1, 9, 5, K, 3)) for K in range(1, 9)),
         *((f"L = {L}", (1, L, 7, 2, 3)) for L in (31, 32, 33, 65)),  # powers of 2, and beside them
     ):
-        yield told, make_inputs(shape)
+        yield case, make_inputs(shape)
     plain = make_inputs(SMALL[0])
     first = torch.zeros_like(plain.order, dtype=torch.bool)
     first[:, 0] = True
@@ -167,15 +167,15 @@ def edges() -> Iterator[tuple[str, ScanInputs]]:
     yield "restart nowhere, and so noted", none._replace(order=noted)
     for shape in SMALL:
         inputs = make_inputs(shape)
-        same = inputs.A[:, :1].expand(inputs.A.shape)
-        yield f"A equal over channels, {shape}", inputs._replace(A=same.contiguous())
+        equal = inputs.A[:, :1].expand(inputs.A.shape)
+        yield f"A equal over channels, {shape}", inputs._replace(A=equal.contiguous())
 
 
 def hostile(dtype: torch.dtype) -> Iterator[tuple[str, ScanInputs]]:
     """Steps from 1e-6 to 50, A from 0 to -1e4, large and tiny B and C; finite in the dtype."""
     for shape in SMALL:
-        for told, inputs in _hostile(shape, dtype):
-            yield f"{told}, {shape}", inputs
+        for case, inputs in _hostile(shape, dtype):
+            yield f"{case}, {shape}", inputs
 
 
 def _hostile(shape: Shape, dtype: torch.dtype) -> Iterator[tuple[str, ScanInputs]]:
@@ -196,10 +196,10 @@ def _hostile(shape: Shape, dtype: torch.dtype) -> Iterator[tuple[str, ScanInputs
     signs = torch.tensor([1, -1, 0]).repeat(shape[1])
     state = torch.exp2(power * signs[: shape[4]].double())
     token = torch.exp2(power * signs[: shape[1], None].double())
-    for told, scale in (("state", state), ("token", token)):
+    for case, scale in (("state", state), ("token", token)):
         # One sign, so that a sum of few large terms does not cancel, which no float32 could bear.
         scaled = plain._replace(u=plain.u.abs(), B=plain.B.abs() * scale, C=plain.C.abs() / scale)
-        yield f"B and C from 2^-{power} to 2^{power} by {told}", scaled
+        yield f"B and C from 2^-{power} to 2^{power} by {case}", scaled
 
 
 def long() -> tuple[str, ScanInputs]:

@@ -18,8 +18,8 @@ from ssmdiff.testing.report import NotApplicableError, ViolationError
 from ssmdiff.testing.suite import Subject
 
 SAME_BITS = ("always", "per thread count", "never")
-"""What a kernel may say in ``same_bits`` of calls with equal inputs; it is held to the first if it
-says nothing."""
+"""What a kernel may say in ``same_bits`` of calls with equal inputs; the first is expected of one
+that says nothing."""
 
 Results = Mapping[str, Tensor | None]
 
@@ -67,7 +67,7 @@ class KernelSubject(Subject):
         return (preferred or self.places)[-1]
 
 
-def compare(subject: KernelSubject, inputs: ScanInputs, told: str) -> float | None:
+def compare(subject: KernelSubject, inputs: ScanInputs, case: str) -> float | None:
     """The largest float32 (or float64) error over all places and results of one case.
 
     None where the kernel refuses the call, which is an answer and not a wrong number.
@@ -84,7 +84,7 @@ def compare(subject: KernelSubject, inputs: ScanInputs, told: str) -> float | No
         seen = given.to("cpu", torch.float64)  # as the dtype holds them
         if known is None or not _equal_inputs(seen, known):
             known, exact = seen, cases.results(TorchKernel(), seen)
-        relative = hold(found, exact, given, told)
+        relative = assert_close(found, exact, given, case)
         single = dtype in (torch.float64, torch.float32)
         largest = max(largest or 0.0, relative if single else 0.0)
     return largest
@@ -95,13 +95,13 @@ def _equal_inputs(one: ScanInputs, other: ScanInputs) -> bool:
     return all(isinstance(b, Tensor) and torch.equal(a, b) for a, b in pairs)
 
 
-def hold(found: Results, exact: Results, given: ScanInputs, told: str) -> float:
-    """The largest error of one call's results, each of which is held against the table."""
+def assert_close(found: Results, exact: Results, given: ScanInputs, case: str) -> float:
+    """The largest error of one call's results, each compared with the reference by the table."""
     largest = 0.0
     for name in RESULTS:
         got, expected = found[name], exact[name]
         like = given.u if name == "y" else getattr(given, name)
-        where = f"{name} on {given.u.device} in {given.u.dtype}, {told}"
+        where = f"{name} on {given.u.device} in {given.u.dtype}, {case}"
         if got is None or expected is None:
             if got is not expected:
                 raise ViolationError(f"{where} is {'missing' if got is None else 'there'}", "as D")
@@ -126,18 +126,18 @@ def hold(found: Results, exact: Results, given: ScanInputs, told: str) -> float:
     return largest
 
 
-def hold_states(states: Tensor, exact: Tensor, told: str) -> None:
-    """Kept states are held as y is, but are never in 16 bits."""
+def assert_states_close(states: Tensor, exact: Tensor, case: str) -> None:
+    """Kept states are compared as y is, but are never in 16 bits."""
     dtype = torch.float64 if states.dtype == torch.float64 else torch.float32
     if states.dtype != dtype or states.shape != exact.shape:
         raise ViolationError(
-            f"the kept states are {states.dtype} {tuple(states.shape)}, {told}",
+            f"the kept states are {states.dtype} {tuple(states.shape)}, {case}",
             f"{dtype} {tuple(exact.shape)}, (B, K, S, N, D) as ssmdiff.ops.kept_shape says",
         )
     error = cases.error_of("y", states, exact) if exact.numel() else 0.0
     if not error <= cases.limit_of("y", dtype):
         raise ViolationError(
-            f"the kept states are off by {error:.1e} of the largest value of their channel, {told}",
+            f"the kept states are off by {error:.1e} of the largest value of their channel, {case}",
             f"the states before steps kept_every(N), 2 kept_every(N), ..., within "
             f"{cases.limit_of('y', dtype):.0e}",
         )
@@ -148,11 +148,11 @@ def compare_all(
 ) -> tuple[int, float]:
     """How many cases were compared, and the largest error."""
     largest, count = 0.0, 0
-    for (told, inputs), method in itertools.product(list(made), methods):
+    for (case, inputs), method in itertools.product(list(made), methods):
         given = inputs._replace(discretization=method)
         if not subject.restarts:
             given = cases.without_restarts(given)
-        error = compare(subject, given, f"{told}, {method}")
+        error = compare(subject, given, f"{case}, {method}")
         if error is not None:
             count, largest = count + 1, max(largest, error)
     if not count:
@@ -160,27 +160,29 @@ def compare_all(
     return count, largest
 
 
-def agree(
+def assert_agreement(
     subject: KernelSubject,
     got: Results,
     expected: Results,
     inputs: ScanInputs,
-    told: str,
+    case: str,
     bits: bool | None = None,
 ) -> None:
     """Equal bits, or where the kernel does not promise them, equal within the table."""
     if subject.same_bits != "never" if bits is None else bits:
-        same(got, expected, told)
+        assert_equal_bits(got, expected, case)
     else:
-        hold(got, {n: None if x is None else x.double() for n, x in expected.items()}, inputs, told)
+        assert_close(
+            got, {n: None if x is None else x.double() for n, x in expected.items()}, inputs, case
+        )
 
 
-def same(
-    got: Mapping[str, Tensor | None], expected: Mapping[str, Tensor | None], told: str
+def assert_equal_bits(
+    got: Mapping[str, Tensor | None], expected: Mapping[str, Tensor | None], case: str
 ) -> None:
     for name, value in expected.items():
         other = got[name]
         if value is None or other is None:
             continue
         if not torch.equal(other, value):
-            raise ViolationError(f"{told}: {name} differs", "equal bits")
+            raise ViolationError(f"{case}: {name} differs", "equal bits")

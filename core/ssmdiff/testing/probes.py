@@ -88,7 +88,7 @@ def orders_for(slots: Sequence[Grid], scan: Scan | None = None, step: int = 0) -
     return list(order_tensors(plan.draw(step), CPU))
 
 
-def restarted(order: Tensor) -> Tensor:
+def with_restarts(order: Tensor) -> Tensor:
     """The same order; the state starts anew at every third token."""
     tokens, _ = decode_order(order)
     restart = torch.zeros(tokens.shape, dtype=torch.bool)
@@ -101,7 +101,7 @@ def coded(tokens: Tensor, restart: Tensor) -> Tensor:
     return torch.tensor(ScanOrder(tokens.numpy(), restart.numpy()).coded)
 
 
-def awakened(module: nn.Module) -> nn.Module:
+def move_parameters(module: nn.Module) -> nn.Module:
     """Move every parameter a little: a layer that starts at zero hides what feeds it."""
     g = torch.Generator().manual_seed(11)
     with torch.no_grad():

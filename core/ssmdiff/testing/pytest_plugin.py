@@ -50,10 +50,9 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 def _components(wanted: str) -> list[Registered]:
     from ssmdiff.errors import SsmdiffError, did_you_mean
     from ssmdiff.registry.registry import registry
-    from ssmdiff.testing import SUITES
 
     try:
-        entries = [entry for entry in registry().all() if entry.kind.name in SUITES]
+        entries = registry().all()
     except SsmdiffError as error:
         raise pytest.UsageError(str(error)) from error
     if wanted == EVERYTHING:
@@ -89,16 +88,14 @@ class ComponentCollector(pytest.Collector):
 
     def subject(self) -> Any:
         """What the checks look at, built once."""
-        from ssmdiff.errors import ConfigError
-        from ssmdiff.registry.registry import registry
+        from ssmdiff.testing import why_unchecked
 
         if not hasattr(self, "_subject"):
-            name, kind = self.entry.component.name, self.entry.kind.name
-            try:
-                registry().options(kind, name)
-            except ConfigError as error:
-                pytest.skip(f"{error}; write a test with ssmdiff.testing.check_{kind}")
-            self._subject = self.suite.subject(name)
+            reason = why_unchecked(self.entry, {})
+            if reason:
+                kind = self.entry.kind.name
+                pytest.skip(f"{reason}; write a test with ssmdiff.testing.check_{kind}")
+            self._subject = self.suite.subject(self.entry.component.name)
         return self._subject
 
 

@@ -102,8 +102,8 @@ class Report:
         """Nothing if all is well.
 
         Raises:
-            ContractError: A check failed; every failure is told.
+            ContractError: A check failed; the message has every failure.
         """
         if not self.ok:
-            told = "".join(f"\n  {finding}" for finding in self.failures)
-            raise ContractError(f"{self.summary}{told}")
+            lines = "".join(f"\n  {finding}" for finding in self.failures)
+            raise ContractError(f"{self.summary}{lines}")

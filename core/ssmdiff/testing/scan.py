@@ -147,7 +147,7 @@ def continuity(subject: ScanSubject) -> str:
     """Proof 3: a scan that says ``continuous = True`` steps between neighbours alone.
 
     The claim binds on grids whose sides are all even, where a Hilbert curve can keep it; jumps on
-    other grids are counted and told.
+    other grids are counted and named.
     """
     if not getattr(subject.scan, "continuous", False):
         raise NotApplicableError("does not call itself continuous")
@@ -222,7 +222,7 @@ def randomness(subject: ScanSubject) -> str:
         other = subject.build()
         again = {grid: subject.draw(other, grid) for grid in reversed(grids)}
     for grid in grids:
-        if not _equal(first[grid], again[grid]):
+        if not _equal_orders(first[grid], again[grid]):
             raise ViolationError(
                 f"two orders of a {size_text(grid)} grid differ for the same generator",
                 "the same order on every process, after every resume and in the exported graph",
@@ -236,7 +236,7 @@ def _fixed(subject: ScanSubject, grids: list[Grid]) -> str:
         drawn = [
             checked_order(subject.scan, grid, np.random.default_rng(seed)) for seed in (1, 2, 3)
         ]
-        if not all(_equal(drawn[0], order) for order in drawn):
+        if not all(_equal_orders(drawn[0], order) for order in drawn):
             raise ViolationError(
                 f"orders of a {size_text(grid)} grid differ with the generator, and stochastic is "
                 "False",
@@ -260,7 +260,7 @@ def _streams(subject: ScanSubject, grids: list[Grid]) -> str:
             )
         orders = [subject.draw(scan, grid, *place) for place in ((0, 0), (1, 0), (0, 1), (2, 3))]
         for (i, a), (j, b) in itertools.combinations(enumerate(orders), 2):
-            if _equal(a, b):
+            if _equal_orders(a, b):
                 raise ViolationError(
                     f"the orders of draws {i} and {j}, of other steps and slots, are equal on a "
                     f"{size_text(grid)} grid",
@@ -275,7 +275,7 @@ def plan(subject: ScanSubject) -> str:
     slots = tuple(ScanSlot(grid) for grid in subject.some(SLOTS))
     original = OrderPlan(subject.scan, slots, 7).draw(3)
     copied = OrderPlan(copy.deepcopy(subject.scan), slots, 7).draw(3)
-    if not all(_equal(a, b) for a, b in zip(original, copied, strict=True)):
+    if not all(_equal_orders(a, b) for a, b in zip(original, copied, strict=True)):
         raise ViolationError(
             "a deep copy of the scan gives other orders",
             "the same: averaged weights are a deep copy of the network, scan included",
@@ -295,7 +295,7 @@ def layers(subject: ScanSubject) -> str:
         kinds += scan is not subject.scan
         for grid in grids:
             a, b = (subject.draw(subject.scan.at(slot), grid) for _ in range(2))
-            if not _equal(a, b):
+            if not _equal_orders(a, b):
                 raise ViolationError(
                     f"at({slot}) gives two orders of a {size_text(grid)} grid",
                     "the same scan whenever the slot is the same",
@@ -339,10 +339,10 @@ def speed(subject: ScanSubject) -> str:
     return f"{took_s * 1000:.0f} ms for a {size_text(LARGE)} grid"
 
 
-def _equal(a: ScanOrder, b: ScanOrder) -> bool:
+def _equal_orders(a: ScanOrder, b: ScanOrder) -> bool:
     restarts = (a.restart, b.restart)
     if any(restart is None for restart in restarts):
-        same = restarts == (None, None)
+        equal = restarts == (None, None)
     else:
-        same = np.array_equal(*restarts)  # type: ignore[arg-type]
-    return same and np.array_equal(a.index, b.index)
+        equal = np.array_equal(*restarts)  # type: ignore[arg-type]
+    return equal and np.array_equal(a.index, b.index)

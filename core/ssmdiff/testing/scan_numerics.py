@@ -46,7 +46,7 @@ def kernels_agree(orders: Mapping[Grid, ScanOrder]) -> str:
         try:
             kernel = load_kernel(name)
         except PluginError:
-            continue  # the kernel's own fault; told by `ssmdiff plugins check`
+            continue  # the kernel's own fault, which is shown by `ssmdiff plugins check`
         if kernel.unavailable(cpu, torch.float32):
             continue
         ran.append(name)

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from ssmdiff.errors import ConfigError, SsmdiffError, did_you_mean
+from ssmdiff.errors import ConfigError, PluginBrokenError, SsmdiffError, did_you_mean
 from ssmdiff.registry.component import KINDS
 from ssmdiff.registry.plugin import Registered, name_of
 from ssmdiff.registry.registry import registry, split_spec
@@ -26,8 +26,11 @@ SUITES = {
     "scheduler": "ssmdiff.testing.scheduler",
     "kernel": "ssmdiff.testing.kernel",
     "dataset": "ssmdiff.testing.dataset",
+    "exporter": "ssmdiff.testing.exporter",
+    "callback": "ssmdiff.testing.callback",
+    "command": "ssmdiff.testing.command",
 }
-"""Kinds with a suite, and the module that holds it as ``suite``; imported when it is asked for."""
+"""The suite of each kind: the module that holds it as ``suite``, imported when it is asked for."""
 
 
 class Subject:
@@ -45,7 +48,7 @@ class Subject:
         self.kind, self.spec = kind, spec
         self.name, chosen = split_spec(kind, spec)
         self.entry: Registered = registry().find(kind, self.name)
-        registry().options(kind, spec)
+        _require_options(self.entry, chosen)
         options = ", ".join(f"{key} = {value!r}" for key, value in chosen.items())
         self.label = self.entry.label + (f" with {options}" if options else "")
 
@@ -58,7 +61,7 @@ S = TypeVar("S", bound=Subject)
 
 
 class Suite(Generic[S]):
-    """The checks of one kind, in the order in which they are told.
+    """The checks of one kind, in the order in which they run.
 
     Args:
         kind: One of :data:`ssmdiff.registry.component.KINDS`.
@@ -108,6 +111,39 @@ def _where(error: BaseException) -> str:
     outside = [frame for frame in frames if not any(part in frame.filename for part in ours)]
     frame = (outside or frames)[-1]
     return f"({frame.filename}, line {frame.lineno})"
+
+
+def _require_options(entry: Registered, options: Mapping[str, Any]) -> None:
+    """Nothing if a component of these options can be built, or run as a command is.
+
+    Raises:
+        ConfigError: An option is missing, unknown or out of range.
+        PluginBrokenError: It cannot be imported.
+    """
+    if entry.kind.built:
+        registry().options(entry.kind.name, {"name": entry.component.name, **options})
+    elif options:
+        raise ConfigError(
+            f"{entry.label} takes no options but its own flags; got {', '.join(options)}"
+        )
+
+
+def why_unchecked(entry: Registered, options: Mapping[str, Any]) -> SsmdiffError | None:
+    """Why a component cannot be checked as it is, though there is nothing wrong with it: it needs
+    an option, or a package of one of our extras that is not installed.
+
+    Raises:
+        PluginBrokenError: There is something wrong with it: it cannot be imported.
+    """
+    try:
+        _require_options(entry, options)
+    except ConfigError as error:
+        return error
+    except PluginBrokenError as error:
+        if entry.plugin.built_in and isinstance(error.__cause__, ModuleNotFoundError):
+            return error
+        raise
+    return None
 
 
 def suite_for(kind: str) -> Suite[Any]:

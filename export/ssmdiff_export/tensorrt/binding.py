@@ -23,12 +23,11 @@ def load_tensorrt() -> Any:
     needed = INSTALL.format(needed=f"{OLDEST[0]}.{OLDEST[1]} or newer")
     try:
         trt = importlib.import_module("tensorrt")
+        version = getattr(trt, "__version__", None)
+        if version is None:  # a folder of that name in the working directory imports as well
+            raise ImportError(f"{list(getattr(trt, '__path__', []))} is another 'tensorrt'")
     except ImportError as error:
         raise ExportError(f"TensorRT is not installed ({error}). {needed}") from error
-    version = getattr(trt, "__version__", None)
-    if version is None:  # a folder of that name in the working directory imports as well
-        where = list(getattr(trt, "__path__", []))
-        raise ExportError(f"TensorRT is not installed; {where} is another 'tensorrt'. {needed}")
     if version_tuple(version) < OLDEST:
         raise ExportError(f"TensorRT {version} is too old. {needed}")
     return trt

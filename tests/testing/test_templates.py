@@ -1,0 +1,123 @@
+"""The packages that ``plugins new`` writes keep the contract of their kind and are used by name.
+
+That pip installs them and that their own tests pass is in ``tests/examples/test_pages.py``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ssmdiff
+from ssmdiff.registry.component import KINDS
+from ssmdiff.testing import check
+from ssmdiff_cli.authoring import write_package
+from ssmdiff_cli.main import app
+from typer.testing import CliRunner, Result
+
+pytestmark = pytest.mark.usefixtures("fresh_registry")
+
+New = Callable[[str], Path]
+SLOW = {
+    "kernel",
+    "scan",
+}  # whose whole suite takes long, and which their own tests run in test_pages
+SMALL = {"backbone": {"channels": 8, "depth": 2}}
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[New]:
+    """``new(kind)`` writes the package ``ssmdiff-my-KIND``, importable and found as installed."""
+    before = set(sys.modules)
+
+    def write(kind: str) -> Path:
+        folder = write_package(f"my-{kind}", kind, tmp_path / f"ssmdiff-my-{kind}")
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        info = folder / f"ssmdiff_my_{kind}-{project['version']}.dist-info"
+        info.mkdir()
+        head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+        (info / "METADATA").write_text(head)
+        ((point, module),) = project["entry-points"]["ssmdiff"].items()
+        (info / "entry_points.txt").write_text(f"[ssmdiff]\n{point} = {module}\n")
+        monkeypatch.syspath_prepend(folder)
+        importlib.invalidate_caches()
+        ssmdiff.registry.cache_clear()
+        return folder
+
+    yield write
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.slow) if k in SLOW else k for k in KINDS]
+)
+def test_a_new_package_keeps_the_contract_of_its_kind(kind: str, new: New) -> None:
+    new(kind)
+    report = check(kind, {"name": f"my-{kind}", **SMALL.get(kind, {})})
+    assert report.ok, str(report)
+    assert report.subject.startswith(f"{kind} 'my-{kind}' (ssmdiff-my-{kind} 0.1.0)")
+
+
+def test_new_packages_of_every_kind_are_used_by_their_names(new: New, tmp_path: Path) -> None:
+    """Trained, exported, sampled from the file, and looked at by the command."""
+    for kind in KINDS:
+        new(kind)
+    parts = {kind: {"name": f"my-{kind}", **SMALL.get(kind, {})} for kind in ("scan", "block")}
+    config = ssmdiff.resolve(
+        {
+            "data": {"image_size": [8, 8], "dataset": {"name": "my-dataset", "length": 4}},
+            "model": {"backbone": {"name": "my-backbone", **SMALL["backbone"]}, **parts},
+            "train": {
+                "steps": 2,
+                "batch_size": 2,
+                "bound_images": 0,
+                "kernel": "my-kernel",
+                "callbacks": [{"name": "my-callback", "every": 2}],
+            },
+            "diffusion": {"timesteps": 10},
+            "sample": {"scheduler": "my-scheduler", "steps": 2, "count": 1},
+        }
+    )
+    try:
+        folder = ssmdiff.train(config, tmp_path / "run")
+    finally:
+        ssmdiff.set_kernel("auto")
+    written = folder.config_file.read_text()
+    for kind in ("scan", "block", "backbone", "scheduler", "dataset", "callback"):
+        assert f"ssmdiff-my-{kind} 0.1.0" in written
+    rows = (folder.path / "my-callback.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in rows] == [["step", "images_seen"], ["2", "4"]]
+
+    file = tmp_path / "model.safetensors"
+    ssmdiff.job("export")(folder.path, file, "my-exporter", note="of a test")
+    drawn = tmp_path / "drawn"
+    result = run("sample", file, "--n", 2, "--steps", 2, "--out", drawn)
+    assert result.exit_code == 0, result.output
+    assert len(list(drawn.glob("00000?.png"))) == 2
+
+    result = run("my-command", folder.path, "--n", 2, "--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.output)
+    assert (said["backbone"], said["scan"], said["images"]) == ("my-backbone", "my-scan", 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_command_that_writes_it_says_what_is_next(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "package"
+    result = run("plugins", "new", "my-part", "--kind", kind, "--out", folder)
+    assert result.exit_code == 0, result.output
+    assert f"pip install -e '{folder}[test]'" in result.output
+    assert "ssmdiff plugins check my-part" in result.output
+    assert "my-part" in (folder / "README.md").read_text().splitlines()[-1]
