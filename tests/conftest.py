@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -23,6 +24,13 @@ settings.load_profile("ssmdiff")
 
 Install = Callable[..., Path]
 Python = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test of the core that borrows a plugin's component is skipped where there is none."""
+    for package in (p for marker in item.iter_markers("needs_plugin") for p in marker.args):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"borrows a component of {package}, which is not installed")
 
 
 @pytest.fixture

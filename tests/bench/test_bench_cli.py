@@ -13,6 +13,7 @@ def invoke(*arguments):
     return CliRunner().invoke(app, ["bench", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_scan_prints_a_table_and_writes_a_record_and_a_plot(tmp_path):
     result = invoke(
         "scan", "--tokens", "8,16", "--channels", 4, "--states", 2, "--repeats", 2, "--only",
@@ -30,6 +31,7 @@ def test_scan_prints_a_table_and_writes_a_record_and_a_plot(tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_step_tells_parameters_and_growth(tmp_path):
     result = invoke(
         "step", "--pixels", "16,32", "--channels", 8, "--repeats", 1, "--only", "vmddpm",
@@ -54,6 +56,7 @@ def train(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_sample_compares_torch_with_itself(tmp_path):
     run = train(tmp_path / "run")
     result = invoke(

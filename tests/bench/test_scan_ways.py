@@ -78,6 +78,7 @@ def test_both_calls_of_a_way_give_the_output(name):
     assert relative(both(inputs, torch.ones_like(inputs.u)), expected) < 2e-6
 
 
+@pytest.mark.slow
 def test_bfloat16_peers_stay_within_its_rounding():
     shape = scan.ScanShape(channels=8, states=4, dtype="bfloat16")
     inputs = scan.make_inputs(shape, 30)

@@ -20,10 +20,20 @@ def needs(name):
 @pytest.mark.parametrize("name", step.OTHERS)
 @pytest.mark.parametrize(
     "shape",
-    [step.StepShape("tiny"), step.StepShape("small"), step.StepShape("small", 32),
-     step.StepShape("tiny", 16), step.StepShape("tiny", 8)],
+    [
+        step.StepShape("tiny", 8),
+        *(
+            pytest.param(shape, marks=pytest.mark.slow)
+            for shape in (
+                step.StepShape("tiny"),
+                step.StepShape("small"),
+                step.StepShape("small", 32),
+                step.StepShape("tiny", 16),
+            )
+        ),
+    ],
     ids=lambda s: f"{s.preset}-{s.channels}",
-)  # fmt: skip
+)
 def test_widths_are_found_at_which_parameters_are_equal(name, shape):
     needs(name)
     with torch.device("meta"):

@@ -225,6 +225,7 @@ def tables_of(orders: tuple[ScanOrder, ...]) -> list[list[list[int]]]:
     return [order.index.tolist() for order in orders]
 
 
+@pytest.mark.needs_plugin("ssmdiff_scans")
 class TestOrderPlan:
     def test_one_order_per_slot_each_of_its_grid(self) -> None:
         assert [order.index.shape for order in plan().draw(0)] == [(1, 20), (1, 20), (1, 6)]

@@ -69,6 +69,7 @@ def test_a_third_party_plugin_is_found_and_its_component_built(install) -> None:
     assert Registry().create("scan", "ariadne", turns=5).turns == 5
 
 
+@pytest.mark.needs_plugin("ssmdiff_scans")
 def test_a_component_knows_the_distribution_and_version_that_gave_it(install) -> None:
     install("ssmdiff-ariadne", ARIADNE, version="0.2")
     found = Registry()
@@ -76,6 +77,7 @@ def test_a_component_knows_the_distribution_and_version_that_gave_it(install) ->
     assert found.find("scan", "cross").plugin.source == f"ssmdiff {ssmdiff.__version__}"
 
 
+@pytest.mark.needs_plugin("ssmdiff_scans")
 def test_names_and_all_are_sorted_and_hold_the_kind(install) -> None:
     install("ssmdiff-ariadne", ARIADNE)
     found = Registry()
@@ -96,6 +98,7 @@ def test_plugins_load_built_ins_first_and_then_by_name(install) -> None:
     assert set(distributions[:-3]) == {"ssmdiff"}
 
 
+@pytest.mark.needs_plugin("ssmdiff_scans")
 def test_damaged_metadata_does_not_hide_the_other_plugins(install) -> None:
     install("ssmdiff-ariadne", ARIADNE)
     install("ssmdiff-damaged", ARIADNE.replace('"ariadne"', '"other"'), metadata=False)
@@ -104,11 +107,13 @@ def test_damaged_metadata_does_not_hide_the_other_plugins(install) -> None:
     assert {"cross", "ariadne"} <= set(found.names("scan"))
 
 
+@pytest.mark.needs_plugin("ssmdiff_scans")
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="no scan named 'regenrate'; did you mean 'regenerate'"):
         Registry().find("scan", "regenrate")
 
 
+@pytest.mark.needs_plugin("ssmdiff_scans")
 def test_an_unknown_name_with_none_near_lists_all() -> None:
     with pytest.raises(ConfigError, match=r"known: .*cross.*raster"):
         Registry().find("scan", "zzzzzz")
@@ -126,22 +131,26 @@ def test_names_are_never_resolved_as_import_paths() -> None:
         Registry().create("scan", "ssmdiff_scans.fixed:Raster")
 
 
+@pytest.mark.needs_plugin("ssmdiff_scans")
 def test_create_takes_a_table_as_well_as_a_name() -> None:
     by_table = Registry().create("scan", {"name": "regenerate", "block": 2})
     by_name = Registry().create("scan", "regenerate", block=2)
     assert by_table.block == by_name.block == 2
 
 
+@pytest.mark.needs_plugin("ssmdiff_scans")
 def test_create_refuses_an_unknown_option_and_names_the_component() -> None:
     with pytest.raises(ConfigError, match=r"scan 'regenerate' .*'blok'.*did you mean 'block'"):
         Registry().create("scan", "regenerate", blok=2)
 
 
+@pytest.mark.needs_plugin("ssmdiff_scans")
 def test_options_are_returned_with_their_defaults() -> None:
     options = Registry().options("scan", {"name": "regenerate", "block": 2})
     assert options == {"name": "regenerate", "block": 2, "base": "cross"}
 
 
+@pytest.mark.needs_plugin("ssmdiff_scans")
 def test_an_option_error_carries_the_path_of_the_configuration() -> None:
     with pytest.raises(ConfigError, match=r"^model\.scan\.block: got 0"):
         Registry().options("scan", {"name": "regenerate", "block": 0}, "model.scan")
@@ -187,6 +196,7 @@ def test_a_factory_that_imports_a_missing_package_late_says_what_to_install(inst
         Registry().create("scan", "part")
 
 
+@pytest.mark.needs_plugin("ssmdiff_scans")
 def test_a_factorys_own_ssmdiff_error_passes_unchanged() -> None:
     with pytest.raises(ConfigError, match="no scan named 'nowhere'"):
         Registry().create("scan", "regenerate", base="nowhere")
@@ -295,11 +305,13 @@ class TestAllowList:
         monkeypatch.delenv("SSMDIFF_PLUGINS", raising=False)
         assert self.third_party() >= {"ssmdiff-ariadne", "Ssmdiff.Peano"}
 
+    @pytest.mark.needs_plugin("ssmdiff_scans")
     def test_empty_loads_the_built_ins_alone(self, monkeypatch) -> None:
         monkeypatch.setenv("SSMDIFF_PLUGINS", "")
         assert self.third_party() == set()
         assert "cross" in registry().names("scan")
 
+    @pytest.mark.needs_plugin("ssmdiff_scans")
     def test_a_list_loads_only_those(self, monkeypatch) -> None:
         monkeypatch.setenv("SSMDIFF_PLUGINS", "ssmdiff-ariadne")
         assert self.third_party() == {"ssmdiff-ariadne"}
@@ -330,6 +342,7 @@ def test_the_registry_is_listed_without_importing_torch(python) -> None:
     assert result.stdout.strip() == "False", result.stderr
 
 
+@pytest.mark.needs_plugin("ssmdiff_scans")
 def test_the_function_registry_is_not_hidden_by_the_module_of_that_name(python) -> None:
     result = python("""
         import ssmdiff.registry.registry

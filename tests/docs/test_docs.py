@@ -59,7 +59,15 @@ def quick(line):
     return words
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def tiers(pages):
+    """A page whose commands train, export, measure or check is one of the slow tier."""
+    slow = re.compile(r"ssmdiff (train|export|bench|doctor|\w+ check)\b")
+    for page in pages:
+        heavy = any(slow.match(line) for line in commands(page))
+        yield pytest.param(page, marks=[pytest.mark.slow] if heavy else [], id=page.name)
+
+
+@pytest.mark.parametrize("page", list(tiers(PAGES)))
 def test_every_command_shown_runs(page, place):
     for line in commands(page):
         result = CliRunner().invoke(app, quick(line))
@@ -87,6 +95,7 @@ def test_the_readme_and_the_help_know_the_same_commands():
     assert set(Registry(allowed=[]).names("command")) <= shown
 
 
+@pytest.mark.slow
 def test_the_plugin_of_the_architecture_page_installs_and_trains(place):
     """The two-file package, copied out of the page, installed with pip, used by name."""
     page = ROOT / "docs" / "architecture.md"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 
 import numpy as np
 import onnx
@@ -106,6 +107,7 @@ def test_fixed_orders_are_int32_constants_that_equal_slots_share(tmp_path) -> No
     np.testing.assert_array_equal(table < 0, wanted.restart)
 
 
+@pytest.mark.slow
 def test_large_weights_go_into_one_sibling_with_its_hash(tmp_path) -> None:
     run = tiny_run(tmp_path / "run", block="conv", backbone=SMALLEST)
     path = tmp_path / "model.onnx"
@@ -241,15 +243,36 @@ def test_a_block_that_torch_cannot_trace_is_named(tmp_path, monkeypatch) -> None
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
+def pushed(*cases, always):
+    """The cases as parameters; those for which ``always`` is false wait for the night tier."""
+    parameters = []
+    for case in cases:
+        marks = [] if always(*case) else [pytest.mark.night]
+        name = "-".join(c["name"] if isinstance(c, dict) else c for c in case)
+        parameters.append(pytest.param(*case, marks=marks, id=name))
+    return parameters
+
+
+FAMILIES = {"raster", "zigzag", "hilbert", "atrous", "layers", "random", "regenerate"}
+
+
 def scans():
     """All but the one that serves volumes alone: backbones take images."""
-    return sorted(set(registry().names("scan")) - {"tri"})
+    names = sorted(set(registry().names("scan")) - {"tri"})
+    return pushed(*((name,) for name in names), always=FAMILIES.__contains__)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", TOLERANCE)
-@pytest.mark.parametrize("backbone", [UNET, STACK], ids=lambda b: b["name"])
-@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize(
+    ("block", "backbone", "precision"),
+    pushed(
+        *itertools.product(BLOCKS, (UNET, STACK), TOLERANCE),
+        always=lambda block, backbone, precision: (
+            backbone is (UNET if block == "mss" else STACK)
+            and (precision == "fp32" or block in ("mss", "mamba2"))
+        ),
+    ),
+)
 def test_every_block_in_every_precision(block, backbone, precision, tmp_path) -> None:
     run = tiny_run(tmp_path / "run", scan=ATROUS, block=block, backbone=backbone)
     report = export_onnx(run, tmp_path / "model.onnx", precision=precision)
@@ -265,9 +288,13 @@ def test_every_scan(scan, tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("body", ["scan", "chunked"])
-@pytest.mark.parametrize("discretization", ["euler", "zoh"])
-@pytest.mark.parametrize("block", ["mss", "vss", "mamba"])
+@pytest.mark.parametrize(
+    ("block", "discretization", "body"),
+    pushed(
+        *itertools.product(["mss", "vss", "mamba"], ["euler", "zoh"], ["scan", "chunked"]),
+        always=lambda block, discretization, body: block == "mss",
+    ),
+)
 def test_every_body_and_discretisation(block, discretization, body, tmp_path) -> None:
     table = {"name": block, "discretization": discretization}
     run = tiny_run(tmp_path / "run", scan=ATROUS, block=table, backbone=STACK)

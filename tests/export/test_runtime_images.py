@@ -29,6 +29,7 @@ def made(tmp_path_factory):
     return run, folder / "model.onnx"
 
 
+@pytest.mark.slow
 def test_16_images_of_50_ddim_steps_are_those_of_torch(made):
     run, file = made
     options = {"seed": 5, "steps": 50, "scheduler": "ddim"}
@@ -96,6 +97,7 @@ assert not {"torch", "onnx", "pluggy", "pydantic"} & set(sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_an_environment_with_numpy_and_onnxruntime_alone_samples(made, tmp_path):
     run, file = made
     place = tmp_path / "environment"

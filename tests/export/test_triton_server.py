@@ -242,6 +242,7 @@ def test_the_readme_shows_a_request_that_fits(tmp_path, small):
     assert "each row must visit every token once" in readme
 
 
+@pytest.mark.slow
 def test_a_run_becomes_a_repository(tmp_path):
     from ssmdiff_export.tensorrt.doctor import tiny_run
 

@@ -197,6 +197,7 @@ class WithOrders(nn.Module):
         return y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "block",
     [BLOCK, {"name": "mamba", "state": 2}, {"name": "vss", "state": 2}, {"name": "attention"}],
@@ -222,6 +223,7 @@ def test_export_takes_the_orders_as_inputs(block: dict[str, Any]) -> None:
     assert calls == {"mamba": 3 * directions, "vss": 3}.get(block["name"], 0)
 
 
+@pytest.mark.slow
 def test_compiles_in_one_graph() -> None:
     model = awakened(network(**SMALL))
     x, t, orders = torch.randn(2, 1, 8, 8), torch.tensor([1, 2]), orders_for(model, (8, 8))

@@ -14,6 +14,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_every_part_runs_dry(tmp_path: Path) -> None:
     pytest.importorskip("triton")
     written = tmp_path / "gpu.json"

@@ -127,6 +127,7 @@ def test_says_why_it_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install 'ssmdiff[cuda]'" in (KERNEL.unavailable(CUDA, torch.float32) or "")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
 def test_in_the_interpreter() -> None:

@@ -19,11 +19,17 @@ SMALL: dict[tuple[str, str], dict[str, Any]] = {
     ("backbone", "vmddpm"): {"channels": 8, "widths": [1, 2]},
     ("backbone", "isotropic"): {"channels": 32, "depth": 2},
 }
-CASES = [
-    (entry.kind.name, entry.component.name, check)
-    for entry in Registry(allowed=[]).all()
-    for check in suite_for(entry.kind.name).checks
-]
+COMPILED_ALWAYS = {"raster", "hilbert", "atrous", "layers", "regenerate"}
+"""A scan of each form of order, whose graphs are compiled in every tier; the others' are slow."""
+
+
+def cases():
+    for entry in Registry(allowed=[]).all():
+        kind, name = entry.kind.name, entry.component.name
+        for check in suite_for(kind).checks:
+            slow = (kind, check) == ("scan", "graphs") and name not in COMPILED_ALWAYS
+            marks = [pytest.mark.slow] if slow else []
+            yield pytest.param(kind, name, check, marks=marks, id=f"{kind}-{name}-{check}")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,7 @@ def subjects(folder: Path):
     return subject
 
 
-@pytest.mark.parametrize(("kind", "name", "check"), CASES)
+@pytest.mark.parametrize(("kind", "name", "check"), list(cases()))
 def test_contract(kind: str, name: str, check: str, subjects) -> None:
     finding = suite_for(kind).finding(subjects(kind, name), check)
     if finding.skipped:

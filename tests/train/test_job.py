@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import ssmdiff
-from conftest import TINY
 from ssmdiff.errors import ConfigError
 from ssmdiff.runs.config import merge, resolve
 from ssmdiff_train import process
+from tiny_config import TINY
 
 
 @pytest.fixture

@@ -95,10 +95,11 @@ def test_c9_a_signal_saves_and_exits_with_its_code(tmp_path, number):
     assert not (run / "run.lock").exists()
 
 
-def test_c1_kill_9_at_random_moments_loses_no_acknowledged_checkpoint(tmp_path):
-    """Ten kills of a run that saves after every step and is resumed each time."""
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.night)])
+def test_c1_kill_9_at_random_moments_loses_no_acknowledged_checkpoint(tmp_path, kills):
+    """Kills of a run that saves after every step and is resumed each time."""
     run, acknowledged, chance = tmp_path / "run", 0, random.Random(0)
-    for attempt in range(10):
+    for attempt in range(kills):
         arguments = ["--out", run, "--steps", 100_000, "--set", "train.checkpoint_every=1",
                      "--set", "train.sample_every=0"]  # fmt: skip
         process = subprocess.Popen(

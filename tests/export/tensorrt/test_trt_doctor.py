@@ -39,6 +39,7 @@ def test_without_a_gpu_the_command_says_so(trt, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trt", ["10.13.3.9"], indirect=True)
 def test_the_command_builds_compares_times_and_writes_a_report(
     trt, device, monkeypatch, tmp_path, capsys
