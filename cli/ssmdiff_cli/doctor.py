@@ -27,7 +27,7 @@ def doctor(
         return
     from ssmdiff.errors import SsmdiffError
 
-    from ssmdiff_cli.examine import examine
+    from ssmdiff_cli.doctor_report import examine
 
     report = examine()
     if as_json:

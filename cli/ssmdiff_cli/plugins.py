@@ -84,7 +84,7 @@ def info(
         typer.echo(_headline(plugin))
         typer.echo(f"    module {plugin.module}")
         for row in described:
-            _tell(row)
+            _print_row(row)
 
 
 def _chosen(name: str) -> list[tuple[Plugin, list[Registered]]]:
@@ -108,7 +108,7 @@ def _chosen(name: str) -> list[tuple[Plugin, list[Registered]]]:
     raise ConfigError(f"there is no plugin, distribution or component named {name!r}; {hint}")
 
 
-def _tell(row: dict[str, Any]) -> None:
+def _print_row(row: dict[str, Any]) -> None:
     typer.echo(f"    {row['kind']:<10} {row['name']:<14} {row['summary']}")
     typer.echo(f"        from {row['factory']}")
     for option, about in row.get("options", {}).items():

@@ -64,7 +64,7 @@ def sample(
     }
     trained = _opened(model, {name: value for name, value in given.items() if value is not None})
 
-    from ssmdiff_cli.samples import SampleFolder, SampleRequest
+    from ssmdiff_cli.sample_folder import SampleFolder, SampleRequest
 
     request = SampleRequest(seed=seed, steps=steps, scheduler=scheduler, label=label, format=format)
     grid = SampleFolder(out).fill(trained, request, n, batch_size, overwrite, progress=True)

@@ -7,7 +7,7 @@ from ssmdiff.diffusion.denoisers import TensorDenoiser as TensorDenoiser
 from ssmdiff.diffusion.denoisers import TorchDenoiser as TorchDenoiser
 from ssmdiff.diffusion.denoisers import module_denoiser as module_denoiser
 from ssmdiff.diffusion.image_model import ImageModel as ImageModel
-from ssmdiff.diffusion.image_model import Sampling as Sampling
+from ssmdiff.diffusion.image_model import SamplingSettings as SamplingSettings
 from ssmdiff.diffusion.interfaces import Denoiser as Denoiser
 from ssmdiff.diffusion.interfaces import NoiseScheduler as NoiseScheduler
 from ssmdiff.diffusion.process import Diffusion as Diffusion
@@ -97,7 +97,7 @@ from ssmdiff.runs.config import load_preset as load_preset
 from ssmdiff.runs.config import merge as merge
 from ssmdiff.runs.config import resolve as resolve
 from ssmdiff.runs.datasets import ImageDataset as ImageDataset
-from ssmdiff.runs.datasets import ImageSample as ImageSample
+from ssmdiff.runs.datasets import ImageItem as ImageItem
 from ssmdiff.runs.exporting import Exporter as Exporter
 from ssmdiff.runs.exporting import ExportPrecision as ExportPrecision
 from ssmdiff.runs.exporting import ExportRequest as ExportRequest

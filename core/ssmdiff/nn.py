@@ -3,8 +3,8 @@
 from ssmdiff.networks.backbone import (
     ImageBackbone,
     TimeEmbedding,
-    checkpoint_activations,
     orders_of,
+    recompute_activations,
 )
 from ssmdiff.networks.layers import (
     MLP,
@@ -29,10 +29,10 @@ __all__ = [
     "TimeEmbedding",
     "TimedNorm",
     "channels_last",
-    "checkpoint_activations",
     "grid_angles",
     "largest_divisor",
     "orders_of",
+    "recompute_activations",
     "to_map",
     "to_tokens",
     "zeroed",

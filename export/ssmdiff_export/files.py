@@ -25,7 +25,7 @@ def refuse_to_replace(path: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def workplace(path: Path) -> Iterator[Path]:
+def draft_folder(path: Path) -> Iterator[Path]:
     """A folder beside ``path`` in which files are made; it goes away, whatever happens.
 
     Raises:
@@ -42,7 +42,7 @@ def workplace(path: Path) -> Iterator[Path]:
         raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def keep(folder: Path, path: Path, with_data: bool) -> tuple[Path, ...]:
+def publish(folder: Path, path: Path, with_data: bool) -> tuple[Path, ...]:
     """Move the finished files into place, the model last: a reader sees the old or the new one."""
     kept = [path]
     if with_data:

@@ -119,7 +119,7 @@ class _Function(_Nodes):
         anew = self.op("Unsqueeze", anew, self.integers(0, 3))  # (1, K, L, 1)
         if self.zoh:
             self.drive = u
-            self.keep = self._float(self.op("Not", anew))
+            self.mask = self._float(self.op("Not", anew))
         else:
             self.drive = self.op("Mul", self.delta, u)
         big = self.constant(np.float32(STEP_OF_RESTART))
@@ -159,7 +159,7 @@ class _Function(_Nodes):
         self.B, self.C, self.drive = chunk(self.B), chunk(self.C), chunk(self.drive)
         self.decay, self.delta = chunk(self.decay), chunk(self.delta)
         if self.zoh:
-            self.keep = chunk(self.keep)  # its padding keeps nothing and meets no output
+            self.mask = chunk(self.mask)  # its padding keeps nothing and meets no output
         A = self.op("Unsqueeze", self.A, self.one)  # (K, 1, N, D)
         steps = self._sequences(sequence, (*before, self.T))
         # What a chunk adds to a state of zero, (B, K, c, N, D), and how it decays what enters it.
@@ -190,7 +190,7 @@ class _Function(_Nodes):
         steps.append(sequence(self.B, *lead, self.state, self.one))
         if self.zoh:
             steps[0] = sequence(self.delta, *wide)
-            steps.append(sequence(self.keep, *(self.one, *lead[1:]), self.one, self.one))
+            steps.append(sequence(self.mask, *(self.one, *lead[1:]), self.one, self.one))
         return steps
 
     def _scan(self, h: str, A: str, steps: list[str], ahead: str | None = None) -> list[str]:

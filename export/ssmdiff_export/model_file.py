@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from ssmdiff import (
     NoiseScheduler,
-    Sampling,
+    SamplingSettings,
     TorchDenoiser,
     create,
     registry,
@@ -58,7 +58,7 @@ class FileModel(CardModel[Tensor]):
         steps: int | None = None,
         seed: int = 0,
         label: int | None = None,
-    ) -> Sampling:
+    ) -> SamplingSettings:
         """What was asked for, over the model's own; any scheduler of the registry, all its options.
 
         Raises:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ssmdiff import GroupShuffle, Run, __version__, providers
 
-from ssmdiff_export.graph import Interface
 from ssmdiff_export.runtime.card import ExternalData, ModelCard, Parity, Process, Slot
+from ssmdiff_export.tracing import GraphInputs
 from ssmdiff_export.verify import Comparison
 
 USED = ("model.backbone", "model.block", "model.scan", "sample.scheduler")
@@ -13,7 +13,7 @@ USED = ("model.backbone", "model.block", "model.scan", "sample.scheduler")
 
 def card(
     run: Run,
-    interface: Interface,
+    interface: GraphInputs,
     precision: str,
     body: str,
     parity: Comparison | None,
@@ -64,7 +64,7 @@ def card(
     )
 
 
-def _slots(interface: Interface) -> tuple[tuple[Slot, ...], dict[str, GroupShuffle]]:
+def _slots(interface: GraphInputs) -> tuple[tuple[Slot, ...], dict[str, GroupShuffle]]:
     """Each S6 call with its input, and how the random orders among them are drawn."""
     recipes: dict[str, GroupShuffle] = {}
     slots = []

@@ -18,12 +18,12 @@ from onnxscript import optimizer
 from ssmdiff import ExportError, ExportPrecision, Run, __version__
 
 from ssmdiff_export import function, names
-from ssmdiff_export.files import data_file, keep, refuse_to_replace, workplace
-from ssmdiff_export.graph import BATCH, Interface, first_line, quiet, trace
+from ssmdiff_export.files import data_file, draft_folder, publish, refuse_to_replace
 from ssmdiff_export.onnx_card import card
 from ssmdiff_export.progress import stages
 from ssmdiff_export.runtime.card import ExternalData
-from ssmdiff_export.verify import Comparison, compare, onnx_predict, told
+from ssmdiff_export.tracing import BATCH, GraphInputs, first_line, quiet, trace
+from ssmdiff_export.verify import Comparison, compare, comparison_text, onnx_predict
 
 EXTERNAL_ABOVE = 1_000_000_000
 """Bytes of weights beyond which they get a file of their own: protobuf ends at 2 GB."""
@@ -45,7 +45,7 @@ class OnnxReport:
     def lines(self) -> tuple[str, ...]:
         """For a person."""
         size = f"{self.nodes} nodes, {self.bytes / 1e6:.1f} MB, {self.export_s:.0f} s"
-        return (f"model: {self.files[0]} ({size})", told(self.parity))
+        return (f"model: {self.files[0]} ({size})", comparison_text(self.parity))
 
 
 def export_onnx(
@@ -81,9 +81,9 @@ def export_onnx(
     """
     refuse_to_replace(path, overwrite)
     start_s = time.perf_counter()
-    with stages(progress) as stage, workplace(path) as folder:
+    with stages(progress) as stage, draft_folder(path) as folder:
         stage("tracing the model")
-        interface = Interface.of(run)
+        interface = GraphInputs.of(run)
         program = trace(run, interface, precision, lower=True)
         stage("translating to ONNX")
         model = _translate(program, interface, names.OPSETS[precision])
@@ -103,13 +103,13 @@ def export_onnx(
             check(draft, interface)
             parity = compare(run, onnx_predict(draft, precision), precision, path.name, stage)
         sign(parity)
-        files = keep(folder, path, with_data=external is not None)
+        files = publish(folder, path, with_data=external is not None)
     proto = onnx.load(path, load_external_data=False)
     size = sum(file.stat().st_size for file in files)
     return OnnxReport(files, len(proto.graph.node), size, parity, time.perf_counter() - start_s)
 
 
-def _translate(program: Any, interface: Interface, opset: int) -> ir.Model:
+def _translate(program: Any, interface: GraphInputs, opset: int) -> ir.Model:
     """An exported program as an ONNX graph: constants computed, each stored once."""
     try:
         with quiet(), torch.no_grad():
@@ -184,7 +184,7 @@ def add_functions(proto: ModelProto, body: str) -> None:
         proto.opset_import.append(helper.make_opsetid(names.DOMAIN, names.DOMAIN_VERSION))
 
 
-def check(path: Path, interface: Interface) -> None:
+def check(path: Path, interface: GraphInputs) -> None:
     """ONNX's own checks and shape inference, and what every file of ours promises.
 
     Raises:

@@ -23,15 +23,15 @@ import torch
 from ssmdiff import ExportError, ExportPrecision, Run, set_kernel
 from torch import Tensor
 
-from ssmdiff_export.files import keep, refuse_to_replace, workplace
-from ssmdiff_export.graph import Interface, first_line, quiet, trace
+from ssmdiff_export.files import draft_folder, publish, refuse_to_replace
 from ssmdiff_export.model_file import FileModel
 from ssmdiff_export.names import METADATA
 from ssmdiff_export.onnx_card import card
 from ssmdiff_export.progress import stages
 from ssmdiff_export.runtime.card import ModelCard
 from ssmdiff_export.tensorrt.cache import default_folder, private_folder
-from ssmdiff_export.verify import Arrays, Comparison, Predict, compare, told
+from ssmdiff_export.tracing import GraphInputs, first_line, quiet, trace
+from ssmdiff_export.verify import Arrays, Comparison, Predict, compare, comparison_text
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Pt2Report:
         megabytes = self.path.stat().st_size / 1e6
         lines = (
             f"archive: {self.path} ({megabytes:.1f} MB, {self.export_s:.0f} s)",
-            told(self.parity),
+            comparison_text(self.parity),
         )
         return (*lines, f"ssmdiff sample will not open it: {self.unknown}")[
             : 2 + bool(self.unknown)
@@ -69,7 +69,7 @@ def export_pt2(
     """Write a run's model as a ``.pt2`` archive, load it again and compare it with torch.
 
     The archive is called as ``(x, timesteps, context or None, [random orders])``; see
-    :class:`ssmdiff_export.graph.Graph`. The model card is its extra file ``ssmdiff``.
+    :class:`ssmdiff_export.tracing.ExportedModule`. The model card is its extra file ``ssmdiff``.
 
     Raises:
         ConfigError: The file is there already.
@@ -78,9 +78,9 @@ def export_pt2(
     """
     refuse_to_replace(path, overwrite)
     start_s = time.perf_counter()
-    with stages(progress) as stage, workplace(path) as folder:
+    with stages(progress) as stage, draft_folder(path) as folder:
         stage("tracing the model")
-        interface = Interface.of(run)
+        interface = GraphInputs.of(run)
         program = trace(run, interface, precision)
         draft = folder / path.name
 
@@ -96,7 +96,7 @@ def export_pt2(
             predict = pt2_predict(draft, interface)
             parity = compare(run, predict, precision, path.name, stage)
             write(parity)
-        keep(folder, path, with_data=False)
+        publish(folder, path, with_data=False)
     return Pt2Report(path, parity, time.perf_counter() - start_s, _remember(path))
 
 
@@ -168,7 +168,7 @@ def _load(path: Path) -> Any:
         raise ExportError(f"torch cannot load {path.name}: {first_line(error)}") from error
 
 
-def pt2_predict(path: Path, interface: Interface) -> Predict:
+def pt2_predict(path: Path, interface: GraphInputs) -> Predict:
     """The archive, loaded from its file.
 
     Raises:

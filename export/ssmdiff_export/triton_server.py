@@ -21,7 +21,7 @@ from pydantic import Field
 from ssmdiff import ConfigError, ExportRequest, ExportResult, ImageModel
 
 from ssmdiff_export.exporters import BATCH, BatchSizes, need_onnx
-from ssmdiff_export.files import workplace
+from ssmdiff_export.files import draft_folder
 from ssmdiff_export.names import ScanBody
 
 Count = Annotated[int, Field(ge=1, le=64)]
@@ -91,7 +91,7 @@ class TritonServerExporter:
         from ssmdiff_export.onnx_export import export_onnx
 
         self._refuse_to_replace(request.out, request.overwrite)
-        with workplace(request.out) as folder:
+        with draft_folder(request.out) as folder:
             draft = folder / request.out.name
             version = draft / self.name / VERSION
             version.mkdir(parents=True)
@@ -117,8 +117,8 @@ class TritonServerExporter:
                 shutil.rmtree(request.out)
             draft.replace(request.out)
         files = tuple(sorted(p for p in request.out.rglob("*") if p.is_file()))
-        told = f"model repository: {request.out}, model {self.name}, backend {self.backend}"
-        return ExportResult(files, (told, *lines))
+        summary = f"model repository: {request.out}, model {self.name}, backend {self.backend}"
+        return ExportResult(files, (summary, *lines))
 
     def recognises(self, path: Path) -> bool:
         """Whether it is a folder with a model as the server reads it."""
@@ -175,10 +175,10 @@ class TritonServerExporter:
         inputs: list[TensorSpec],
         outputs: list[TensorSpec],
     ) -> None:
-        from ssmdiff_export.graph import Interface
+        from ssmdiff_export.tracing import GraphInputs
 
         model = draft / self.name
-        orders = Interface.of(request.run)
+        orders = GraphInputs.of(request.run)
         arrays = orders.arrays(orders.plan.draw(0))
         if arrays:
             (model / "warmup").mkdir()

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from ssmdiff import ExportError, ExportPrecision, Run, order_tensors, stream
 
-from ssmdiff_export.graph import Interface, first_line
 from ssmdiff_export.progress import Stage
 from ssmdiff_export.runtime.card import Parity
+from ssmdiff_export.tracing import GraphInputs, first_line
 
 TOLERANCE: dict[str, float] = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
 """Largest difference over the largest prediction of torch in float32."""
@@ -68,7 +68,7 @@ class Comparison(Parity):
         )
 
 
-def told(comparison: Comparison | None) -> str:
+def comparison_text(comparison: Comparison | None) -> str:
     """What a person is told of a comparison, or that there was none."""
     return "not compared with torch" if comparison is None else comparison.line
 
@@ -95,7 +95,7 @@ def compare(
         ExportError: It does not run, a random order makes no difference in it, or it differs by
             more than the tolerance.
     """
-    interface = Interface.of(run)
+    interface = GraphInputs.of(run)
     tolerance, worst_abs, worst_rel, blank = TOLERANCE[precision], 0.0, 0.0, True
     before: tuple[Case, NDArray[Any], NDArray[Any]] | None = None
     for i, case in enumerate(cases):
@@ -126,7 +126,7 @@ def compare(
     return Comparison(worst_abs, worst_rel, tolerance, len(cases), blank)
 
 
-def case_inputs(run: Run, interface: Interface, case: Case) -> Arrays:
+def case_inputs(run: Run, interface: GraphInputs, case: Case) -> Arrays:
     """The graph's inputs of a case; the timesteps are spread over the whole process."""
     noise = stream(case.seed, "export")
     shape = (case.batch, run.channels, *run.config.data.image_size)
@@ -142,7 +142,9 @@ def case_inputs(run: Run, interface: Interface, case: Case) -> Arrays:
 
 
 @torch.inference_mode()
-def reference(run: Run, interface: Interface, case: Case, inputs: Mapping[str, Any]) -> np.ndarray:
+def reference(
+    run: Run, interface: GraphInputs, case: Case, inputs: Mapping[str, Any]
+) -> np.ndarray:
     """What torch predicts, float32."""
     device = run.device
     prediction = run.model(

@@ -175,9 +175,9 @@ def _tell(record: Record, json: Path | None, plot: Path | None) -> None:
     from ssmdiff_bench.plot import write_plot
     from ssmdiff_bench.record import table
 
-    told = [f"{k} {value}" for k, value in record.settings.items() if isinstance(value, int | str)]
+    shown = [f"{k} {value}" for k, value in record.settings.items() if isinstance(value, int | str)]
     typer.echo(f"{record.machine['processor']}, {record.machine['threads']} threads")
-    typer.echo(", ".join(told))
+    typer.echo(", ".join(shown))
     for line in table(record):
         typer.echo(line)
     typer.echo("")

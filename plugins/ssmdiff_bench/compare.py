@@ -81,14 +81,14 @@ def measure(
     Returns:
         A row for each way and case, and one for each absent way.
     """
-    tell = progress or (lambda text: None)
+    report = progress or (lambda text: None)
     rows = [Row(w.name, "", 0, "absent", w.absent) for w in ways if w.absent]
     here = [way for way in ways if not way.absent]
     limit = effort.memory_bytes
     available = available_bytes()
     if limit is None and available is not None:
         limit = int(available * MEMORY_SHARE)
-    bench = _Bench(here, effort, tell, limit)
+    bench = _Bench(here, effort, report, limit)
     try:
         for case in cases:
             rows += bench.case(case, scale)
@@ -101,9 +101,9 @@ class _Bench:
     """The workers, and the ways that have been given up."""
 
     def __init__(
-        self, ways: Sequence[Way], effort: Effort, tell: Progress, memory_limit: int | None
+        self, ways: Sequence[Way], effort: Effort, report: Progress, memory_limit: int | None
     ) -> None:
-        self.ways, self.effort, self.tell, self.memory_limit = ways, effort, tell, memory_limit
+        self.ways, self.effort, self.report, self.memory_limit = ways, effort, report, memory_limit
         self.workers: dict[str, Worker] = {}
         self.given_up: dict[tuple[str, str], str] = {}
 
@@ -114,7 +114,7 @@ class _Bench:
         turns, first_s = {}, {}
         for way in self.ways:
             row = rows[way.name]
-            self.tell(f"{way.name}, {series}, {size}")
+            self.report(f"{way.name}, {series}, {size}")
             try:
                 given_up = self.given_up.get((way.name, series))
                 if given_up:
@@ -124,7 +124,7 @@ class _Bench:
                 found = worker.first(self.effort.limit_s)
             except MeasureError as error:
                 self._fail(row, error)
-                self.tell("")
+                self.report("")
                 continue
             row.first_s, row.memory = found["first_s"], _memory(found["memory"])
             outputs[way.name] = found.get("output")
@@ -135,7 +135,7 @@ class _Bench:
             self.effort.repeats,
             self.effort.budget_s,
             first_s,
-            lambda name: self.tell(f"{name}, {series}, {size}"),
+            lambda name: self.report(f"{name}, {series}, {size}"),
         )
         for name, timing in timings.items():
             if isinstance(timing, MeasureError):
@@ -144,7 +144,7 @@ class _Bench:
                 rows[name].timing = timing
             if name in self.workers:
                 self.workers[name].free()
-            self.tell("")
+            self.report("")
         measured = [row for row in rows.values() if row.timing]
         _compare(measured, outputs, scale)
         return list(rows.values())
@@ -166,8 +166,8 @@ class _Bench:
     def _fail(self, row: Row, error: MeasureError) -> None:
         row.status, row.detail = error.status, error.detail
         if error.status in ("too slow", "out of memory"):
-            told = f"{error.status} at {row.size}"
-            self.given_up[row.way, row.series] = told
+            reason = f"{error.status} at {row.size}"
+            self.given_up[row.way, row.series] = reason
         if row.way in self.workers and not self.workers[row.way].alive:
             del self.workers[row.way]
 

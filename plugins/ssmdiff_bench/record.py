@@ -169,8 +169,8 @@ def _memory_cell(row: Row) -> str:
     if row.memory is None:
         return "not measured"
     inputs = row.facts.get("inputs_bytes")
-    told = f"{row.memory.extra / 2**20:.1f}"
-    return f"{told} ({row.memory.extra / inputs:.1f}x inputs)" if inputs else told
+    text = f"{row.memory.extra / 2**20:.1f}"
+    return f"{text} ({row.memory.extra / inputs:.1f}x inputs)" if inputs else text
 
 
 def _fact(value: Any) -> str:

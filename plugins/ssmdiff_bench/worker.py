@@ -169,7 +169,7 @@ def _serve(connection: Connection, load: Callable[[Case], Job], memory_limit: in
         # Whatever a third party's code raises is a result: the row says so, the others go on.
         except Exception as error:
             job = None
-            connection.send(_told(error))
+            connection.send(_failure(error))
             del error
             gc.collect()
 
@@ -194,7 +194,7 @@ def _first(job: Job) -> dict[str, Any]:
     return found
 
 
-def _told(error: Exception) -> tuple[str, str]:
+def _failure(error: Exception) -> tuple[str, str]:
     text = " ".join(str(error).split()) or type(error).__name__
     exhausted = ("allocate memory", "out of memory", "bad_alloc", "std::bad_alloc")
     if isinstance(error, MemoryError) or any(words in text.lower() for words in exhausted):
@@ -207,5 +207,5 @@ def _limit_memory(limit: int | None) -> None:
     if limit is not None:
         import resource
 
-        held = int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_DATA, (held + limit, held + limit))
+        mapped = int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_DATA, (mapped + limit, mapped + limit))

@@ -18,7 +18,7 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from PIL import Image
 from pydantic import Field
-from ssmdiff import ConfigError, DataError, ImageSample
+from ssmdiff import ConfigError, DataError, ImageItem
 from torch import Tensor
 from torch.nn import functional
 
@@ -145,7 +145,7 @@ class FolderDataset:
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, index: int) -> ImageSample:
+    def __getitem__(self, index: int) -> ImageItem:
         """Image ``index``: (channels, H, W) float32 in -1 to 1, and its class.
 
         Raises:
@@ -157,7 +157,7 @@ class FolderDataset:
             raise IndexError(f"index {index} of {len(self._names)} images")
         values = torch.from_numpy(read_image(self.root / self._names[index], self._rules))
         values = scale(_with_channels(values, self.channels), self.image_size, self._resize)
-        return ImageSample(values, self._labels[index])
+        return ImageItem(values, self._labels[index])
 
     def fingerprint(self) -> str:
         """sha256, in hex, over the names (hashed), the file sizes and the options.
@@ -375,10 +375,10 @@ def scale(image: Tensor, size: tuple[int, int], how: Literal["center", "pad", "s
     height, width = image.shape[1:]
     if how == "center":
         # Cut before scaling: a strip of 1 x 1000000 pixels never grows to cover the size.
-        kept_h = min(height, max(1, round(width * size[0] / size[1])))
-        kept_w = min(width, max(1, round(height * size[1] / size[0])))
-        top, left = (height - kept_h) // 2, (width - kept_w) // 2
-        return _interpolate(image[:, top : top + kept_h, left : left + kept_w], size)
+        crop_h = min(height, max(1, round(width * size[0] / size[1])))
+        crop_w = min(width, max(1, round(height * size[1] / size[0])))
+        top, left = (height - crop_h) // 2, (width - crop_w) // 2
+        return _interpolate(image[:, top : top + crop_h, left : left + crop_w], size)
     if how == "stretch":
         return _interpolate(image, size)
     factor = min(size[0] / height, size[1] / width)

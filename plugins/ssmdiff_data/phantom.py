@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from ssmdiff import ConfigError, ImageSample, Seed, stream
+from ssmdiff import ConfigError, ImageItem, Seed, stream
 
 Array = NDArray[np.float32]
 
@@ -85,7 +85,7 @@ class PhantomDataset:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> ImageSample:
+    def __getitem__(self, index: int) -> ImageItem:
         """Image ``index``: (1, H, W) float32 in -1 to 1, and 0 (healthy) or 1 (lesion).
 
         Raises:
@@ -96,7 +96,7 @@ class PhantomDataset:
             raise IndexError(f"index {index} of {self.length} phantoms")
         label = index % 2
         head = draw_head(stream(self.seed, "phantom", index), lesion=label == 1)
-        return ImageSample(torch.from_numpy(render(head, self.image_size)[None]), label)
+        return ImageItem(torch.from_numpy(render(head, self.image_size)[None]), label)
 
     def fingerprint(self) -> str:
         """sha256, in hex, of the drawing's version and every option."""

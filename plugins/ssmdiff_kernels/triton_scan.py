@@ -120,7 +120,7 @@ def load_row(pointer, row, index, size):
 
 
 @triton.jit
-def keep(state, restart, time, RESTART: tl.constexpr):
+def after_restart(state, restart, time, RESTART: tl.constexpr):
     """The state, or zeros if it restarts before this time."""
     if RESTART:
         state = tl.where(tl.load(restart + time) != 0, 0.0, state)
@@ -160,7 +160,7 @@ def chunk_ends(
         next_B = load_row(B, rows + token, state, N)
         d, _ = step_size(raw + offset, SOFTPLUS)
         a = tl.exp2(d[None, :] * A2)
-        h = keep(h, restart, k * L + t, RESTART)
+        h = after_restart(h, restart, k * L + t, RESTART)
         h = a * h + driven(d, a, A2, B_t, x, ZOH)
         total += d
         raw, x, B_t = next_raw, next_x, next_B
@@ -199,7 +199,7 @@ def chunk_adjoints(
         next_C = load_row(C, rows + token, state, N)
         d, _ = step_size(raw + offset, SOFTPLUS)
         dh = (dh + C_t[:, None] * g[None, :]) * tl.exp2(d[None, :] * A2)
-        dh = keep(dh, restart, k * L + t, RESTART)
+        dh = after_restart(dh, restart, k * L + t, RESTART)
         raw, g, C_t = next_raw, next_g, next_C
     at = (bk.to(tl.int64) * chunks + chunk) * N
     inside = (state < N)[:, None] & (channel < D)[None, :]
@@ -230,7 +230,7 @@ def carry(
         added = tl.load(at, inside, other=0.0)
         total = tl.load(sums + (first + chunk) * D + element % D, inside, other=0.0)
         tl.store(at, h, inside)
-        h = added + keep(tl.exp2(A2 * total) * h, broken, k * chunks + chunk, RESTART)
+        h = added + after_restart(tl.exp2(A2 * total) * h, broken, k * chunks + chunk, RESTART)
 
 
 @triton.jit
@@ -263,7 +263,7 @@ def outputs(
         next_B, next_C = load_row(B, rows + token, state, N), load_row(C, rows + token, state, N)
         d, _ = step_size(raw + offset, SOFTPLUS)
         a = tl.exp2(d[None, :] * A2)
-        h = keep(h, restart, k * L + t, RESTART)
+        h = after_restart(h, restart, k * L + t, RESTART)
         h = a * h + driven(d, a, A2, B_t, x, ZOH)
         tl.store(y + (rows + here) * D + channel, tl.sum(h * C_t[:, None], 0), channel < D)
         raw, x, B_t, C_t = next_raw, next_x, next_B, next_C
@@ -328,7 +328,7 @@ def gradients(
         x = load_row(u, image * L + token, channel, D)
         B_t = load_row(B, rows + token, state, N)
         a = tl.exp2(d[None, :] * A2)
-        h = keep(h, restart, k * L + t, RESTART)
+        h = after_restart(h, restart, k * L + t, RESTART)
         h = a * h + driven(d, a, A2, B_t, x, ZOH)
     tl.debug_barrier()  # a lane may read from `inner` what another one wrote
 
@@ -348,7 +348,7 @@ def gradients(
             x = load_row(u, image * L + token, channel, D)
             B_t = load_row(B, rows + token, state, N)
             a = tl.exp2(d[None, :] * A2)
-            h = keep(h, restart, k * L + tl.minimum(t, stop - 1), RESTART)
+            h = after_restart(h, restart, k * L + tl.minimum(t, stop - 1), RESTART)
             before = before + (h,)  # type: ignore[assignment] # noqa: RUF005
             h = a * h + driven(d, a, A2, B_t, x, ZOH)
         for i in tl.static_range(SPAN):
@@ -384,6 +384,6 @@ def gradients(
                 tl.store(dB + (part + token) * N + state, dB_t, state < N)
                 tl.store(dC + (part + token) * N + state, dC_t, state < N)
                 dh *= a
-                dh = keep(dh, restart, k * L + t, RESTART)
+                dh = after_restart(dh, restart, k * L + t, RESTART)
     tl.store(dA + at, sum_dA, inside)
     tl.store(dbias + (bk.to(tl.int64) * chunks + chunk) * D + channel, sum_dbias, channel < D)

@@ -37,11 +37,11 @@ class Layers(Scan):
     def directions(self, dims: int) -> int:
         counts = [scan.directions(dims) for scan in self.scans]
         if len(set(counts)) > 1:
-            told = ", ".join(
+            each = ", ".join(
                 f"{spec['name']} {count}" for spec, count in zip(self.specs, counts, strict=True)
             )
             raise ConfigError(
-                f"scan 'layers' has no one number of directions: K is {told}. Give the scans equal "
+                f"scan 'layers' has no one number of directions: K is {each}. Give the scans equal "
                 "K (paths), or use a backbone that builds every block for its own layer"
             )
         return counts[0]

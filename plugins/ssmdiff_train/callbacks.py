@@ -30,8 +30,8 @@ class MetricsFile:
     @hookimpl
     def ssmdiff_run_start(self, folder: Path, step: int) -> None:
         self._path = folder / "metrics.jsonl"
-        kept = [line for line in read_metrics(self._path) if line["step"] <= step]
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        earlier = [line for line in read_metrics(self._path) if line["step"] <= step]
+        self._path.write_text("".join(json.dumps(line) + "\n" for line in earlier))
         self._file = self._path.open("a", buffering=1)
 
     @hookimpl

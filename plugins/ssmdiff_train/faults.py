@@ -42,7 +42,7 @@ def first_non_finite(model: nn.Module, forward: Callable[[], Any]) -> str:
     return found[0] if found else "no module's output: the loss or a gradient alone"
 
 
-def explain(error: Exception, step: int, config: Config, kept: str) -> SsmdiffError:
+def explain(error: Exception, step: int, config: Config, fallback: str) -> SsmdiffError:
     """An exception that a step raised, with what a person needs to go on.
 
     Args:
@@ -56,17 +56,17 @@ def explain(error: Exception, step: int, config: Config, kept: str) -> SsmdiffEr
         part = train.micro_batch_size or train.batch_size
         return SsmdiffError(
             f"step {step}: the device is out of memory with {part} images of {size} in "
-            f"{train.precision}; {kept}. Try --set train.micro_batch_size={max(1, part // 2)} (the "
-            "batch stays the same), --precision bf16, or a smaller image or model"
+            f"{train.precision}; {fallback}. Try --set train.micro_batch_size={max(1, part // 2)} "
+            "(the batch stays the same), --precision bf16, or a smaller image or model"
         )
     if config.train.compile and _by_the_compiler(error):
         return SsmdiffError(
-            f"step {step}: torch.compile failed: {name_of(error).partition(chr(10))[0]}; {kept}. "
-            "Go on without --compile"
+            f"step {step}: torch.compile failed: {name_of(error).partition(chr(10))[0]}; "
+            f"{fallback}. Go on without --compile"
         )
     plugin = _raised_by(error)
     who = f"plugin {plugin.name!r} ({plugin.source}) raised" if plugin else "the code raised"
-    return PluginBrokenError(f"step {step}: {who} {name_of(error)}; {kept}")
+    return PluginBrokenError(f"step {step}: {who} {name_of(error)}; {fallback}")
 
 
 def _by_the_compiler(error: Exception) -> bool:
@@ -75,7 +75,7 @@ def _by_the_compiler(error: Exception) -> bool:
     return isinstance(error, TorchDynamoException)
 
 
-def kept_checkpoint(candidates: list[Path]) -> str:
+def newest_checkpoint_clause(candidates: list[Path]) -> str:
     """A clause on the newest checkpoint."""
     if candidates:
         return f"the last good checkpoint is {candidates[0]}"

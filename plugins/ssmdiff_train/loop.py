@@ -40,7 +40,7 @@ from ssmdiff import (
     validate,
     write_grid,
 )
-from ssmdiff.nn import checkpoint_activations
+from ssmdiff.nn import recompute_activations
 from torch import Tensor
 
 from ssmdiff_train import faults, reports
@@ -100,7 +100,7 @@ class Trainer:
         self.ema = build_ema(self.model, config.train.ema_decay)
         self.optimizer = build_optimizer(self.model, config.train)
         if config.train.activation_checkpointing:
-            checkpoint_activations(self.model)
+            recompute_activations(self.model)
         self.wrapped, self.stepper = accelerator.prepare(self.model, self.optimizer)
         if config.train.compile:
             compile_backbone(self.model)
@@ -134,7 +134,7 @@ class Trainer:
         written = self.folder.save_checkpoint(self.step, tensors, state)
         self.saved_step, self.saved_s = self.step, time.monotonic()
         self.folder.prune(self.config.train.keep_checkpoints)
-        self.tell("checkpoint_saved", path=written.path, step=self.step)
+        self.emit("checkpoint_saved", path=written.path, step=self.step)
 
     def restore(self, allow_changes: Iterable[str]) -> None:
         """Continue from the newest valid checkpoint.
@@ -173,7 +173,7 @@ class Trainer:
     def run(self, stop: StopRequest) -> None:
         """Train to the last step, saving on the way and at the end."""
         train = self.config.train
-        self.tell("run_start", folder=self.folder.path, config=self.config, step=self.step)
+        self.emit("run_start", folder=self.folder.path, config=self.config, step=self.step)
         status = "failed"
         try:
             self._steps(stop)
@@ -182,7 +182,7 @@ class Trainer:
             if status == "finished":
                 self.report()
         finally:
-            self.tell("run_end", status=status)
+            self.emit("run_end", status=status)
         if status == "interrupted":
             raise RunInterruptedError(
                 f"stopped by signal {stop.signal} after step {self.step} of {train.steps}; saved. "
@@ -213,13 +213,13 @@ class Trainer:
             except SsmdiffError:
                 raise
             except Exception as error:
-                raise faults.explain(error, self.step + 1, self.config, self._kept()) from error
+                raise faults.explain(error, self.step + 1, self.config, self._fallback()) from error
             self.step += 1
             self.images_seen += train.batch_size
             now_s = time.perf_counter()
             speed = train.batch_size / (now_s - start_s)
             start_s = now_s
-            self.tell(
+            self.emit(
                 "step_end", record=StepRecord(self.step, self.images_seen, loss, rate, norm, speed)
             )
             if signal:
@@ -298,11 +298,11 @@ class Trainer:
         raise DivergedError(
             f"step {self.step + 1} is not finite: loss {loss}, gradient norm {norm}, learning rate "
             f"{rate:g}; first at {culprit}. This state is not saved; "
-            f"{self._kept()}. Try a lower learning rate, or another precision or kernel"
+            f"{self._fallback()}. Try a lower learning rate, or another precision or kernel"
         )
 
-    def _kept(self) -> str:
-        return faults.kept_checkpoint(self.folder.checkpoint_paths())
+    def _fallback(self) -> str:
+        return faults.newest_checkpoint_clause(self.folder.checkpoint_paths())
 
     def _at_intervals(self) -> None:
         train = self.config.train
@@ -323,7 +323,7 @@ class Trainer:
             bits = reports.bits_per_dim(
                 self._averaged(), self.config, self.diffusion, self.plan, self.dataset
             )
-            self.tell("reported", name="bits_per_dim", value=bits, step=self.step)
+            self.emit("reported", name="bits_per_dim", value=bits, step=self.step)
         self.draw_samples()
 
     def draw_samples(self) -> None:
@@ -335,12 +335,12 @@ class Trainer:
             self._averaged(), self.config, self.diffusion, self.plan, self.dataset
         )
         write_grid(path, images)
-        self.tell("samples_made", path=path, step=self.step)
+        self.emit("samples_made", path=path, step=self.step)
 
     def _averaged(self) -> torch.nn.Module:
         return self.ema.module.eval()
 
-    def tell(self, event: str, **details: object) -> None:
+    def emit(self, event: str, **details: object) -> None:
         """Call a hook of all listeners; only the main process tells."""
         if self.accelerator.is_main_process:
             getattr(self.events, f"ssmdiff_{event}")(**details)

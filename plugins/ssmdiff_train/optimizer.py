@@ -15,13 +15,13 @@ from torch.optim.swa_utils import AveragedModel
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Adam (AdamW with weight decay); norms, biases and state-space parameters do not decay."""
     decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
     for parameter in model.parameters():
         exempt = parameter.ndim < 2 or getattr(parameter, "_no_weight_decay", False)
-        (kept if exempt else decayed).append(parameter)
+        (undecayed if exempt else decayed).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": kept, "weight_decay": 0.0},
+        {"params": undecayed, "weight_decay": 0.0},
     ]
     # One pass over each parameter instead of ten. The loss scaler of fp16 decides inside a fused
     # optimiser whether a step is skipped, where Accelerate and the average would not see it.

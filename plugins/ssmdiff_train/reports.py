@@ -55,10 +55,10 @@ def bits_per_dim(
 ) -> float:
     """L_vb (eq. 3) of the first images, its sum over t estimated from evenly spaced timesteps."""
     device = _device(model)
-    samples = [dataset[i] for i in range(min(config.train.bound_images, len(dataset)))]
-    x_0 = torch.stack([s.image for s in samples]).to(device)
+    items = [dataset[i] for i in range(min(config.train.bound_images, len(dataset)))]
+    x_0 = torch.stack([s.image for s in items]).to(device)
     x_0 = (((x_0 + 1) * 127.5).round() / 127.5 - 1).clamp(-1, 1)  # the 256 levels of the bound
-    labels = torch.tensor([s.label for s in samples], device=device)
+    labels = torch.tensor([s.label for s in items], device=device)
     context = labels if config.model.class_conditional else None
 
     def predict(x_t: Tensor, t: Tensor) -> Tensor:

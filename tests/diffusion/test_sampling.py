@@ -7,7 +7,7 @@ import pytest
 import torch
 from gaussian import Gaussian
 from ssmdiff.diffusion.denoisers import TorchDenoiser, module_denoiser
-from ssmdiff.diffusion.image_model import ImageModel, Sampling
+from ssmdiff.diffusion.image_model import ImageModel, SamplingSettings
 from ssmdiff.diffusion.sampling import sample
 from ssmdiff.diffusion.schedulers import SCHEDULERS
 from ssmdiff.errors import ConfigError, DivergedError
@@ -138,7 +138,7 @@ class Known(ImageModel):
         return self._plan
 
     def sampling(self, scheduler=None, steps=None, seed=0, label=None):
-        return Sampling({"name": scheduler or "heun"}, steps or 4, seed, label)
+        return SamplingSettings({"name": scheduler or "heun"}, steps or 4, seed, label)
 
     def new_scheduler(self, table):
         return DATA.scheduler(table)

@@ -12,10 +12,10 @@ from ssmdiff.errors import ConfigError, ExportError
 from ssmdiff.orders.seeds import stream
 from ssmdiff.registry.registry import registry
 from ssmdiff_cli.main import app
-from ssmdiff_export.graph import Interface
 from ssmdiff_export.onnx_export import export_onnx
 from ssmdiff_export.parser_rules import parser_findings
 from ssmdiff_export.runtime.card import ModelCard
+from ssmdiff_export.tracing import GraphInputs
 from ssmdiff_export.verify import TOLERANCE, Case, case_inputs, onnx_predict, reference
 from tiny_runs import SMALLEST, STACK, UNET, tiny_run
 from typer.testing import CliRunner
@@ -38,7 +38,7 @@ def relative(got, wanted) -> float:
 
 def test_one_file_serves_every_batch_and_order(made) -> None:
     run, path, _ = made
-    interface, predict = Interface.of(run), onnx_predict(path)
+    interface, predict = GraphInputs.of(run), onnx_predict(path)
     predictions = []
     for case in (Case(7, 7, 1), Case(7, 8, 1), Case(8, 9, 5), Case(9, 10, 3)):
         inputs = case_inputs(run, interface, case)
@@ -68,7 +68,7 @@ def test_the_card_is_enough_to_sample(made) -> None:
     weights = run.checkpoint.path / "ema.safetensors"
     assert card.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert card.components["model.scan"].startswith("regenerate: ssmdiff")
-    plan = Interface.of(run).plan
+    plan = GraphInputs.of(run).plan
     for slot, order in enumerate(plan.draw(3)):
         recipe = card.recipes[card.slots[slot].recipe]
         drawn = recipe.draw(stream(plan.seed, "order", 3, slot))
@@ -80,7 +80,7 @@ def test_the_graph_is_as_promised(made) -> None:
     run, path, _ = made
     model = onnx.load(path)
     inputs = {i.name: i.type.tensor_type for i in model.graph.input}
-    slots = len(Interface.of(run).plan.slots)
+    slots = len(GraphInputs.of(run).plan.slots)
     assert list(inputs) == ["x", "timesteps", "context", *(f"order_{i}" for i in range(slots))]
     assert inputs["order_0"].elem_type == onnx.TensorProto.INT32
     assert inputs["x"].shape.dim[0].dim_param == "batch"
@@ -101,7 +101,7 @@ def test_fixed_orders_are_int32_constants_that_equal_slots_share(tmp_path) -> No
     assert len(scans) == 2
     (order,) = {n.input[5] for n in scans}
     (table,) = [onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name == order]
-    (wanted, _) = Interface.of(run).plan.draw(0)
+    (wanted, _) = GraphInputs.of(run).plan.draw(0)
     assert table.dtype == np.int32
     np.testing.assert_array_equal(np.where(table < 0, -1 - table, table), wanted.index)
     np.testing.assert_array_equal(table < 0, wanted.restart)

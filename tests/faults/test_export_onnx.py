@@ -10,8 +10,8 @@ import onnx
 import pytest
 from ssmdiff.errors import ExportError
 from ssmdiff_export import onnx_export
-from ssmdiff_export.graph import Interface
 from ssmdiff_export.onnx_export import check, export_onnx
+from ssmdiff_export.tracing import Interface
 from ssmdiff_export.verify import compare, onnx_predict
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "export"))

@@ -30,7 +30,7 @@ DATASET = """
     import random
     import torch
     import ssmdiff
-    from ssmdiff import ImageSample
+    from ssmdiff import ImageItem
 
     class Bad:
         channels = 1
@@ -48,7 +48,7 @@ DATASET = """
                 raise IndexError
             image, label = torch.full((1, *self.size), index / 4), 0
             {item}
-            return ImageSample(image, label)
+            return ImageItem(image, label)
 
         def fingerprint(self):
             return {fingerprint}

@@ -11,7 +11,7 @@ import torch
 from ssmdiff import hookimpl
 from ssmdiff.errors import ConfigError, DivergedError, KernelUnavailableError, SsmdiffError
 from ssmdiff.networks import compiling
-from ssmdiff.networks.backbone import checkpoint_activations
+from ssmdiff.networks.backbone import recompute_activations
 from ssmdiff.ops import load_kernel, order_tensors, use_kernel
 from ssmdiff.orders.scan import OrderPlan, fixed_order
 from ssmdiff.orders.scan_order import ScanOrder
@@ -90,7 +90,7 @@ def test_recomputed_layers_give_the_same_gradients_from_less_than_half_the_memor
     """With dropout, which has to be drawn twice alike."""
     model, inputs = backbone(tiny(model=model))
     again = copy.deepcopy(model)
-    checkpoint_activations(again)
+    recompute_activations(again)
     plain, recomputed = gradients(model, inputs(0)), gradients(again, inputs(0))
     for name, gradient in plain.items():
         assert torch.equal(gradient, recomputed[name]), name
@@ -105,7 +105,7 @@ def test_a_run_with_recomputation_is_the_same_run(tiny, tmp_path):
 
 def test_a_backbone_without_recomputation_is_told_by_name():
     with pytest.raises(ConfigError, match=r"the backbone Linear cannot recompute its layers"):
-        checkpoint_activations(nn.Linear(2, 2))
+        recompute_activations(nn.Linear(2, 2))
 
 
 def test_a_kernel_that_cannot_run_here_is_refused_before_anything_is_written(tiny, tmp_path):
@@ -155,7 +155,7 @@ def test_one_compilation_serves_every_step_of_random_orders(tiny, eager_backend,
     model, inputs = backbone(tiny(model=PLAIN))
     compiled = copy.deepcopy(model)
     if recompute:
-        checkpoint_activations(compiled)
+        recompute_activations(compiled)
     compiling.compile_backbone(compiled)
     assert compiled.state_dict().keys() == model.state_dict().keys()
     torch._dynamo.utils.counters.clear()

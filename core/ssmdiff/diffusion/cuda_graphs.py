@@ -56,7 +56,7 @@ class _Recorded(NamedTuple):
     output: Tensor
 
 
-class GraphedDenoiser:
+class RecordedDenoiser:
     """A denoiser that is recorded at its first call with some shapes, and replayed after it.
 
     Where the recording fails, it warns once and calls the denoiser as it is from then on.

@@ -15,7 +15,7 @@ Images = TypeVar("Images")
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingSettings:
     """What decides the images of a model, besides its weights."""
 
     scheduler: Mapping[str, Any]
@@ -56,7 +56,7 @@ class ImageModel(ABC, Generic[Images]):
         steps: int | None = None,
         seed: int = 0,
         label: int | None = None,
-    ) -> Sampling:
+    ) -> SamplingSettings:
         """What was asked for, over the model's own scheduler and steps."""
 
     @abstractmethod
@@ -71,7 +71,7 @@ class ImageModel(ABC, Generic[Images]):
     def joined(self, batches: Sequence[Array]) -> Images:
         """Batches of the denoiser's arrays as the images that a user is given."""
 
-    def calls(self, sampling: Sampling) -> int:
+    def calls(self, sampling: SamplingSettings) -> int:
         """How often the network is called for a batch: Heun does it twice a step."""
         scheduler = self.new_scheduler(sampling.scheduler)
         scheduler.set_timesteps(sampling.steps)
@@ -79,7 +79,7 @@ class ImageModel(ABC, Generic[Images]):
 
     def draw(
         self,
-        sampling: Sampling,
+        sampling: SamplingSettings,
         indices: Sequence[int],
         batch_size: int = 16,
         on_step: Callable[[], None] | None = None,

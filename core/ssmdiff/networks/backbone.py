@@ -65,7 +65,7 @@ class ImageBackbone(nn.Module):
     name: ClassVar[str]
     activation_checkpointing: bool = False
     """Whether :meth:`run_layer` keeps only what goes into a layer, and computes the layer again in
-    the backward pass. Set by :func:`checkpoint_activations`."""
+    the backward pass. Set by :func:`recompute_activations`."""
 
     def __init__(
         self, in_channels: int, scan: Scan, num_classes: int, channels: int, time_channels: int
@@ -161,7 +161,7 @@ class ImageBackbone(nn.Module):
             )
 
 
-def checkpoint_activations(model: nn.Module) -> None:
+def recompute_activations(model: nn.Module) -> None:
     """Let a backbone recompute its layers in the backward pass instead of keeping their insides.
 
     A backbone that can do so has an attribute ``activation_checkpointing``, False until it is set

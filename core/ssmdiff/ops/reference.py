@@ -39,7 +39,7 @@ class TorchKernel:
         scan = _Sequences(inputs)
         h, y = scan.start(), []
         for t in range(scan.length):
-            h = scan.step(scan.keep(h, t), t)
+            h = scan.step(scan.after_restart(h, t), t)
             y.append((h * scan.C[:, :, t, None, :]).sum(-1))
         return scan.merge(torch.stack(y, 2) + scan.skip()).to(inputs.u.dtype)
 
@@ -49,7 +49,7 @@ class TorchKernel:
         h = scan.start()
         before = []  # the state that enters each step, after any restart
         for t in range(scan.length):
-            before.append(scan.keep(h, t))
+            before.append(scan.after_restart(h, t))
             h = scan.step(before[t], t)
 
         du, ddelta = torch.zeros_like(scan.delta), torch.zeros_like(scan.delta)
@@ -71,7 +71,7 @@ class TorchKernel:
             else:  # g = d
                 ddelta[:, :, t] = (da * a * A + dg).sum(-1)
                 dA += (da * a * d).sum(0)
-            dh = scan.keep(dh * a, t)
+            dh = scan.after_restart(dh * a, t)
 
         dD = None
         if scan.D is not None:
@@ -100,7 +100,7 @@ def states_of(inputs: ScanInputs) -> Tensor:
     scan, every = _Sequences(inputs), kept_every(inputs.A.shape[-1])
     h, states = scan.start(), scan.u.new_empty(kept_shape(inputs))
     for t in range(every * states.shape[2]):
-        h = scan.step(scan.keep(h, t), t)
+        h = scan.step(scan.after_restart(h, t), t)
         if (t + 1) % every == 0:
             states[:, :, t // every] = h.transpose(-1, -2)
     return states
@@ -155,7 +155,7 @@ class _Sequences:
     def drive(self, t: int) -> Tensor:
         return self.B[:, :, t, None, :] * self.u[:, :, t, :, None]
 
-    def keep(self, state: Tensor, t: int) -> Tensor:
+    def after_restart(self, state: Tensor, t: int) -> Tensor:
         if self.restart is None:
             return state
         return state.masked_fill(self.restart[None, :, t, None, None], 0)

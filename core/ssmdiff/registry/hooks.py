@@ -43,7 +43,7 @@ def register(manager: pluggy.PluginManager, module: object, name: str) -> None:
             )
 
 
-def event_hooks(listeners: Sequence[object]) -> Any:
+def hooks_of(listeners: Sequence[object]) -> Any:
     """The hooks by which a training run tells its events, heard by these, in this order.
 
     Raises:

@@ -102,10 +102,10 @@ def _sentences(
     model: type[BaseModel], problems: Iterable[Any], values: Mapping[str, Any], path: str
 ) -> list[str]:
     """One sentence for each place where something is wrong, all members of a union together."""
-    told: dict[str, list[str]] = {}
+    messages: dict[str, list[str]] = {}
     for problem in problems:
         location = _location(problem, values)
-        what = told.setdefault(_join(path, location), [])
+        what = messages.setdefault(_join(path, location), [])
         if problem["type"] == "extra_forbidden":
             known = _fields_at(model, location[:-1])
             what.append(f"unknown key; {did_you_mean(location[-1], known)}")
@@ -114,7 +114,7 @@ def _sentences(
         else:
             message = problem["msg"][0].lower() + problem["msg"][1:]
             what.append(f"or {message}" if what else f"got {problem['input']!r}; {message}")
-    return [f"{where}: {', '.join(what)}" for where, what in told.items()]
+    return [f"{where}: {', '.join(what)}" for where, what in messages.items()]
 
 
 def _location(problem: Any, values: Any) -> list[str]:

@@ -54,7 +54,7 @@ class Plugin:
         """Mark as broken; the first failure is the one that is told."""
         if not self.error:
             if isinstance(error, ModuleNotFoundError) and not is_part_of(self.module, error.name):
-                text = needs(error, self)
+                text = missing_module(error, self)
             else:
                 text = str(error) if isinstance(error, SsmdiffError) else name_of(error)
             self.error = next(iter(text.strip().splitlines()), type(error).__name__)
@@ -98,7 +98,7 @@ class Registered:
         except ModuleNotFoundError as error:
             if is_part_of(module, error.name):
                 raise self._broken(target, error) from error
-            raise PluginBrokenError(f"{self.label} {needs(error, self.plugin)}") from error
+            raise PluginBrokenError(f"{self.label} {missing_module(error, self.plugin)}") from error
         except (Exception, SystemExit) as error:
             raise self._broken(target, error) from error
 
@@ -118,7 +118,7 @@ def is_part_of(module: str, package: str | None) -> bool:
     return package is None or f"{module}.".startswith(f"{package}.")
 
 
-def needs(error: ModuleNotFoundError, plugin: Plugin) -> str:
+def missing_module(error: ModuleNotFoundError, plugin: Plugin) -> str:
     """What is missing and what to install: our extra that carries it, or the package itself."""
     install = f"'ssmdiff[{_extra_of(error.name)}]'" if plugin.built_in else error.name
     return (

@@ -28,7 +28,7 @@ from ssmdiff.errors import (
     did_you_mean,
 )
 from ssmdiff.registry.component import KINDS, Command, Component, Kind
-from ssmdiff.registry.plugin import BUILT_IN, Plugin, Registered, name_of, needs
+from ssmdiff.registry.plugin import BUILT_IN, Plugin, Registered, missing_module, name_of
 
 GROUP = "ssmdiff"
 ALLOW_LIST = "SSMDIFF_PLUGINS"
@@ -211,7 +211,9 @@ class Registry:
         except SsmdiffError:
             raise
         except ModuleNotFoundError as error:
-            raise PluginBrokenError(f"{entry.label} {needs(error, entry.plugin)}") from error
+            raise PluginBrokenError(
+                f"{entry.label} {missing_module(error, entry.plugin)}"
+            ) from error
         except (Exception, SystemExit) as error:
             raise PluginBrokenError(
                 f"{entry.label} failed while it was built: {name_of(error)}"
@@ -280,7 +282,7 @@ def event_hooks(listeners: Iterable[object]) -> Any:
     from ssmdiff.registry import hooks
 
     plugins = [module for _, module in registry().manager.list_name_plugin()]
-    return hooks.event_hooks([*listeners, *plugins])
+    return hooks.hooks_of([*listeners, *plugins])
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 
-class ImageSample(NamedTuple):
+class ImageItem(NamedTuple):
     """One image of a data set."""
 
     image: Tensor
@@ -28,7 +28,7 @@ class ImageDataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> ImageSample: ...
+    def __getitem__(self, index: int) -> ImageItem: ...
 
     def fingerprint(self) -> str:
         """A digest of what the images are made from, so that a resumed run can tell a change."""

@@ -23,9 +23,9 @@ import tomli_w
 import torch
 from torch import Tensor, nn
 
-from ssmdiff.diffusion.cuda_graphs import GraphedDenoiser
+from ssmdiff.diffusion.cuda_graphs import RecordedDenoiser
 from ssmdiff.diffusion.denoisers import TorchDenoiser, module_denoiser
-from ssmdiff.diffusion.image_model import ImageModel, Sampling
+from ssmdiff.diffusion.image_model import ImageModel, SamplingSettings
 from ssmdiff.diffusion.interfaces import NoiseScheduler
 from ssmdiff.errors import CheckpointError, ConfigError, did_you_mean
 from ssmdiff.networks.compiling import compile_backbone
@@ -293,12 +293,12 @@ class Run(ImageModel[Tensor]):
         steps: int | None = None,
         seed: int = 0,
         label: int | None = None,
-    ) -> Sampling:
+    ) -> SamplingSettings:
         """What was asked for, over the run's own scheduler and steps."""
         asked = {"scheduler": scheduler, "steps": steps}
         layer = {key: value for key, value in asked.items() if value is not None}
         chosen = resolve(self.config.to_dict(), {"sample": layer}).sample
-        return Sampling(chosen.scheduler, chosen.steps, seed, label)
+        return SamplingSettings(chosen.scheduler, chosen.steps, seed, label)
 
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
         """A noise scheduler over the process that was trained."""
@@ -312,7 +312,7 @@ class Run(ImageModel[Tensor]):
         """The network on its device; its launches are recorded on a GPU if ``cuda_graphs``."""
         denoise = module_denoiser(self.model, self._context(label))
         if self.cuda_graphs and self.device.type == "cuda":
-            denoise = GraphedDenoiser(denoise)
+            denoise = RecordedDenoiser(denoise)
         return TorchDenoiser(denoise, self.device)
 
     def plan(self) -> OrderPlan:

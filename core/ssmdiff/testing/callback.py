@@ -72,7 +72,7 @@ class ProbeRun:
 
     def start(self, callback: object, step: int = 0) -> Any:
         """The hooks of a callback, which has heard that the run begins after that step."""
-        heard = hooks.event_hooks([callback])
+        heard = hooks.hooks_of([callback])
         heard.ssmdiff_run_start(folder=self.folder, config=self.config, step=step)
         return heard
 
@@ -142,7 +142,7 @@ def hooks_of_a_run(subject: CallbackSubject) -> str:
             "without a hook it hears nothing",
             f"at least one of {', '.join(EVENTS)}",
         )
-    hooks.event_hooks([callback])
+    hooks.hooks_of([callback])
     return f"hears {', '.join(name.removeprefix('ssmdiff_') for name in named)}"
 
 

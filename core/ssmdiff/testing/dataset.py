@@ -89,7 +89,7 @@ def _image(dataset: ImageDataset, index: int, size: Grid) -> None:
             f"image {index} has label {label!r}", f"an int from 0 to {classes - 1}"
         )
     if not hasattr(item, "image"):
-        raise ViolationError(f"item {index} is a {type(item).__name__}", "an ssmdiff ImageSample")
+        raise ViolationError(f"item {index} is a {type(item).__name__}", "an ssmdiff ImageItem")
 
 
 @suite.check

@@ -59,7 +59,7 @@ def availability(subject: KernelSubject) -> str:
     if subject.same_bits not in SAME_BITS:
         raise ViolationError(f"same_bits is {subject.same_bits!r}", f"one of {SAME_BITS}")
     subject.somewhere()
-    return "runs on " + ", ".join(f"{device} {dtype}" for device, dtype in subject.places)
+    return "runs on " + ", ".join(f"{device} {dtype}" for device, dtype in subject.targets)
 
 
 @suite.check
@@ -83,13 +83,13 @@ def edges(subject: KernelSubject) -> str:
 def hostile(subject: KernelSubject) -> str:
     """Steps from 1e-6 to 50, A from 0 to -1e4, large and tiny B and C: finite and right."""
     subject.somewhere()
-    places, count, largest = subject.places, 0, 0.0
-    for place in places:
-        subject.places = [place]  # what a dtype can hold decides how hostile its inputs are
+    targets, count, largest = subject.targets, 0, 0.0
+    for place in targets:
+        subject.targets = [place]  # what a dtype can hold decides how hostile its inputs are
         try:
             each, worst = compare_all(subject, cases.hostile(place[1]))
         finally:
-            subject.places = places
+            subject.targets = targets
         count, largest = count + each, max(largest, worst)
     return f"{count} cases: finite, and within {largest:.0e} of float64"
 
@@ -107,7 +107,7 @@ def not_a_number(subject: KernelSubject) -> str:
     """NaN in one number reaches the results that it reaches in the reference, and no others."""
     subject.somewhere()
     names = ("u", "delta", "A", "B", "C", "D", "delta_bias", "grad_y")
-    for place, method, name in itertools.product(subject.places, METHODS, names):
+    for place, method, name in itertools.product(subject.targets, METHODS, names):
         exact = make_inputs(cases.NAN, restarts=False, discretization=method)
         given = {**exact._asdict(), "grad_y": cases.gradient_of_y(exact)}
         given[name] = given[name].clone()
@@ -158,7 +158,7 @@ def mixed_dtypes(subject: KernelSubject) -> str:
     """As under autocast: activations in 16 bits, parameters in float32; each keeps its own."""
     subject.somewhere()
     ran = []
-    for device, dtype in subject.places:
+    for device, dtype in subject.targets:
         if dtype not in (torch.bfloat16, torch.float16):
             continue
         inputs = subject.inputs(cases.SHAPES[1], device, torch.float32)
@@ -187,7 +187,7 @@ def layout(subject: KernelSubject) -> str:
     exact = cases.results(TorchKernel(), inputs.to("cpu", torch.float64))
     apart = ScanInputs(*values)
     assert_close(cases.results(subject.kernel, apart), exact, apart, "strided inputs")
-    return "strided inputs give the same"
+    return "strided inputs give the same bits"
 
 
 @suite.check
@@ -276,7 +276,7 @@ def determinism(subject: KernelSubject) -> str:
 @suite.check
 def threads(subject: KernelSubject) -> str:
     """One thread and two give the same bits, unless it says otherwise."""
-    cpu = [dtype for device, dtype in subject.places if device.type == "cpu"]
+    cpu = [dtype for device, dtype in subject.targets if device.type == "cpu"]
     if not cpu:
         raise NotApplicableError("does not run on the CPU")
     dtype = torch.float32 if torch.float32 in cpu else cpu[-1]

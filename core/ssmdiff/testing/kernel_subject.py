@@ -34,12 +34,12 @@ class KernelSubject(Subject):
         devices = [torch.device("cpu")]
         if torch.accelerator.is_available():
             devices.append(torch.accelerator.current_accelerator() or devices[0])
-        self.places: list[tuple[torch.device, torch.dtype]] = []
+        self.targets: list[tuple[torch.device, torch.dtype]] = []
         self.reasons: dict[str, None] = {}
         for place in itertools.product(devices, TOLERANCE):
             reason = self.kernel.unavailable(*place)
             if reason is None:
-                self.places.append(place)
+                self.targets.append(place)
             else:
                 self.reasons[str(reason)] = None
 
@@ -61,21 +61,21 @@ class KernelSubject(Subject):
 
     def somewhere(self) -> tuple[torch.device, torch.dtype]:
         """The last place of those where it runs: an accelerator before the CPU, and float32."""
-        if not self.places:
+        if not self.targets:
             raise NotApplicableError(f"cannot run here: {'; '.join(self.reasons)}")
-        preferred = [place for place in self.places if place[1] == torch.float32]
-        return (preferred or self.places)[-1]
+        preferred = [place for place in self.targets if place[1] == torch.float32]
+        return (preferred or self.targets)[-1]
 
 
 def compare(subject: KernelSubject, inputs: ScanInputs, case: str) -> float | None:
-    """The largest float32 (or float64) error over all places and results of one case.
+    """The largest float32 (or float64) error over all targets and results of one case.
 
     None where the kernel refuses the call, which is an answer and not a wrong number.
     """
     exact: Results = {}
     known: ScanInputs | None = None
     largest: float | None = None
-    for device, dtype in subject.places:
+    for device, dtype in subject.targets:
         given = inputs.to(device, dtype)
         try:
             found = cases.results(subject.kernel, given)

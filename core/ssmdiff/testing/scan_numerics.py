@@ -111,7 +111,7 @@ def _scan(
     return selective_scan(u, delta, A, B, C, order, D, delta_bias)
 
 
-class _Scan(nn.Module):
+class _ScanModule(nn.Module):
     def forward(self, *tensors: Tensor) -> Tensor:
         return _scan(*tensors)  # type: ignore[arg-type]
 
@@ -129,7 +129,7 @@ def _exported(order: ScanOrder, inputs: ScanInputs) -> Callable[..., Tensor]:
     """One graph for all orders of a shape."""
     key = (order.directions, order.length)
     if key not in _programs:
-        _programs[key] = torch.export.export(_Scan(), inputs[:8]).module()  # type: ignore[arg-type]
+        _programs[key] = torch.export.export(_ScanModule(), inputs[:8]).module()  # type: ignore[arg-type]
     return _programs[key]
 
 

@@ -287,7 +287,7 @@ def _recipes(table: Table, slots: tuple[Slot, ...]) -> dict[str, GroupShuffle]:
     recipes: dict[str, GroupShuffle] = {}
     entries = 0
     for key in table.values:
-        recipe = table.take(key, checks.an_object)
+        recipe = table.take(key, checks.json_object)
         lengths = {slot.tokens for slot in slots if slot.recipe == key}
         tokens, rows = recipe.get("length"), recipe.get("directions")
         if type(tokens) is not int or lengths != {tokens}:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from ssmdiff import Denoiser, ImageModel, NoiseScheduler, Sampling, make_scheduler
+from ssmdiff import Denoiser, ImageModel, NoiseScheduler, SamplingSettings, make_scheduler
 
 from ssmdiff_export.runtime.card import ModelCard
 from ssmdiff_export.runtime.orders import FilePlan
@@ -50,10 +50,10 @@ class CardModel(ImageModel[Images]):
         steps: int | None = None,
         seed: int = 0,
         label: int | None = None,
-    ) -> Sampling:
+    ) -> SamplingSettings:
         """What was asked for, over the model's own scheduler and steps."""
         table = self.card.scheduler_table(scheduler)
-        return Sampling(table, self.card.steps if steps is None else steps, seed, label)
+        return SamplingSettings(table, self.card.steps if steps is None else steps, seed, label)
 
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
         """One of those that need numpy alone: ddpm, ddim, dpmpp, unipc, euler, heun."""

@@ -64,10 +64,10 @@ class Table:
             ) from None
 
     def table(self, key: str) -> Table:
-        return self.inner(self.take(key, an_object), key)
+        return self.inner(self.take(key, json_object), key)
 
     def rows(self, key: str) -> list[Any]:
-        rows: list[Any] = self.take(key, a_list)
+        rows: list[Any] = self.take(key, json_list)
         return rows
 
     def inner(self, value: Any, name: str) -> Table:
@@ -99,13 +99,13 @@ def flag(value: Any) -> bool:
     return value
 
 
-def an_object(value: Any) -> dict[str, Any]:
+def json_object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("an object")
     return value
 
 
-def a_list(value: Any) -> list[Any]:
+def json_list(value: Any) -> list[Any]:
     if not isinstance(value, list) or len(value) > MAX_ROWS:
         raise ValueError(f"a list of at most {MAX_ROWS}")
     return value
@@ -157,15 +157,15 @@ def sha256(value: Any) -> str:
 
 
 def names(value: Any) -> tuple[str, ...]:
-    return tuple(text(item) for item in a_list(value))
+    return tuple(text(item) for item in json_list(value))
 
 
 def texts(value: Any) -> dict[str, str]:
-    return {text(key): text(item) for key, item in an_object(value).items()}
+    return {text(key): text(item) for key, item in json_object(value).items()}
 
 
 def grid(value: Any) -> tuple[int, ...]:
-    sides = tuple(whole(1, 1 << 16)(side) for side in a_list(value))
+    sides = tuple(whole(1, 1 << 16)(side) for side in json_list(value))
     if not 1 <= len(sides) <= 3 or math.prod(sides) > MAX_ENTRIES:
         raise ValueError(f"1 to 3 sides and at most {MAX_ENTRIES} tokens")
     return sides
@@ -179,14 +179,14 @@ def image_size(value: Any) -> tuple[int, ...]:
 
 
 def normalisation(value: Any) -> tuple[float, float]:
-    if [number(item) for item in a_list(value)] != [-1, 1]:
+    if [number(item) for item in json_list(value)] != [-1, 1]:
         raise ValueError("[-1, 1]")
     return (-1.0, 1.0)
 
 
 def component(value: Any) -> dict[str, Any]:
     """A table by which a registered component is found: by its plain name, never by a path."""
-    name = an_object(value).get("name")
+    name = json_object(value).get("name")
     if not isinstance(name, str) or len(name) > 100 or not _NAME.fullmatch(name):
         raise ValueError("an object with the 'name' of a registered component")
     return dict(value)

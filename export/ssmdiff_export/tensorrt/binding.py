@@ -51,19 +51,19 @@ def make_logger(trt: Any) -> Any:
             self.lines: list[str] = []
 
         def log(self, severity: Any, msg: str) -> None:
-            kept = (
+            severities = (
                 trt.ILogger.Severity.INTERNAL_ERROR,
                 trt.ILogger.Severity.ERROR,
                 trt.ILogger.Severity.WARNING,
             )
-            if severity in kept:
+            if severity in severities:
                 self.lines.append(f"{severity.name.lower()}: {msg}")
                 del self.lines[:-200]
 
     return Logger()
 
 
-def said(logger: Any) -> str:
+def logged(logger: Any) -> str:
     """The end of the log, one line each, to be put behind a message."""
     lines = logger.lines[-20:]
     return "\n".join(["; TensorRT says:", *lines]) if lines else "; TensorRT says nothing more"

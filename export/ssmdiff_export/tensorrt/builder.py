@@ -12,7 +12,7 @@ from typing import Any
 from ssmdiff import ExportError, write_atomically
 
 from ssmdiff_export.names import DOMAIN
-from ssmdiff_export.tensorrt.binding import load_tensorrt, make_logger, said, version_tuple
+from ssmdiff_export.tensorrt.binding import load_tensorrt, logged, make_logger, version_tuple
 
 Batch = tuple[int, int, int]
 
@@ -78,7 +78,7 @@ def build_engine(
             config.progress_monitor = monitor
         plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ExportError(f"TensorRT {trt.__version__} cannot build {model.name}{said(logger)}")
+        raise ExportError(f"TensorRT {trt.__version__} cannot build {model.name}{logged(logger)}")
     if timing_cache is not None:
         write_atomically(timing_cache, bytes(config.get_timing_cache().serialize()))
     return Build(
@@ -105,7 +105,7 @@ def _parse(trt: Any, network: Any, logger: Any, model: Path) -> None:
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     detail = "".join(f"\n{error.node_operator()} {error.node_name()}: {error}" for error in errors)
     raise ExportError(
-        f"TensorRT {trt.__version__} cannot take {model.name}{detail or said(logger)}"
+        f"TensorRT {trt.__version__} cannot take {model.name}{detail or logged(logger)}"
     )
 
 

@@ -29,12 +29,12 @@ from ssmdiff import (
     write_atomically,
 )
 
-from ssmdiff_export.graph import Interface
 from ssmdiff_export.tensorrt.binding import load_tensorrt
 from ssmdiff_export.tensorrt.cache import EngineCache
 from ssmdiff_export.tensorrt.device import Cuda, Device
 from ssmdiff_export.tensorrt.exporter import make_engine
 from ssmdiff_export.tensorrt.runtime import EngineDenoiser
+from ssmdiff_export.tracing import GraphInputs
 from ssmdiff_export.verify import Case, case_inputs, reference
 
 FORMAT = 1
@@ -155,7 +155,7 @@ def tiny_run(folder: Path, discretization: str, widths: tuple[int, ...] = (1, 2)
 
 def _times(run: Run, denoiser: EngineDenoiser, device: Device) -> dict[str, float]:
     """Milliseconds of one call at the usual batch size, from arrays to an array."""
-    interface, case = Interface.of(run), Case(0, 0, BATCH[1])
+    interface, case = GraphInputs.of(run), Case(0, 0, BATCH[1])
     arrays = case_inputs(run, interface, case)
     return {
         "engine": _median_ms(lambda: denoiser.run(arrays), device),

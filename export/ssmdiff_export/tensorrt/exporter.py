@@ -14,7 +14,7 @@ from ssmdiff import ConfigError, ExportError, ExportPrecision, ExportRequest, Ex
 
 from ssmdiff_export import names
 from ssmdiff_export.exporters import BATCH, BatchSizes, need_onnx
-from ssmdiff_export.files import keep, refuse_to_replace, workplace
+from ssmdiff_export.files import draft_folder, publish, refuse_to_replace
 from ssmdiff_export.model_file import FileModel
 from ssmdiff_export.runtime.card import ModelCard
 from ssmdiff_export.tensorrt.binding import load_tensorrt
@@ -22,7 +22,7 @@ from ssmdiff_export.tensorrt.builder import Batch, Build, build_engine
 from ssmdiff_export.tensorrt.cache import Engine, EngineCache, EngineKey, default_folder
 from ssmdiff_export.tensorrt.device import Cuda, Device
 from ssmdiff_export.tensorrt.runtime import EngineDenoiser, load_engine
-from ssmdiff_export.verify import CASES, Case, Comparison, compare, told
+from ssmdiff_export.verify import CASES, Case, Comparison, compare, comparison_text
 
 SUFFIXES = (".engine", ".plan")
 GIBIBYTE = 1 << 30
@@ -70,7 +70,7 @@ class TensorRTExporter:
         need_onnx()
         load_tensorrt()
         device, cache = Cuda(), EngineCache()
-        with workplace(request.out) as folder:
+        with draft_folder(request.out) as folder:
             made = make_engine(
                 request.run,
                 folder,
@@ -83,7 +83,7 @@ class TensorRTExporter:
                 progress=request.progress,
             )
             (folder / request.out.name).write_bytes(made.engine.plan)
-            files = keep(folder, request.out, with_data=False)
+            files = publish(folder, request.out, with_data=False)
         return ExportResult(files, tuple(describe(made, request.out, cache)))
 
     def recognises(self, path: Path) -> bool:
@@ -180,7 +180,7 @@ def describe(made: Made, out: Path, cache: EngineCache) -> list[str]:
     return [
         f"engine: {out} ({len(made.engine.plan) / 1e6:.1f} MB, {how})",
         f"batches of {fewest} to {most} images, tuned for {usual}",
-        told(made.parity),
+        comparison_text(made.parity),
         f"it runs on this machine alone; {cache.folder} vouches for it",
     ]
 

@@ -12,7 +12,7 @@ import torch
 from ssmdiff import ExportError
 from torch import Tensor
 
-from ssmdiff_export.tensorrt.binding import load_tensorrt, make_logger, said
+from ssmdiff_export.tensorrt.binding import load_tensorrt, logged, make_logger
 from ssmdiff_export.tensorrt.cache import Engine, EngineCache
 from ssmdiff_export.tensorrt.device import Cuda, Device
 
@@ -49,7 +49,7 @@ class EngineDenoiser:
         if self._engine is None:
             raise ExportError(
                 f"TensorRT {trt.__version__} does not take the engine; build it anew"
-                f"{said(self._logger)}"
+                f"{logged(self._logger)}"
             )
         self._dtypes = {
             trt.DataType.FLOAT: torch.float32,
@@ -122,7 +122,7 @@ class EngineDenoiser:
         """A context of its own: a CUDA graph is bound to the shapes of the context it came from."""
         context = self._engine.create_execution_context()
         if context is None:
-            raise ExportError(f"TensorRT has no memory for a context{said(self._logger)}")
+            raise ExportError(f"TensorRT has no memory for a context{logged(self._logger)}")
         inputs = {}
         for name in self.inputs:
             shape = tuple(self._engine.get_tensor_shape(name))
@@ -130,19 +130,19 @@ class EngineDenoiser:
             if not context.set_input_shape(name, tuple(inputs[name].shape)):
                 raise ExportError(
                     f"TensorRT refuses shape {tuple(inputs[name].shape)} of {name}"
-                    f"{said(self._logger)}"
+                    f"{logged(self._logger)}"
                 )
         missing = context.infer_shapes()
         if missing:
-            raise ExportError(f"TensorRT misses the shapes of {missing}{said(self._logger)}")
+            raise ExportError(f"TensorRT misses the shapes of {missing}{logged(self._logger)}")
         output = self._buffer(OUTPUT, tuple(context.get_tensor_shape(OUTPUT)))
         for name, buffer in {**inputs, OUTPUT: output}.items():
             if not context.set_tensor_address(name, buffer.data_ptr()):
-                raise ExportError(f"TensorRT refuses the buffer of {name}{said(self._logger)}")
+                raise ExportError(f"TensorRT refuses the buffer of {name}{logged(self._logger)}")
 
         def enqueue(stream: int) -> None:
             if not context.execute_async_v3(stream):
-                raise ExportError(f"TensorRT cannot run the engine{said(self._logger)}")
+                raise ExportError(f"TensorRT cannot run the engine{logged(self._logger)}")
 
         return _Call(inputs, output, context, self.device.capture(enqueue))
 

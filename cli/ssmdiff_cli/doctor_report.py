@@ -69,13 +69,13 @@ def _examine_kernel(name: str, device: torch.device) -> dict[str, str]:
         expected = results(TorchKernel(), inputs.to("cpu", torch.float64), grad_y.double())
         for result in RESULTS:
             g, e = got[result], expected[result]
-            told = f"{'' if result == 'y' else 'd'}{result}, {inputs.discretization}"
+            what = f"{'' if result == 'y' else 'd'}{result}, {inputs.discretization}"
             if g is None or e is None:
-                return {"name": name, "status": "wrong", "detail": f"{told} is missing"}
+                return {"name": name, "status": "wrong", "detail": f"{what} is missing"}
             relative = error_of(result, g, e)
             wrong |= not relative <= limit_of(result, g.dtype)
             if not relative <= largest:
-                largest, where = relative, told
+                largest, where = relative, what
     if not where:
         return {"name": name, "status": "not here", "detail": refused.removeprefix("; ")}
     return {

@@ -39,14 +39,14 @@ BATCH = "batch"
 
 
 @dataclass(frozen=True)
-class Interface:
+class GraphInputs:
     """The inputs of a graph: what a run's model needs beside the image and the timesteps."""
 
     plan: OrderPlan
     conditional: bool
 
     @classmethod
-    def of(cls, run: Run) -> Interface:
+    def of(cls, run: Run) -> GraphInputs:
         conditional = run.config.model.class_conditional
         return cls(order_plan(run.model, run.config, 0), conditional)
 
@@ -70,7 +70,7 @@ class Interface:
         return {name: orders[slot].coded for slot, name in self.order_inputs.items()}
 
 
-class Graph(nn.Module):
+class ExportedModule(nn.Module):
     """``(x, timesteps, context or None, order inputs) -> prediction``, float32 outside.
 
     Args:
@@ -79,7 +79,7 @@ class Graph(nn.Module):
         dtype: The precision.
     """
 
-    def __init__(self, model: nn.Module, interface: Interface, dtype: torch.dtype) -> None:
+    def __init__(self, model: nn.Module, interface: GraphInputs, dtype: torch.dtype) -> None:
         super().__init__()
         self.model, self.dtype = model, dtype
         drawn = interface.plan.draw(0)
@@ -136,7 +136,7 @@ class Lowering(TorchFunctionMode):
         return func(*args, **named)
 
 
-def trace(run: Run, interface: Interface, precision: ExportPrecision, lower: bool = False) -> Any:
+def trace(run: Run, interface: GraphInputs, precision: ExportPrecision, lower: bool = False) -> Any:
     """The model of a run as a ``torch.export.ExportedProgram``: any batch, one image size.
 
     Args:
@@ -149,7 +149,7 @@ def trace(run: Run, interface: Interface, precision: ExportPrecision, lower: boo
         ExportError: torch.export cannot follow the model's code.
     """
     dtype = DTYPES[precision]
-    graph = Graph(in_precision(run.model, dtype), interface, dtype).eval()
+    graph = ExportedModule(in_precision(run.model, dtype), interface, dtype).eval()
     batch = torch.export.Dim(BATCH, min=1)
     shape = (2, run.channels, *run.config.data.image_size)
     context = torch.zeros(2, dtype=torch.int64) if interface.conditional else None

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from ssmdiff.diffusion.cuda_graphs import CaptureError, GraphedDenoiser, capture_cuda
+from ssmdiff.diffusion.cuda_graphs import CaptureError, RecordedDenoiser, capture_cuda
 from ssmdiff.ops import note_order, restarts_in
 
 
@@ -44,7 +44,7 @@ def call(seed, batch=2, restart=True, floating=False):
 
 def test_every_call_reads_its_own_inputs_and_keeps_its_own_output():
     captures = []
-    graphed = GraphedDenoiser(denoiser, replayed_on_cpu(captures))
+    graphed = RecordedDenoiser(denoiser, replayed_on_cpu(captures))
     with torch.inference_mode():
         outputs = [graphed(*call(seed)) for seed in range(4)]
         for seed, output in enumerate(outputs):
@@ -53,7 +53,7 @@ def test_every_call_reads_its_own_inputs_and_keeps_its_own_output():
 
 
 def test_the_buffers_are_its_own():
-    graphed = GraphedDenoiser(denoiser, replayed_on_cpu([]))
+    graphed = RecordedDenoiser(denoiser, replayed_on_cpu([]))
     x, timesteps, orders = call(0)
     graphed(x, timesteps, orders)
     graphed(*call(1))
@@ -63,7 +63,7 @@ def test_the_buffers_are_its_own():
 
 def test_other_shapes_and_types_are_recorded_apart():
     captures = []
-    graphed = GraphedDenoiser(denoiser, replayed_on_cpu(captures))
+    graphed = RecordedDenoiser(denoiser, replayed_on_cpu(captures))
     forms = [{}, {"batch": 3}, {"restart": False}, {"floating": True}]
     for _ in range(2):
         for form in forms:
@@ -78,7 +78,7 @@ def test_what_cannot_be_recorded_runs_as_it_is_and_says_why_once():
         attempts.append(None)
         raise CaptureError("operation not permitted when stream is capturing")
 
-    graphed = GraphedDenoiser(denoiser, refuses)
+    graphed = RecordedDenoiser(denoiser, refuses)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         for seed in range(3):
@@ -94,7 +94,7 @@ def test_an_error_of_the_denoiser_itself_is_not_hidden():
         raise ValueError("a shape that does not fit")
 
     with pytest.raises(ValueError, match="does not fit"):
-        GraphedDenoiser(broken, replayed_on_cpu([]))(*call(0))
+        RecordedDenoiser(broken, replayed_on_cpu([]))(*call(0))
 
 
 @pytest.mark.gpu
@@ -125,7 +125,7 @@ class TestOnACard:
                 indices=range(3),
                 steps=5,
             )
-            for one in (plain, GraphedDenoiser(plain))
+            for one in (plain, RecordedDenoiser(plain))
         ]
         torch.testing.assert_close(images[1], images[0], rtol=1e-4, atol=1e-4)
 

@@ -20,7 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from ssmdiff.diffusion.image_model import ImageModel, Sampling
+from ssmdiff.diffusion.image_model import ImageModel, SamplingSettings
 from ssmdiff.errors import CheckpointError, ConfigError
 from ssmdiff.runs.checkpoint import load_json, sweep, write_atomically
 from ssmdiff.runs.pictures import write_grid, write_image
@@ -96,7 +96,9 @@ class SampleFolder:
         return torch.from_numpy(np.moveaxis(pixels, -1, 0) / 127.5 - 1)
 
     @staticmethod
-    def _record(model: ImageModel[Tensor], sampling: Sampling, suffix: str) -> dict[str, Any]:
+    def _record(
+        model: ImageModel[Tensor], sampling: SamplingSettings, suffix: str
+    ) -> dict[str, Any]:
         return {
             **model.origin(),
             "seed": sampling.seed,
