@@ -16,6 +16,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import ssmdiff
 
 pytestmark = pytest.mark.slow
 
@@ -53,9 +54,10 @@ class Copy:
         self._install(project)
 
     def _install(self, project: dict) -> None:
-        info = self.path / "site" / "ssmdiff-0.0.dist-info"
+        info = self.path / "site" / f"ssmdiff-{ssmdiff.__version__}.dist-info"
         info.mkdir(parents=True)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ssmdiff\nVersion: 0.0\n")
+        metadata = f"Metadata-Version: 2.1\nName: ssmdiff\nVersion: {ssmdiff.__version__}\n"
+        (info / "METADATA").write_text(metadata)
         groups = {**project["entry-points"], "console_scripts": project["scripts"]}
         lines = [
             line
@@ -95,7 +97,7 @@ def test_the_copy_is_all_that_is_imported(copy: Copy) -> None:
 def test_the_other_plugins_are_listed(copy: Copy) -> None:
     listed = copy.run("ssmdiff_cli.main", "plugins", "list")
     assert listed.returncode == 0, listed.stderr
-    found = re.findall(r"^(\S+)  \(ssmdiff 0\.0\)  ok", listed.stdout, re.MULTILINE)
+    found = re.findall(r"^(\S+)  \(ssmdiff \S+\)  ok", listed.stdout, re.MULTILINE)
     assert sorted(found) == sorted(copy.points), listed.stdout
 
 
