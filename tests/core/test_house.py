@@ -156,6 +156,7 @@ def test_the_core_imports_no_package_of_an_extra() -> None:
     assert strange == {}
 
 
+@pytest.mark.needs_plugin("ssmdiff_vmddpm", "ssmdiff_kernels", "ssmdiff_data", "ssmdiff_scans")
 def test_the_core_names_no_tenant() -> None:
     """No component of a plugin stands by name in the core, outside of its presets.
 
