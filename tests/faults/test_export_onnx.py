@@ -11,7 +11,7 @@ import pytest
 from ssmdiff.errors import ExportError
 from ssmdiff_export import onnx_export
 from ssmdiff_export.onnx_export import check, export_onnx
-from ssmdiff_export.tracing import Interface
+from ssmdiff_export.tracing import GraphInputs
 from ssmdiff_export.verify import compare, onnx_predict
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "export"))
@@ -58,7 +58,7 @@ def test_x8_values_that_are_not_finite_do_not_agree(made) -> None:
 
 def test_x8_an_order_that_was_baked_in_is_told(made) -> None:
     run, path = made
-    predict, interface = onnx_predict(path), Interface.of(run)
+    predict, interface = onnx_predict(path), GraphInputs.of(run)
     baked = interface.arrays(interface.plan.draw(1))
     with pytest.raises(ExportError, match="a random order was baked in"):
         compare(run, lambda inputs: predict(inputs | baked), "fp32", "model.onnx")
@@ -71,7 +71,7 @@ def test_x8_a_graph_that_ignores_an_order_is_refused(made, tmp_path) -> None:
     second.input[5] = first.input[5]
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(ExportError, match=r"expected .*order_1.*: an order was baked in"):
-        check(tmp_path / "model.onnx", Interface.of(run))
+        check(tmp_path / "model.onnx", GraphInputs.of(run))
 
 
 @pytest.mark.parametrize(
@@ -95,4 +95,4 @@ def test_x9_the_batch_and_nothing_else_is_dynamic(
         side.dim_value = 1
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(ExportError, match=message):
-        check(tmp_path / "model.onnx", Interface.of(run))
+        check(tmp_path / "model.onnx", GraphInputs.of(run))

@@ -184,7 +184,7 @@ def test_contract_with_the_stand_in(check: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     suite = suite_for("kernel")
     subject = suite.subject("mamba-ssm")
-    assert {dtype for _, dtype in subject.places} == {torch.float32, torch.bfloat16, torch.float16}
+    assert {dtype for _, dtype in subject.targets} == {torch.float32, torch.bfloat16, torch.float16}
     finding = suite.finding(subject, check)
     assert finding.ok, finding.detail
     assert not finding.skipped, finding.detail
