@@ -71,32 +71,6 @@ def check() -> dict[str, Any]:
     }
 
 
-def make(shape: tuple[int, ...], restart: bool, **options: Any) -> Any:
-    """Float64 inputs on the CPU that are exact in bfloat16, along random orders."""
-    from ssmdiff import ScanInputs, ScanOrder, order_tensors
-
-    batch, L, D, K, N = shape
-    g = torch.Generator().manual_seed(0)
-
-    def normal(*sides: int) -> Tensor:
-        return torch.randn(sides, generator=g).bfloat16().double()
-
-    tokens = torch.stack([torch.randperm(L, generator=g) for _ in range(K)]).numpy()
-    flags = (torch.rand(K, L, generator=g) < 0.05).numpy() if restart else None
-    (order,) = order_tensors([ScanOrder(tokens, flags)], torch.device("cpu"))
-    return ScanInputs(
-        normal(batch, L, D),
-        normal(batch, K, L, D) - 1,
-        (-torch.rand(K, D, N, generator=g) - 0.05).bfloat16().double(),
-        normal(batch, K, L, N),
-        normal(batch, K, L, N),
-        order,
-        normal(K, D),
-        normal(K, D),
-        **options,
-    )
-
-
 Case = tuple[tuple[int, ...], str, bool, torch.dtype]
 
 
@@ -130,11 +104,11 @@ def correctness() -> dict[str, Any]:
 def compare(case: Case) -> tuple[dict[str, float], list[str]]:
     """The error of each result of the triton kernel, by the suite's table, and what is wrong."""
     from ssmdiff.ops.reference import TorchKernel
-    from ssmdiff.testing.kernel_cases import error_of, limit_of, results
+    from ssmdiff.testing.kernel_cases import error_of, limit_of, make_inputs, results
     from ssmdiff_kernels.triton_kernel import TritonKernel
 
     shape, method, restart, dtype = case
-    inputs = make(shape, restart, discretization=method).to(DEVICE, dtype)
+    inputs = make_inputs(shape, restarts=restart, discretization=method).to(DEVICE, dtype)
     expected: dict[str, Any] = results(TorchKernel(), inputs.to("cpu", torch.float64))
     got: dict[str, Any] = results(TritonKernel(), inputs)
     again: dict[str, Any] = results(TritonKernel(), inputs)
@@ -181,6 +155,7 @@ def _nbytes(*tensors: Tensor | None) -> int:
 def speed() -> dict[str, Any]:
     """Forward, and forward with backward, of our kernel and of what it replaces, in one run."""
     from ssmdiff.ops import both_passes
+    from ssmdiff.testing.kernel_cases import make_inputs
     from ssmdiff_bench.scan_peers import ExpandScanMerge
     from ssmdiff_kernels.mamba_ssm_kernel import MambaSsmKernel
     from ssmdiff_kernels.triton_kernel import TritonKernel
@@ -203,7 +178,7 @@ def speed() -> dict[str, Any]:
     exps = batch * L * D * K * N
     rows = []
     for dtype in (torch.bfloat16, torch.float32):
-        s = make((1, *SHAPE[1:]), restart=False).to(DEVICE, dtype)
+        s = make_inputs((1, *SHAPE[1:]), restarts=False).to(DEVICE, dtype)
         again = lambda x: x.repeat(batch, *[1] * (x.dim() - 1))  # noqa: E731
         s = s._replace(**{name: again(getattr(s, name)) for name in ("u", "delta", "B", "C")})
         s = s._replace(A=s.A.float(), D=s.D.float(), delta_bias=s.delta_bias.float())

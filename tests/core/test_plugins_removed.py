@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -56,8 +57,8 @@ class Copy:
     def _install(self, project: dict) -> None:
         info = self.path / "site" / f"ssmdiff-{ssmdiff.__version__}.dist-info"
         info.mkdir(parents=True)
-        metadata = f"Metadata-Version: 2.1\nName: ssmdiff\nVersion: {ssmdiff.__version__}\n"
-        (info / "METADATA").write_text(metadata)
+        # That of the installed package: what its extras require is read from there.
+        (info / "METADATA").write_text(str(distribution("ssmdiff").metadata))
         groups = {**project["entry-points"], "console_scripts": project["scripts"]}
         lines = [
             line

@@ -15,6 +15,7 @@ from ssmdiff.ops.kernels import Kernel, ScanInputs
 from ssmdiff.ops.reference import TorchKernel
 from ssmdiff.testing import kernel_cases as cases
 from ssmdiff.testing import suite_for
+from ssmdiff.testing.kernel_cases import make_inputs
 from ssmdiff_kernels.mamba_ssm_kernel import MODULE, MambaSsmKernel
 from torch import Tensor
 
@@ -108,25 +109,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(directions: int = 3, extras: bool = True, **options: object) -> ScanInputs:
-    generator = torch.Generator().manual_seed(0)
-    length, channels, states = 21, 5, 3
-
-    def randn(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).bfloat16().float()
-
-    row = (2, directions, length)
-    return ScanInputs(
-        u=randn(2, length, channels),
-        delta=randn(*row, channels),
-        A=-torch.exp(randn(directions, channels, states)),
-        B=randn(*row, states),
-        C=randn(*row, states),
-        order=torch.stack(
-            [torch.randperm(length, generator=generator) for _ in range(directions)]
-        ).int(),
-        D=randn(directions, channels) if extras else None,
-        delta_bias=randn(directions, channels) if extras else None,
-    )._replace(**options)
+    shape = (2, 21, 5, directions, 3)
+    inputs = make_inputs(shape, restarts=False, extras=extras, **options)
+    return inputs.to("cpu", torch.float32)
 
 
 def assert_close(inputs: ScanInputs, tolerance: float) -> None:

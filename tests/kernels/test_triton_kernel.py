@@ -19,7 +19,7 @@ from ssmdiff.ops.order import note_order
 from ssmdiff.ops.reference import TorchKernel
 from ssmdiff.testing import kernel_cases as cases
 from ssmdiff.testing import suite_for
-from ssmdiff.testing.kernel_cases import restarted
+from ssmdiff.testing.kernel_cases import make_inputs, restarted
 from torch import Tensor
 
 pytest.importorskip("triton")
@@ -53,29 +53,9 @@ def make(
     **options: object,
 ) -> ScanInputs:
     """Random inputs that are exact in every dtype, in random orders."""
-    generator = torch.Generator().manual_seed(0)
-
-    def randn(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).bfloat16().float()
-
-    row = (batch, directions, length)
-    inputs = ScanInputs(
-        u=randn(batch, length, channels),
-        delta=randn(*row, channels) - 1,
-        A=-torch.exp(randn(directions, channels, states)),
-        B=randn(*row, states),
-        C=randn(*row, states),
-        order=torch.stack(
-            [torch.randperm(length, generator=generator) for _ in range(directions)]
-        ).int(),
-        D=randn(directions, channels) if extras else None,
-        delta_bias=randn(directions, channels) / 2 if extras else None,
-    )
-    if restart:
-        inputs = restarted(inputs, torch.rand(directions, length, generator=generator) < 0.1)
-    if not options.get("delta_softplus", True):
-        inputs = inputs._replace(delta=inputs.delta.exp().bfloat16().float(), delta_bias=None)
-    return inputs._replace(**options).to(device)
+    shape = (batch, length, channels, directions, states)
+    inputs = make_inputs(shape, restarts=restart, extras=extras, **options)
+    return inputs.to(device, torch.float32)
 
 
 def gradient_for(inputs: ScanInputs) -> Tensor:

@@ -108,8 +108,19 @@ METHODS = ("euler", "zoh")
 _LARGEST_STEP, _SMALLEST_STEP, _LARGEST_A = 50.0, 1e-6, 1e4
 
 
-def make_inputs(shape: Shape, seed: int = 0, restarts: bool = True, **options: Any) -> ScanInputs:
-    """Random inputs in float64 that are exact in bfloat16, so that no dtype rounds them."""
+def make_inputs(
+    shape: Shape, seed: int = 0, restarts: bool = True, extras: bool = True, **options: Any
+) -> ScanInputs:
+    """Random inputs in float64 that are exact in bfloat16, so that no dtype rounds them.
+
+    Args:
+        shape: B, L, D, K, N.
+        seed: Of all numbers.
+        restarts: A tenth of the places, at random, starts the state anew.
+        extras: Whether there are D and delta_bias.
+        **options: Arguments of the op that take the place of these. Without softplus the step
+            sizes are positive as they are.
+    """
     batch, L, D, K, N = shape
     g = torch.Generator().manual_seed(seed)
 
@@ -123,9 +134,14 @@ def make_inputs(shape: Shape, seed: int = 0, restarts: bool = True, **options: A
         normal(batch, K, L, N),
         normal(batch, K, L, N),
         torch.stack([torch.randperm(L, generator=g) for _ in range(K)]).int(),
-        normal(K, D),
-        normal(K, D),
+        normal(K, D) if extras else None,
+        normal(K, D) if extras else None,
     )
+    if not options.get("delta_softplus", True):
+        inputs = inputs._replace(
+            delta=inputs.delta.abs(),
+            delta_bias=None if inputs.delta_bias is None else inputs.delta_bias.abs(),
+        )
     if restarts:
         inputs = restarted(inputs, torch.rand(K, L, generator=g) < 0.1)
     return inputs._replace(**options)
