@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 from ssmdiff.errors import ConfigError, PluginBrokenError, PluginNotFoundError
-from ssmdiff.registry.plugin import Registered, name_of
+from ssmdiff.registry.plugin import Registered, is_part_of, missing_module, name_of
 from ssmdiff.registry.registry import registry
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
@@ -74,8 +74,23 @@ def _of(entry: Registered, factory: Any) -> Any:
             f"{entry.label} is a {type(factory).__name__}; expected a function or a typer.Typer"
         )
     try:
-        return get_command(parent).commands[name]  # type: ignore[attr-defined]
+        command = get_command(parent).commands[name]  # type: ignore[attr-defined]
     except Exception as error:  # whatever Typer says of a stranger's parameters
         raise PluginBrokenError(
             f"{entry.label}: Typer cannot read its parameters: {name_of(error)}"
         ) from error
+    invoke = command.invoke
+
+    def invoke_or_explain(ctx: Any) -> Any:
+        """A package that the command imports when it runs, and that is not installed."""
+        try:
+            return invoke(ctx)
+        except ModuleNotFoundError as error:
+            if is_part_of(entry.plugin.module, error.name):
+                raise
+            raise PluginBrokenError(
+                f"{entry.label} {missing_module(error, entry.plugin)}"
+            ) from error
+
+    command.invoke = invoke_or_explain
+    return command

@@ -245,3 +245,14 @@ def test_python_m_ssmdiff_is_the_console_script(python):
         "ssmdiff: the command line is not installed here. Try: pip install ssmdiff",
         "[]",
     ], done.stderr
+
+
+def test_a_package_that_a_running_command_lacks_is_told_with_its_extra(monkeypatch, tmp_path):
+    for loaded in [name for name in sys.modules if name.startswith("ssmdiff_train.")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    result = CliRunner().invoke(app, ["train", "--steps", "1", "--out", str(tmp_path / "run")])
+    assert result.exit_code == 3, result.output
+    assert "command 'train'" in result.output
+    assert "pip install 'ssmdiff[train]'" in result.output
+    assert not (tmp_path / "run").exists()

@@ -131,6 +131,6 @@ def _extra_of(package: str | None) -> str:
     """The extra of ours that names a package, as the installed metadata has it; else ``all``."""
     for requirement in importlib.metadata.requires(BUILT_IN) or ():
         found = re.match(r"""([\w.-]+).*\bextra == ['"]([\w-]+)['"]""", requirement)
-        if found and found[1].lower().replace("-", "_") == package:
+        if found and found[1].lower().replace("-", "_") == package and found[2] != "all":
             return found[2]
     return "all"
