@@ -178,7 +178,7 @@ def pt2_predict(path: Path, interface: GraphInputs) -> Predict:
 
     @torch.inference_mode()
     def predict(inputs: Arrays) -> np.ndarray:
-        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        tensors = {name: torch.tensor(array) for name, array in inputs.items()}
         orders = [tensors[name] for name in interface.order_inputs.values()]
         result: np.ndarray = module(
             tensors["x"], tensors["timesteps"], tensors.get("context"), orders

@@ -153,7 +153,7 @@ def trace(run: Run, interface: GraphInputs, precision: ExportPrecision, lower: b
     batch = torch.export.Dim(BATCH, min=1)
     shape = (2, run.channels, *run.config.data.image_size)
     context = torch.zeros(2, dtype=torch.int64) if interface.conditional else None
-    orders = [torch.from_numpy(a) for a in interface.arrays(interface.plan.draw(0)).values()]
+    orders = [torch.tensor(a) for a in interface.arrays(interface.plan.draw(0)).values()]
     inputs = (torch.zeros(shape), torch.zeros(2), context, orders)
     each = {0: batch}
     shapes = (each, each, each if interface.conditional else None, [None] * len(orders))
