@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -24,7 +24,6 @@ from ssmdiff.registry.component import Command, Component
 
 if TYPE_CHECKING:
     from ssmdiff.registry.events import StepRecord
-    from ssmdiff.runs.config import Config
 
 PROJECT = "ssmdiff"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -100,8 +99,8 @@ def ssmdiff_callbacks() -> Iterable[Component]:
 
 
 @hookspec
-def ssmdiff_run_start(folder: Path, config: Config, step: int) -> None:
-    """Training is about to do step ``step + 1`` of ``config.train.steps``."""
+def ssmdiff_run_start(folder: Path, config: Any, step: int) -> None:
+    """Training is about to do step ``step + 1`` of ``config.train.steps``; a ``ssmdiff.Config``."""
 
 
 @hookspec
