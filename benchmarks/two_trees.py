@@ -81,6 +81,8 @@ def scan_call(part: str, order: str, length: int) -> Callable[[], None]:
     ]  # fmt: skip
     rows = [torch.arange(length) if order == "raster" else torch.randperm(length) for _ in range(K)]
     table = torch.stack(rows).to(torch.int32)
+    if hasattr(ssmdiff, "order_tensors"):  # as training gives them: checked once, not at each call
+        (table,) = ssmdiff.order_tensors([ssmdiff.ScanOrder(table.numpy())], table.device)
     if part == "forward":
 
         def call() -> None:
