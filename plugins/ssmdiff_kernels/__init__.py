@@ -8,7 +8,9 @@ from ssmdiff import Component, hookimpl
 @hookimpl
 def ssmdiff_kernels() -> Iterable[Component]:
     yield Component(
-        "numba", "ssmdiff_kernels.numba_kernel:NumbaKernel", "CPU, threaded, walks the order itself"
+        "numba",
+        "ssmdiff_kernels.numba_scan.kernel:NumbaKernel",
+        "CPU, threaded, walks the order itself",
     )
     yield Component(
         "triton",

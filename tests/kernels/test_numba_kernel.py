@@ -20,8 +20,8 @@ from ssmdiff.testing.kernel_cases import restarted
 from torch import Tensor
 
 pytest.importorskip("numba")
-from ssmdiff_kernels import numba_kernel
-from ssmdiff_kernels.numba_kernel import NumbaKernel
+from ssmdiff_kernels.numba_scan import kernel as numba_kernel
+from ssmdiff_kernels.numba_scan.kernel import NumbaKernel
 
 KERNEL = NumbaKernel()
 REFERENCE = TorchKernel()
@@ -188,7 +188,7 @@ def test_agrees_in_strips_of_blocks(channels: int, count: int, threads: None) ->
 def test_without_wide_vectors(tmp_path: Path) -> None:
     """What a processor without AVX-512 runs: the exponential by a polynomial."""
     program = (
-        "from ssmdiff_kernels.numba_vector import HAS_TABLES; assert not HAS_TABLES\n"
+        "from ssmdiff_kernels.numba_scan.vectors import HAS_TABLES; assert not HAS_TABLES\n"
         "from tests.kernels.test_numba_kernel import assert_close, make\n"
         "assert_close(make(70, 40, 2, 16)); assert_close(make(70, 40, 2, 16, discretization='zoh'))"
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("numba")
-from ssmdiff_kernels.numba_threads import job_done, next_job, run
+from ssmdiff_kernels.numba_scan.threads import job_done, next_job, run
 
 JOBS = 40
 

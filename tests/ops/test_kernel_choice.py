@@ -186,7 +186,7 @@ def test_a_kernel_without_a_preference_runs_by_name_alone(offer) -> None:
 
 
 def test_a_kernel_of_a_stranger_is_preferred_over_ours_by_its_own_word(offer) -> None:
-    from ssmdiff_kernels.numba_kernel import NumbaKernel
+    from ssmdiff_kernels.numba_scan.kernel import NumbaKernel
 
     class Stranger(Able):
         name = "stranger"

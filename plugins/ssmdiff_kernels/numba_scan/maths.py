@@ -10,22 +10,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssmdiff_kernels.numba_vector import (
+from ssmdiff_kernels import constants
+from ssmdiff_kernels.numba_scan.private import inlined
+from ssmdiff_kernels.numba_scan.vectors import (
     HAS_TABLES,
-    held,
-    inlined,
-    lookup,
+    look_up,
+    opaque,
     powers_of_32nds,
-    scaled,
     shift_to_exponent,
     splat,
+    times_power,
     where_less,
 )
 
 f32 = np.float32
 
-LOG2_E = f32(1.4426950408889634)
-LN_2 = f32(0.6931471805599453)
+LOG2_E, LN_2 = f32(constants.LOG2_E), f32(constants.LN_2)
 # Added to x in [-126, 127): the lowest bits of the sum are round(x) + 127, a float's exponent.
 _ROUND = f32(1.5 * 2**23 + 127)
 _ROUND_32 = f32(1.5 * 2**18)  # the same for multiples of 1/32, without the exponent
@@ -34,14 +34,12 @@ _ZERO, _HALF, _ONE, _TWO = f32(0), f32(0.5), f32(1), f32(2)
 
 # On [-1/64, 1/64] of (2^r - 1) / r; error of 2^r 5.3e-8.
 _T0, _T1 = f32(0.69315734), f32(0.24022866)
-# Minimax polynomials: on [-1/2, 1/2] of (2^r - 1) / r; on [0, 1/9] of 2 atanh(sqrt v) / sqrt v; on
-# [-1/2, 1/2] of the derivative of (exp(z) - 1) / z. Errors 3.2e-7, 8e-9, 9e-8 before rounding.
+# Minimax polynomials on [-1/2, 1/2]: of (2^r - 1) / r, and of the derivative of (exp(z) - 1) / z.
+# Errors 3.2e-7 and 9e-8 before rounding.
 _E0, _E1, _E2, _E3, _E4 = map(
     f32, (0.69314718056, 0.24022349039, 0.05550381014, 0.00966636852, 0.00133813025)
 )
-_L0, _L1, _L2, _L3, _L4 = map(
-    f32, (2.00000000768, 0.66666321641, 0.40024595231, 0.27965157745, 0.28157778363)
-)
+_L0, _L1, _L2, _L3, _L4 = map(f32, constants.ATANH)
 _P0, _P1, _P2, _P3, _P4, _P5 = map(
     f32,
     (0.50000008523, 0.33333334414, 0.12499386492, 0.03333255510, 0.00700981081, 0.00119876986),
@@ -75,11 +73,11 @@ class Exp2Table(NamedTuple):
 @inlined
 def _table() -> Exp2Table:
     return Exp2Table(
-        held(powers_of_32nds(0)),
-        held(powers_of_32nds(1)),
-        held(splat(_ROUND_32)),
-        held(splat(_T0)),
-        held(splat(_T1)),
+        opaque(powers_of_32nds(0)),
+        opaque(powers_of_32nds(1)),
+        opaque(splat(_ROUND_32)),
+        opaque(splat(_T0)),
+        opaque(splat(_T1)),
     )
 
 
@@ -92,8 +90,8 @@ def _exp2_by_table(x: Any, table: Exp2Table) -> Any:
     shifted = x + table.round
     nearest = shifted - table.round
     r = x - nearest
-    power = lookup(table.low, table.high, shifted)
-    return scaled(power * r * (table.t0 + r * table.t1) + power, nearest)
+    power = look_up(table.low, table.high, shifted)
+    return times_power(power * r * (table.t0 + r * table.t1) + power, nearest)
 
 
 @inlined

@@ -8,37 +8,27 @@ registers for as long as a loop runs. Jitted code then reads like the scalar rec
 
 Arithmetic carries the ``contract`` flag alone: products and sums fuse into FMA instructions, but
 nothing is reordered, and NaN and infinity go through. Sums over lanes have one fixed tree.
-
-NOTE: the disk cache of a jitted function knows its own file only. :class:`SourceCache` adds these
-sources to its key.
 """
 
 from __future__ import annotations
 
-import hashlib
 import operator
-import warnings
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import config, njit, types
-from numba.core import cgutils
-from numba.core.caching import FunctionCache
-from numba.core.datamodel.models import PrimitiveModel
-from numba.core.datamodel.registry import register_default
-from numba.core.imputils import lower_builtin
-from numba.core.typing import signature
-from numba.core.typing.templates import ConcreteTemplate, infer_global
-from numba.extending import intrinsic
+from numba import config, types
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 WIDTH = 16
+"""Lanes of a row: channels of a block."""
+ROWS = 4
+"""Rows of a group: components of the state that a walk takes at a time."""
 
-_FLOAT = ir.FloatType()
 INT32 = ir.IntType(32)
+FLOAT = ir.FloatType()
 _FLAGS = ("contract",)
 
 
@@ -50,72 +40,59 @@ class VecType(types.Type):
         super().__init__(name=f"Vec{lanes}")
 
 
-vec, vec_group = VecType(WIDTH), VecType(4 * WIDTH)
+vec, vec_group = VecType(WIDTH), VecType(ROWS * WIDTH)
 
 
-@register_default(VecType)
-class _VecModel(PrimitiveModel):  # type: ignore[misc]
+@register_model(VecType)
+class _VecModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, fe_type: VecType) -> None:
         super().__init__(manager, fe_type, floats(fe_type.lanes))
 
 
 def floats(lanes: int) -> ir.VectorType:
-    return ir.VectorType(_FLOAT, lanes)
+    return ir.VectorType(FLOAT, lanes)
 
 
 def integers(lanes: int) -> ir.VectorType:
     return ir.VectorType(INT32, lanes)
 
 
-class SourceCache(FunctionCache):  # type: ignore[misc]
-    """A disk cache that starts anew when any of the kernel's numba sources changes."""
-
-    _digest = hashlib.sha256(
-        b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("numba_*.py")))
-    ).hexdigest()
-
-    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return (*super()._index_key(sig, codegen), self._digest)
+def call(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list[ir.Value]) -> ir.Value:
+    """Call one of LLVM's own functions."""
+    function = builder.module.globals.get(name)
+    if function is None:
+        kind = ir.FunctionType(result, [value.type for value in arguments])
+        function = ir.Function(builder.module, kind, name)
+    return builder.call(function, arguments)
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile an entry point, to run without the GIL and to be cached on disk."""
-    dispatcher = njit(nogil=True, boundscheck=False, error_model="numpy")(function)
-    try:
-        dispatcher._cache = SourceCache(function)
-    except RuntimeError as error:  # neither this folder nor the user's cache can be written
-        warnings.warn(
-            f"{error}: the numba kernel is compiled anew, some seconds, in every process. "
-            "To avoid that, set NUMBA_CACHE_DIR to a folder that can be written.",
-            stacklevel=2,
-        )
-    return dispatcher
-
-
-# Part of an entry point, always inlined into it.
-inlined = njit(forceinline=True, boundscheck=False, error_model="numpy")
-
-
-def shuffled(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, lanes: list[int]) -> ir.Value:
+def shuffle(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, lanes: list[int]) -> ir.Value:
+    """These lanes of x and y, the second one's counted on from the first one's."""
     return builder.shuffle_vector(x, y, ir.Constant(integers(len(lanes)), lanes))
 
 
-def filled(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+def rows_in(builder: ir.IRBuilder, x: ir.Value) -> list[ir.Value]:
+    """The rows of a row or group."""
+    starts = range(0, x.type.count, WIDTH)
+    return [shuffle(builder, x, x, list(range(i, i + WIDTH))) for i in starts]
+
+
+def broadcast(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
     """A scalar in so many lanes, or a row over and over."""
     if isinstance(value.type, ir.VectorType):
         repeats = lanes // value.type.count
-        return value if repeats == 1 else shuffled(builder, value, value, [*range(WIDTH)] * repeats)
+        return value if repeats == 1 else shuffle(builder, value, value, [*range(WIDTH)] * repeats)
     undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
     single = builder.insert_element(undefined, value, INT32(0))
-    return shuffled(builder, single, undefined, [0] * lanes)
+    return shuffle(builder, single, undefined, [0] * lanes)
 
 
-def joined(builder: ir.IRBuilder, rows: list[ir.Value]) -> ir.Value:
+def concatenate(builder: ir.IRBuilder, rows: list[ir.Value]) -> ir.Value:
     """Rows one after another; their number is a power of two."""
     while len(rows) > 1:
         lanes = list(range(2 * rows[0].type.count))
         halves = zip(rows[::2], rows[1::2], strict=True)
-        rows = [shuffled(builder, low, high, lanes) for low, high in halves]
+        rows = [shuffle(builder, low, high, lanes) for low, high in halves]
     return rows[0]
 
 
@@ -123,30 +100,30 @@ def _lanes(kind: Any) -> int:
     return kind.lanes if isinstance(kind, VecType) else 1
 
 
+def _widest(*kinds: Any) -> Any:
+    return max(kinds, key=_lanes)
+
+
 def _define_operator(python_operator: Any, instruction: str) -> None:
     """Give the operator an LLVM instruction, for scalars, rows and groups; the wider one counts."""
-    pairs = [
-        (vec, vec, vec),
-        (vec, vec, types.float32),
-        (vec, types.float32, vec),
-        (vec_group, vec_group, vec_group),
-        (vec_group, vec_group, vec),
-        (vec_group, vec, vec_group),
-        (vec_group, vec_group, types.float32),
-        (vec_group, types.float32, vec_group),
-    ]
+    operands = (types.float32, vec, vec_group)
 
-    class Template(ConcreteTemplate):  # type: ignore[misc]
-        cases: ClassVar[list[Any]] = [signature(*kinds) for kinds in pairs]
+    @type_callable(python_operator)
+    def _(context: Any) -> Callable[[Any, Any], Any]:
+        def typer(x: Any, y: Any) -> Any:
+            known = x in operands and y in operands
+            return _widest(x, y) if known and _lanes(_widest(x, y)) > 1 else None
 
-    infer_global(python_operator)(Template)
+        return typer
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        x, y = (filled(builder, value, sig.return_type.lanes) for value in args)
+        x, y = (broadcast(builder, value, sig.return_type.lanes) for value in args)
         return getattr(builder, instruction)(x, y, flags=_FLAGS)
 
-    for case in Template.cases:
-        lower_builtin(python_operator, *case.args)(lower)
+    for wide, other in ((vec, types.float32), (vec_group, types.float32), (vec_group, vec)):
+        lower_builtin(python_operator, wide, wide)(lower)
+        lower_builtin(python_operator, wide, other)(lower)
+        lower_builtin(python_operator, other, wide)(lower)
 
 
 _define_operator(operator.add, "fadd")
@@ -160,7 +137,7 @@ def splat(typing_context: Any, value: Any) -> Any:
     """A row equal to a float32 everywhere."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return filled(builder, args[0], WIDTH)
+        return broadcast(builder, args[0], WIDTH)
 
     return vec(types.float32), codegen
 
@@ -170,23 +147,9 @@ def splat_group(typing_context: Any, value: Any) -> Any:
     """A group equal to a float32 everywhere."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return filled(builder, args[0], vec_group.lanes)
+        return broadcast(builder, args[0], vec_group.lanes)
 
     return vec_group(types.float32), codegen
-
-
-@intrinsic
-def rows_of(typing_context: Any, x: Any) -> Any:
-    """How many rows x has: 1 or 4."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return ir.Constant(ir.IntType(64), sig.args[0].lanes // WIDTH)
-
-    return types.int64(x), codegen
-
-
-def _widest(*kinds: Any) -> Any:
-    return max(kinds, key=_lanes)
 
 
 @intrinsic
@@ -194,7 +157,7 @@ def where_less(typing_context: Any, x: Any, y: Any, if_less: Any, otherwise: Any
     """``if_less`` in lanes where x < y, else (and where either is NaN) ``otherwise``."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        x, y, low, high = (filled(builder, value, sig.return_type.lanes) for value in args)
+        x, y, low, high = (broadcast(builder, value, sig.return_type.lanes) for value in args)
         return builder.select(builder.fcmp_ordered("<", x, y), low, high)
 
     return _widest(x, y, if_less, otherwise)(x, y, if_less, otherwise), codegen
@@ -219,11 +182,8 @@ def add_products(typing_context: Any, x: Any, y: Any, total: Any) -> Any:
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         x, y, total = args
-        for row in range(0, sig.args[0].lanes, WIDTH):
-            lanes = list(range(row, row + WIDTH))
-            product = builder.fmul(
-                shuffled(builder, x, x, lanes), shuffled(builder, y, y, lanes), flags=_FLAGS
-            )
+        for x_row, y_row in zip(rows_in(builder, x), rows_in(builder, y), strict=True):
+            product = builder.fmul(x_row, y_row, flags=_FLAGS)
             total = builder.fadd(total, product, flags=_FLAGS)
         return total
 
@@ -258,10 +218,10 @@ def powers_of_32nds(typing_context: Any, half: Any) -> Any:
 
 
 @intrinsic
-def held(typing_context: Any, x: Any) -> Any:
+def opaque(typing_context: Any, x: Any) -> Any:
     """x, such that LLVM takes it for unknown.
 
-    A constant it would rather load again, in every turn of a loop, than hold in a register.
+    A constant it would rather load again, in every turn of a loop, than leave in a register.
     """
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
@@ -272,7 +232,7 @@ def held(typing_context: Any, x: Any) -> Any:
 
 
 @intrinsic
-def lookup(typing_context: Any, low: Any, high: Any, x: Any) -> Any:
+def look_up(typing_context: Any, low: Any, high: Any, x: Any) -> Any:
     """The element of low and high, one behind the other, that the lowest five bits of x name.
 
     Needs ``HAS_TABLES``.
@@ -281,36 +241,24 @@ def lookup(typing_context: Any, low: Any, high: Any, x: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         kind = integers(WIDTH)
         name = "llvm.x86.avx512.vpermi2var.d.512"
-        permute = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(kind, [kind, kind, kind]), name
-        )
         low, high = (builder.bitcast(table, kind) for table in args[:2])
-        bits = builder.bitcast(args[2], integers(sig.args[2].lanes))
-        rows = []
-        for row in range(0, sig.args[2].lanes, WIDTH):
-            i = shuffled(builder, bits, bits, list(range(row, row + WIDTH)))
-            rows.append(builder.call(permute, [low, i, high]))
-        return builder.bitcast(joined(builder, rows), floats(sig.args[2].lanes))
+        places = [builder.bitcast(row, kind) for row in rows_in(builder, args[2])]
+        rows = [call(builder, name, kind, [low, i, high]) for i in places]
+        return builder.bitcast(concatenate(builder, rows), floats(sig.args[2].lanes))
 
     return x(low, high, x), codegen
 
 
 @intrinsic
-def scaled(typing_context: Any, x: Any, exponent: Any) -> Any:
+def times_power(typing_context: Any, x: Any, exponent: Any) -> Any:
     """x times 2^floor(exponent), 0 or infinity beyond float32. Needs ``HAS_TABLES``."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        kind, mask = floats(WIDTH), ir.IntType(16)
+        kind, all_lanes = floats(WIDTH), ir.IntType(16)(0xFFFF)
         name = "llvm.x86.avx512.mask.scalef.ps.512"
-        scalef = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(kind, [kind, kind, kind, mask, INT32]), name
-        )
-        rows = []
-        for row in range(0, sig.args[0].lanes, WIDTH):
-            lanes = list(range(row, row + WIDTH))
-            value, power = (shuffled(builder, y, y, lanes) for y in args)
-            zeros = ir.Constant(kind, [0.0] * WIDTH)
-            rows.append(builder.call(scalef, [value, power, zeros, mask(0xFFFF), INT32(4)]))
-        return joined(builder, rows)
+        zeros = ir.Constant(kind, [0.0] * WIDTH)
+        pairs = zip(*(rows_in(builder, value) for value in args), strict=True)
+        rows = [call(builder, name, kind, [*pair, zeros, all_lanes, INT32(4)]) for pair in pairs]
+        return concatenate(builder, rows)
 
     return x(x, exponent), codegen

@@ -1,7 +1,7 @@
 """The selective scan on a CPU, compiled by numba: float32 arithmetic, any shape, any order.
 
-This file allocates and converts; the arithmetic is in `numba_scan.py` and `numba_backward.py`, the
-threads in `numba_threads.py`. numba is imported when the kernel is first used.
+This file allocates and converts; the arithmetic is in `forward.py` and `backward.py`, the threads
+in `threads.py`. numba is imported when the kernel is first used.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ssmdiff import ConfigError, ScanGradients, ScanInputs, decode_order, kept_every, kept_shape
+from ssmdiff import ConfigError, ScanGradients, ScanInputs, kept_every, kept_shape
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ssmdiff_kernels.numba_layout import Kept, Scan, Shape
+    from ssmdiff_kernels.numba_scan.layout import Arrays, KeptStates, Shape
 
-_WIDTH = 16  # channels in a block of `numba_scan`
+_WIDTH = 16  # channels in a block, as in `vectors.py`
 _STRIP = 6  # blocks that a job of the forward pass takes, at most
 _WORTH_A_THREAD = 2**17  # components of the state over all steps: some 30 us of a forward pass
 
@@ -61,13 +61,13 @@ class NumbaKernel:
         Raises:
             ConfigError: The states have another shape than ``kept_shape`` of the inputs.
         """
-        from ssmdiff_kernels.numba_backward import Gradients
-        from ssmdiff_kernels.numba_threads import run
+        from ssmdiff_kernels.numba_scan.backward import Gradients
+        from ssmdiff_kernels.numba_scan.threads import run
 
-        scan, shape = _arguments(inputs)
+        arrays, shape = _arguments(inputs)
         batch, directions, length, channels, components = shape[:5]
         groups = _groups(shape)
-        dtype = inputs.u.dtype if scan.u.dtype == np.uint16 else torch.float32
+        dtype = inputs.u.dtype if arrays.u.dtype == np.uint16 else torch.float32
         du = torch.empty(inputs.u.shape)
         ddelta = torch.empty(inputs.delta.shape, dtype=dtype)
         dA = torch.empty(batch, directions, channels, components)
@@ -86,7 +86,7 @@ class NumbaKernel:
                 f"(B, K, S, N, D) = {kept_shape(inputs)}, as forward_keeping returns for the inputs"
             )
         kept = _kept(shape, states)
-        run(_entry("backward", shape), jobs, threads, scan, shape, groups, gradients, kept)
+        run(_entry("backward", shape), jobs, threads, arrays, shape, groups, gradients, kept)
 
         def like(gradient: Tensor, value: Tensor) -> Tensor:
             return gradient if gradient.dtype is value.dtype else gradient.to(value.dtype)
@@ -109,24 +109,24 @@ class NumbaKernel:
 
 def _forward(inputs: ScanInputs, states: Tensor | None) -> Tensor:
     """The output; and the states, if there is a place for them."""
-    from ssmdiff_kernels.numba_threads import run
+    from ssmdiff_kernels.numba_scan.threads import run
 
-    scan, shape = _arguments(inputs)
+    arrays, shape = _arguments(inputs)
     y = torch.empty(inputs.u.shape)
     blocks, strip = -(-shape.channels // _WIDTH), _strip(shape)
     jobs = shape.batch * -(-blocks // strip)
     threads, kept = _threads(shape, jobs), _kept(shape, states)
-    run(_entry("forward", shape), jobs, threads, scan, shape, strip, _flat(y), kept)
+    run(_entry("forward", shape), jobs, threads, arrays, shape, strip, _flat(y), kept)
     return y.to(inputs.u.dtype)
 
 
-def _kept(shape: Shape, states: Tensor | None) -> Kept:
+def _kept(shape: Shape, states: Tensor | None) -> KeptStates:
     """The states as the jitted functions take them; none, if all steps are one span."""
-    from ssmdiff_kernels.numba_layout import CHUNK, Kept
+    from ssmdiff_kernels.numba_scan.layout import CHUNK, KeptStates
 
     if states is None:
-        return Kept(np.empty(0, np.float32), shape.length)
-    return Kept(_flat(states, torch.float32), kept_every(shape.states) // CHUNK)
+        return KeptStates(np.empty(0, np.float32), shape.length)
+    return KeptStates(_flat(states, torch.float32), kept_every(shape.states) // CHUNK)
 
 
 def _flat(x: Tensor, dtype: torch.dtype | None = None) -> NDArray[Any]:
@@ -145,12 +145,12 @@ def _flat(x: Tensor, dtype: torch.dtype | None = None) -> NDArray[Any]:
     return x.numpy().reshape(-1)
 
 
-def _arguments(inputs: ScanInputs) -> tuple[Scan, Shape]:
+def _arguments(inputs: ScanInputs) -> tuple[Arrays, Shape]:
     """The inputs as the jitted functions take them, absent ones as zeros.
 
     u, delta, B and C stay bfloat16 if all of them are; mixed dtypes become float32.
     """
-    from ssmdiff_kernels.numba_layout import Scan, Shape
+    from ssmdiff_kernels.numba_scan.layout import Arrays, Shape
 
     batch, directions, length, channels = inputs.delta.shape
     rows = (inputs.u, inputs.delta, inputs.B, inputs.C)
@@ -158,33 +158,29 @@ def _arguments(inputs: ScanInputs) -> tuple[Scan, Shape]:
     u, delta, B, C = (_flat(x, None if narrow else torch.float32) for x in rows)
     absent = np.zeros(directions * channels, np.float32)
     D, bias = inputs.D, inputs.delta_bias
-    order, restart = decode_order(inputs.order)
     skip = absent if D is None else _flat(D, torch.float32)
-    no_restart = np.zeros(directions * length, np.uint8)
-    scan = Scan(
+    arrays = Arrays(
         u=u,
         delta=delta,
         A=_flat(inputs.A, torch.float32),
         B=B,
         C=C,
-        order=_flat(order, torch.int32),
-        restart=no_restart if restart is None else _flat(restart).view(np.uint8),
+        order=_flat(inputs.order, torch.int32),
         skip=skip.reshape(directions, channels).sum(0),
         bias=absent if bias is None else _flat(bias, torch.float32),
     )
     zoh = inputs.discretization == "zoh"
     states = inputs.A.shape[-1]
     shape = Shape(batch, directions, length, channels, states, inputs.delta_softplus, zoh)
-    return scan, shape
+    return arrays, shape
 
 
 def _entry(name: str, shape: Shape) -> Callable[..., None]:
     """The jitted function of a pass for that shape."""
-    from ssmdiff_kernels import numba_backward, numba_scan
+    from ssmdiff_kernels.numba_scan import backward, forward
 
-    suffix = "_of_one" if shape.states == 1 else "_zoh" if shape.zoh else ""
-    module = numba_scan if name == "forward" else numba_backward
-    function: Callable[..., None] = getattr(module, name + suffix)
+    module = forward if name == "forward" else backward
+    function: Callable[..., None] = getattr(module, name + ("_zoh" if shape.zoh else ""))
     return function
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ssmdiff_kernels.numba_memory import counted, fetch_add, pause, pointer
-from ssmdiff_kernels.numba_vector import compiled, inlined
+from ssmdiff_kernels.numba_scan.memory import count_up, pause, read_counter
+from ssmdiff_kernels.numba_scan.private import compiled, inlined, pointer
 
 _TAKEN, _DONE, _LEFT = 0, 1, 2  # counters: jobs taken, jobs done, helpers that have left
 # Some 25 ns each: twice what it takes a sleeping thread to wake up, then what a helper takes to
@@ -87,14 +87,14 @@ def run(function: Callable[..., None], jobs: int, threads: int, *arguments: Any)
 @inlined
 def next_job(counters: Any) -> int:
     """The number of a job that no thread has taken; there may be none of that number."""
-    job: int = fetch_add(pointer(counters), _TAKEN)
+    job: int = count_up(pointer(counters), _TAKEN)
     return job
 
 
 @inlined
 def job_done(counters: Any) -> None:
     """Say that all of a job is written."""
-    fetch_add(pointer(counters), _DONE)
+    count_up(pointer(counters), _DONE)
 
 
 @compiled
@@ -105,13 +105,13 @@ def await_jobs(counters: Any, jobs: int, helpers: int) -> bool:
     has it would be woken at every tensor operation of the caller, 50 us in all.
     """
     for _ in range(_PAUSES):
-        if counted(pointer(counters), _DONE) >= jobs:
+        if read_counter(pointer(counters), _DONE) >= jobs:
             break
         pause()
     else:
         return False
     for _ in range(_PAUSES_TO_LEAVE):
-        if counted(pointer(counters), _LEFT) >= helpers:
+        if read_counter(pointer(counters), _LEFT) >= helpers:
             break
         pause()
     for _ in range(_PAUSES_TO_SLEEP):

@@ -1,0 +1,1 @@
+"""The kernel ``numba``: the selective scan on a CPU. README.md explains it."""
