@@ -10,18 +10,17 @@ from typing import Any
 import pytest
 
 pytest.importorskip("numba")
-from ssmdiff_kernels.numba_scan.threads import job_done, next_job, run
+from ssmdiff_kernels.numba_scan.threads import next_job, run
 
 JOBS = 40
 
 
 def worker(do: Callable[[int], Any]) -> Callable[..., None]:
-    """What a jitted function does with its counters, in Python."""
+    """What a jitted function does with its counter, in Python."""
 
-    def function(counters: Any) -> None:
-        while (job := next_job(counters)) < JOBS:
+    def function(counter: Any) -> None:
+        while (job := next_job(counter)) < JOBS:
             do(job)
-            job_done(counters)
 
     return function
 
@@ -33,12 +32,11 @@ def in_a_helper() -> bool:
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_each_job_is_done_once(threads: int) -> None:
     done: list[int] = []
-    run(worker(done.append), JOBS, threads)
+    run(worker(done.append), threads)
     assert sorted(done) == list(range(JOBS))
 
 
 def test_waits_for_jobs_that_others_have_taken() -> None:
-    """Longer than it waits awake."""
     done: list[int] = []
     taken = threading.Event()
 
@@ -50,7 +48,7 @@ def test_waits_for_jobs_that_others_have_taken() -> None:
             taken.wait(timeout=60)
         done.append(job)
 
-    run(worker(do), JOBS, 3)
+    run(worker(do), 3)
     assert sorted(done) == list(range(JOBS))
 
 
@@ -59,22 +57,22 @@ def test_a_helper_that_fails_leaves_its_jobs_to_the_others() -> None:
     failed = threading.Event()
     work = worker(done.append)
 
-    def function(counters: Any) -> None:
+    def function(counter: Any) -> None:
         if in_a_helper():
             failed.set()
             raise MemoryError
         failed.wait(timeout=60)
-        work(counters)
+        work(counter)
 
-    run(function, JOBS, 2)
+    run(function, 2)
     assert sorted(done) == list(range(JOBS))
-    run(work, JOBS, 2)  # and the helper is there again
+    run(work, 2)  # and the helper is there again
     assert sorted(done) == sorted([*range(JOBS), *range(JOBS)])
 
 
 def test_the_callers_own_failure_is_raised() -> None:
-    def function(counters: Any) -> None:
+    def function(counter: Any) -> None:
         raise MemoryError("no room for a workspace")
 
     with pytest.raises(MemoryError, match="no room"):
-        run(function, JOBS, 2)
+        run(function, 2)

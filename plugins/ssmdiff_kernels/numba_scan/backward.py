@@ -1,4 +1,4 @@
-"""The gradients of `forward.py`, with the same chunks and groups; README.md has it in pseudo-code."""
+"""The gradients of `forward.py`; README.md has this pass in pseudo-code, too."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ssmdiff_kernels.numba_scan.memory import (
     store,
 )
 from ssmdiff_kernels.numba_scan.private import compiled, inlined, pointer
-from ssmdiff_kernels.numba_scan.threads import job_done, next_job
+from ssmdiff_kernels.numba_scan.threads import next_job
 from ssmdiff_kernels.numba_scan.vectors import ROWS, WIDTH, add_products, splat, splat_group
 from ssmdiff_kernels.numba_scan.walk import (
     Chunk,
@@ -88,7 +88,7 @@ def backward(
     The caller adds dA, dskip and dbias over B.
 
     Args:
-        jobs: The counters of `threads.run`, shared by the threads.
+        jobs: The counter of `threads.run`, shared by the threads.
         arrays: The inputs.
         shape: Their sizes.
         groups: G, into how many groups the blocks of channels are divided.
@@ -137,7 +137,6 @@ def _backward(
                 _walk_strip(walk, sums, out)
             if count_up(out.done, number) == groups - 1:
                 _add_slices(shape, groups, number, out)
-        job_done(jobs)
     keep_alive(memory)
 
 

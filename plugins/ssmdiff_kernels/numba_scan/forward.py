@@ -19,7 +19,7 @@ from ssmdiff_kernels.numba_scan.layout import (
 )
 from ssmdiff_kernels.numba_scan.memory import keep_alive, load
 from ssmdiff_kernels.numba_scan.private import compiled, inlined, pointer
-from ssmdiff_kernels.numba_scan.threads import job_done, next_job
+from ssmdiff_kernels.numba_scan.threads import next_job
 from ssmdiff_kernels.numba_scan.vectors import WIDTH
 from ssmdiff_kernels.numba_scan.walk import (
     Chunk,
@@ -41,7 +41,7 @@ def forward(jobs: Any, arrays: Arrays, shape: Shape, strip: int, y: Any, kept: K
     """Take jobs until none is left; together they write every element of the output.
 
     Args:
-        jobs: The counters of `threads.run`, shared by the threads.
+        jobs: The counter of `threads.run`, shared by the threads.
         arrays: The inputs.
         shape: Their sizes.
         strip: How many blocks of channels a job takes; the result does not depend on it.
@@ -92,7 +92,6 @@ def _forward(
                 walk_chunk(walk, chunk, True)
                 for block in range(walk.blocks):
                     _scatter(walk, chunk, block)
-        job_done(jobs)
     keep_alive(memory)
 
 

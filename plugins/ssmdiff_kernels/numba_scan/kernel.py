@@ -86,7 +86,7 @@ class NumbaKernel:
                 f"(B, K, S, N, D) = {kept_shape(inputs)}, as forward_keeping returns for the inputs"
             )
         kept = _kept(shape, states)
-        run(_entry("backward", shape), jobs, threads, arrays, shape, groups, gradients, kept)
+        run(_entry("backward", shape), threads, arrays, shape, groups, gradients, kept)
 
         def like(gradient: Tensor, value: Tensor) -> Tensor:
             return gradient if gradient.dtype is value.dtype else gradient.to(value.dtype)
@@ -116,7 +116,7 @@ def _forward(inputs: ScanInputs, states: Tensor | None) -> Tensor:
     blocks, strip = -(-shape.channels // _WIDTH), _strip(shape)
     jobs = shape.batch * -(-blocks // strip)
     threads, kept = _threads(shape, jobs), _kept(shape, states)
-    run(_entry("forward", shape), jobs, threads, arrays, shape, strip, _flat(y), kept)
+    run(_entry("forward", shape), threads, arrays, shape, strip, _flat(y), kept)
     return y.to(inputs.u.dtype)
 
 
