@@ -16,7 +16,7 @@ import torch
 from ssmdiff.ops.kernels import Kernel, ScanInputs
 from ssmdiff.ops.order import note_order
 from ssmdiff.ops.reference import TorchKernel
-from ssmdiff.testing.kernel_cases import restarted
+from ssmdiff.testing.kernel_cases import make_inputs, restarted
 from torch import Tensor
 
 pytest.importorskip("numba")
@@ -40,31 +40,9 @@ def make(
     **options: object,
 ) -> ScanInputs:
     """Random float32 inputs in random orders."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def randn(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
-    row = (batch, directions, length)
-    inputs = ScanInputs(
-        u=randn(batch, length, channels),
-        delta=randn(*row, channels) - 1,
-        A=-torch.exp(randn(directions, channels, states)),
-        B=randn(*row, states),
-        C=randn(*row, states),
-        order=torch.stack(
-            [torch.randperm(length, generator=generator) for _ in range(directions)]
-        ).int(),
-        D=randn(directions, channels) if extras else None,
-        delta_bias=randn(directions, channels) / 2 if extras else None,
-    )
-    if restart:
-        inputs = restarted(inputs, torch.rand(directions, length, generator=generator) < 0.1)
-    if not options.get("delta_softplus", True):
-        inputs = inputs._replace(delta=inputs.delta.exp())
-        if inputs.delta_bias is not None:
-            inputs = inputs._replace(delta_bias=inputs.delta_bias.abs())
-    return inputs._replace(**options)
+    shape = (batch, length, channels, directions, states)
+    inputs = make_inputs(shape, seed, restart, extras, **options)
+    return inputs.to("cpu", torch.float32)
 
 
 def gradient_for(inputs: ScanInputs) -> Tensor:
