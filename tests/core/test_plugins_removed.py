@@ -58,7 +58,7 @@ class Copy:
         info = self.path / "site" / f"ssmdiff-{ssmdiff.__version__}.dist-info"
         info.mkdir(parents=True)
         # That of the installed package: what its extras require is read from there.
-        (info / "METADATA").write_text(str(distribution("ssmdiff").metadata))
+        (info / "METADATA").write_text(distribution("ssmdiff").read_text("METADATA") or "")
         groups = {**project["entry-points"], "console_scripts": project["scripts"]}
         lines = [
             line

@@ -240,6 +240,7 @@ def test_a_built_ins_missing_package_points_at_the_extra(install) -> None:
         entry.factory()
 
 
+@pytest.mark.needs_plugin("ssmdiff_wandb")
 def test_a_built_ins_missing_package_points_at_the_extra_that_names_it(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.delitem(sys.modules, "ssmdiff_wandb.callback", raising=False)
