@@ -28,16 +28,16 @@ class _Commands(PluginCommands):
     """Turns ssmdiff's errors into a sentence and an exit code."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        with _told():  # the list of commands is asked for here
+        with _errors_as_sentences():  # the list of commands is asked for here
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        with _told():
+        with _errors_as_sentences():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _errors_as_sentences() -> Iterator[None]:
     try:
         yield
     except SsmdiffError as error:
