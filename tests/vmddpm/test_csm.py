@@ -8,8 +8,8 @@ import pytest
 import ssmdiff
 import torch
 import torch.nn.functional as F
-from ssmdiff_vmddpm import csm as csm_module
-from ssmdiff_vmddpm.csm import CSM
+from ssmdiff_vmddpm import blocks
+from ssmdiff_vmddpm.blocks import CSM
 from torch import Tensor
 
 GRID = (3, 5)
@@ -92,13 +92,13 @@ def test_bfloat16_feeds_the_op_consistently(how: str, monkeypatch: pytest.Monkey
     csm, x, orders = CSM(8, 4), torch.randn(2, 15, 8), order("cross")
     exact = csm(x, GRID, orders)
     seen: list[torch.dtype] = []
-    real = csm_module.selective_scan
+    real = blocks.selective_scan
 
     def spy(u, delta, A, B, C, index, **rest):  # type: ignore[no-untyped-def]
         seen.extend(v.dtype for v in (u, delta, B, C, A, rest["D"], rest["delta_bias"]))
         return real(u, delta, A, B, C, index, **rest)
 
-    monkeypatch.setattr(csm_module, "selective_scan", spy)
+    monkeypatch.setattr(blocks, "selective_scan", spy)
     if how == "cast":
         y = csm.to(torch.bfloat16)(x.bfloat16(), GRID, orders)
     else:
@@ -116,7 +116,7 @@ def test_no_copy_on_the_way_to_the_op(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.update(u=u, delta=delta)
         return u
 
-    monkeypatch.setattr(csm_module, "selective_scan", spy)
+    monkeypatch.setattr(blocks, "selective_scan", spy)
     CSM(8, 4)(torch.randn(2, 15, 8), GRID, order("cross"))
     assert seen["u"].is_contiguous()
     assert seen["delta"].is_contiguous()
