@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from ssmdiff.errors import ConfigError, SsmdiffError
-from ssmdiff.orders.scan import Scan, checked_order
-from ssmdiff.orders.scan_order import Grid, ScanOrder, size_text
+from ssmdiff.orders.scan import Grid, Scan, ScanOrder, checked_order, size_text
 from ssmdiff.orders.seeds import stream
 from ssmdiff.registry.plugin import name_of
 from ssmdiff.registry.registry import Registry

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from ssmdiff.errors import ConfigError
-from ssmdiff.orders.scan_order import Grid, ScanOrder, size_text
+from ssmdiff.orders.scan import Grid, ScanOrder, size_text
 
 from ssmdiff_cli.scan_figures import step_lengths
 

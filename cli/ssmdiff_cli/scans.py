@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from ssmdiff.errors import ConfigError
-from ssmdiff.orders.scan_order import size_text
+from ssmdiff.orders.scan import size_text
 from ssmdiff.registry.registry import registry
 
 from ssmdiff_cli.check import check_scan
 from ssmdiff_cli.flags import component
 
 if TYPE_CHECKING:
-    from ssmdiff.orders.scan import Scan
-    from ssmdiff.orders.scan_order import Grid
+    from ssmdiff.orders.scan import Grid, Scan
 
     from ssmdiff_cli.scan_pictures import Panel
 

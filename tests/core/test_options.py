@@ -194,7 +194,7 @@ def test_an_integer_out_of_range_is_refused(value: int) -> None:
 @given(st.text(st.characters(codec="utf-8")).filter(lambda key: key not in DEFAULTS))
 def test_no_unknown_key_passes(key: str) -> None:
     with pytest.raises(ConfigError, match="unknown key"):
-        resolve(**{key: 1})
+        resolve_options(demo, KIND, LABEL, {key: 1}, "")
 
 
 def swallows_keywords(width: int = 1, **rest: Any) -> None: ...

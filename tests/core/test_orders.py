@@ -11,8 +11,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from ssmdiff.errors import ConfigError, ContractError
-from ssmdiff.orders.scan import OrderPlan, Scan, ScanSlot, checked_order, fixed_order
-from ssmdiff.orders.scan_order import ScanOrder
+from ssmdiff.orders.scan import OrderPlan, Scan, ScanOrder, ScanSlot, checked_order, fixed_order
 from ssmdiff.registry.registry import create
 
 

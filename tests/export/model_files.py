@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from ssmdiff.orders.group_shuffle import GroupShuffle
-from ssmdiff.orders.scan_order import ScanOrder
+from ssmdiff.orders.scan import ScanOrder
 from ssmdiff_export import function
 from ssmdiff_export.runtime.card import ModelCard, Process, Slot
 

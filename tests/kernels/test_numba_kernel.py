@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ssmdiff.ops.kernels import Kernel, ScanInputs
-from ssmdiff.ops.order import note_order
+from ssmdiff.ops.kernels import Kernel, ScanInputs, note_order
 from ssmdiff.ops.reference import TorchKernel
 from ssmdiff.testing.kernel_cases import make_inputs, restarted
 from torch import Tensor

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ssmdiff.ops.kernels import Kernel, ScanInputs
-from ssmdiff.ops.order import note_order
+from ssmdiff.ops.kernels import Kernel, ScanInputs, note_order
 from ssmdiff.ops.reference import TorchKernel
 from ssmdiff.testing import kernel_cases as cases
 from ssmdiff.testing import suite_for

@@ -12,7 +12,7 @@ import pytest
 import ssmdiff
 import torch
 from ssmdiff.errors import ConfigError, KernelUnavailableError, PluginBrokenError
-from ssmdiff.ops import choice, kernel_for, kernels_used, load_kernel, set_kernel, use_kernel
+from ssmdiff.ops import kernel_for, kernels_used, load_kernel, scan_op, set_kernel, use_kernel
 from ssmdiff.ops.reference import TorchKernel
 from ssmdiff.registry.component import Component
 from ssmdiff.registry.registry import Registry
@@ -53,9 +53,9 @@ class Explodes(Able):
 
 def forget() -> None:
     """Empty what the module remembers of kernels."""
-    for remembered in (choice._resolve, choice.load_kernel, choice._warn_slow):
+    for remembered in (scan_op._resolve, scan_op.load_kernel, scan_op._warn_slow):
         remembered.cache_clear()
-    choice._used.clear()
+    scan_op._used.clear()
 
 
 Offer = Callable[..., None]
@@ -75,16 +75,16 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Offer]:
         module.ssmdiff_kernels = ssmdiff_kernels
         monkeypatch.setitem(sys.modules, module.__name__, module)
         found = Registry(points=[EntryPoint("fake", module.__name__, "ssmdiff")])
-        monkeypatch.setattr(choice, "registry", lambda: found)
+        monkeypatch.setattr(scan_op, "registry", lambda: found)
         forget()
 
-    used = set(choice._used)
-    monkeypatch.setattr(choice, "_chosen", choice.AUTO)
+    used = set(scan_op._used)
+    monkeypatch.setattr(scan_op, "_chosen", scan_op.AUTO)
     forget()
     yield install
     monkeypatch.undo()
     forget()
-    choice._used.update(used)
+    scan_op._used.update(used)
 
 
 def chosen(dtype: torch.dtype = torch.float32, length: int = 4) -> str:
@@ -224,7 +224,7 @@ def test_auto_falls_back_to_the_reference_where_no_kernel_is_installed(offer) ->
 def test_the_fall_back_warns_exactly_once_and_says_why(offer) -> None:
     offer(unable=Unable, explodes=Explodes)
     with pytest.warns(UserWarning, match="slow reference kernel 'torch'") as caught:
-        [scan(choice.LONG + 1) for _ in range(3)]
+        [scan(scan_op.LONG + 1) for _ in range(3)]
     (warning,) = caught
     assert "unable: there is no such chip for cpu" in str(warning.message)
     assert "explodes: " in str(warning.message)
@@ -234,9 +234,9 @@ def test_the_fall_back_warns_exactly_once_and_says_why(offer) -> None:
 @pytest.mark.parametrize(
     ("kernel", "dtype", "length"),
     [
-        ("auto", torch.float32, choice.LONG),  # short: nobody waits for it
-        ("auto", torch.float64, choice.LONG + 1),  # float64 is asked of the reference
-        ("torch", torch.float32, choice.LONG + 1),  # asked for by name
+        ("auto", torch.float32, scan_op.LONG),  # short: nobody waits for it
+        ("auto", torch.float64, scan_op.LONG + 1),  # float64 is asked of the reference
+        ("torch", torch.float32, scan_op.LONG + 1),  # asked for by name
     ],
 )
 def test_the_reference_does_not_warn_where_it_is_wanted(offer, kernel, dtype, length) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ssmdiff.errors import ConfigError
 from ssmdiff.ops import (
     decode_order,
+    kernels,
     note_order,
     order_rows,
     order_tensors,
@@ -19,8 +20,7 @@ from ssmdiff.ops import (
     selective_scan,
     use_kernel,
 )
-from ssmdiff.ops import order as order_module
-from ssmdiff.orders.scan_order import ScanOrder
+from ssmdiff.orders.scan import ScanOrder
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -92,8 +92,8 @@ def test_an_order_with_any_restarts_is_accepted(order: Tensor) -> None:
 
 def test_a_note_holds_until_the_order_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
     checked = []
-    check = order_module.check_permutations
-    monkeypatch.setattr(order_module, "check_permutations", lambda o: (checked.append(o), check(o)))
+    check = kernels.check_permutations
+    monkeypatch.setattr(kernels, "check_permutations", lambda o: (checked.append(o), check(o)))
     (order,) = order_tensors([ScanOrder(np.array([[1, 0, 2]]))], CPU)
     scan(order)
     for row in order_rows(order):

@@ -16,7 +16,7 @@ import pytest
 import torch
 from ssmdiff.errors import ConfigError
 from ssmdiff.ops import selective_scan, use_kernel
-from ssmdiff.orders.scan_order import ScanOrder
+from ssmdiff.orders.scan import ScanOrder
 from ssmdiff.registry.registry import create
 from torch import Tensor
 

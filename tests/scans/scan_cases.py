@@ -6,8 +6,7 @@ import itertools
 from typing import Any
 
 import numpy as np
-from ssmdiff.orders.scan import Scan
-from ssmdiff.orders.scan_order import Grid, ScanOrder
+from ssmdiff.orders.scan import Grid, Scan, ScanOrder
 from ssmdiff.registry.registry import Registry, create
 
 NAMES = Registry(allowed=[]).names("scan")

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ssmdiff.errors import ConfigError
-from ssmdiff.orders.scan import Scan
-from ssmdiff.orders.scan_order import Grid, ScanOrder
+from ssmdiff.orders.scan import Grid, Scan, ScanOrder
 from ssmdiff.registry.registry import create
 
 

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 from scan_cases import NAMES, claims, order_of
 from ssmdiff.errors import ConfigError
-from ssmdiff.orders.scan import Scan
-from ssmdiff.orders.scan_order import Grid, ScanOrder
+from ssmdiff.orders.scan import Grid, Scan, ScanOrder
 from ssmdiff.registry.registry import Registry, create
 from ssmdiff_cli.scan_figures import figures_of, measure, served_axes
 from ssmdiff_cli.scan_pictures import Panel, ascii_path, ascii_times, draw, scattered

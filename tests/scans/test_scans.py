@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from scan_cases import GRIDS, IDS, IMAGES, NAMES, SPECS, VOLUMES, claims, layers_of, order_of
 from ssmdiff.errors import ConfigError
-from ssmdiff.orders.scan import OrderPlan, Scan, ScanSlot
-from ssmdiff.orders.scan_order import Grid, ScanOrder
+from ssmdiff.orders.scan import Grid, OrderPlan, Scan, ScanOrder, ScanSlot
 from ssmdiff.registry.registry import create
 
 

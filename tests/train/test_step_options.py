@@ -13,8 +13,7 @@ from ssmdiff.errors import ConfigError, DivergedError, KernelUnavailableError, S
 from ssmdiff.networks import compiling
 from ssmdiff.networks.backbone import recompute_activations
 from ssmdiff.ops import load_kernel, order_tensors, use_kernel
-from ssmdiff.orders.scan import OrderPlan, fixed_order
-from ssmdiff.orders.scan_order import ScanOrder
+from ssmdiff.orders.scan import OrderPlan, ScanOrder, fixed_order
 from ssmdiff.runs import compose
 from ssmdiff.runs.run import load_run
 from ssmdiff_train.callbacks import read_metrics

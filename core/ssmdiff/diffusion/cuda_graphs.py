@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ssmdiff.diffusion.denoisers import TensorDenoiser
-from ssmdiff.ops.order import note_order, restarts_in
+from ssmdiff.ops.kernels import note_order, restarts_in
 
 WARM_UPS = 3
 """Calls before recording: libraries allocate workspaces, Triton compiles and tunes."""

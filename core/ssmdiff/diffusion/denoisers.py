@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ssmdiff.ops.order import order_tensors
-from ssmdiff.orders.scan_order import ScanOrder
+from ssmdiff.ops.kernels import order_tensors
+from ssmdiff.orders.scan import ScanOrder
 
 TensorDenoiser = Callable[[Tensor, Tensor, Sequence[Tensor]], Tensor]
 """``(x, timesteps, orders) -> prediction`` on tensors of one device."""

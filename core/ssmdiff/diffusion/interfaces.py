@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ssmdiff.orders.scan_order import ScanOrder
+from ssmdiff.orders.scan import ScanOrder
 
 Array = Any
 """A numpy array or a torch tensor, whichever the denoiser works on."""

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssmdiff.orders.scan_order import Grid
+from ssmdiff.orders.scan import Grid
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 

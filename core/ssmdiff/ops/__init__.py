@@ -1,14 +1,5 @@
 """The one op and its kernels."""
 
-from ssmdiff.ops.choice import (
-    kernel_for,
-    kernels_used,
-    load_kernel,
-    preferred_kernels,
-    require_kernel,
-    set_kernel,
-    use_kernel,
-)
 from ssmdiff.ops.kernels import (
     Kernel,
     ScanGradients,
@@ -16,13 +7,26 @@ from ssmdiff.ops.kernels import (
     StateKeepingKernel,
     backward_from,
     both_passes,
+    decode_order,
     forward_keeping,
     kept_every,
     kept_shape,
+    note_order,
+    order_rows,
+    order_tensors,
+    restarts_in,
 )
-from ssmdiff.ops.order import decode_order, note_order, order_rows, order_tensors, restarts_in
 from ssmdiff.ops.reference import TorchKernel, states_of
-from ssmdiff.ops.scan_op import selective_scan
+from ssmdiff.ops.scan_op import (
+    kernel_for,
+    kernels_used,
+    load_kernel,
+    preferred_kernels,
+    require_kernel,
+    selective_scan,
+    set_kernel,
+    use_kernel,
+)
 
 __all__ = [
     "Kernel",

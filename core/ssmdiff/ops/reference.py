@@ -22,8 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssmdiff.ops.kernels import ScanGradients, ScanInputs, kept_every, kept_shape
-from ssmdiff.ops.order import decode_order
+from ssmdiff.ops.kernels import ScanGradients, ScanInputs, decode_order, kept_every, kept_shape
 
 
 class TorchKernel:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssmdiff.errors import ContractError
-from ssmdiff.orders.scan_order import ScanOrder, read_only
+from ssmdiff.orders.scan import ScanOrder, read_only
 from ssmdiff.orders.seeds import permutation
 
 MAX_DIRECTIONS, MAX_TOKENS, MAX_ENTRIES = 64, 1 << 22, 1 << 24

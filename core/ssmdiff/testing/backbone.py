@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssmdiff.errors import ConfigError
-from ssmdiff.orders.scan_order import Grid, size_text
+from ssmdiff.orders.scan import Grid, size_text
 from ssmdiff.testing import probes
 from ssmdiff.testing.block import gradients_of
 from ssmdiff.testing.report import NotApplicableError, ViolationError

@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ssmdiff.errors import ConfigError
-from ssmdiff.orders.scan_order import Grid
+from ssmdiff.orders.scan import Grid
 from ssmdiff.testing import probes
 from ssmdiff.testing.report import NotApplicableError, ViolationError
 from ssmdiff.testing.suite import Subject, Suite

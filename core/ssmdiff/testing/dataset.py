@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssmdiff.errors import ConfigError
-from ssmdiff.orders.scan_order import Grid, size_text
+from ssmdiff.orders.scan import Grid, size_text
 from ssmdiff.runs.datasets import ImageDataset
 from ssmdiff.testing import probes
 from ssmdiff.testing.report import NotApplicableError, ViolationError

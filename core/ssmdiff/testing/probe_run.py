@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ssmdiff.networks.backbone import ImageBackbone, orders_of
-from ssmdiff.networks.interfaces import BlockFactory
+from ssmdiff.networks.backbone import BlockFactory, ImageBackbone, orders_of
 from ssmdiff.orders.group_shuffle import GroupShuffle
-from ssmdiff.orders.scan import Scan, ScanSlot
-from ssmdiff.orders.scan_order import Grid, ScanOrder
+from ssmdiff.orders.scan import Grid, Scan, ScanOrder, ScanSlot
 from ssmdiff.registry.component import KINDS, Component
 from ssmdiff.registry.plugin import BUILT_IN, Plugin, Registered
 from ssmdiff.registry.registry import registry

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssmdiff.ops import decode_order, order_tensors, selective_scan
-from ssmdiff.orders.scan import OrderPlan, Scan, ScanSlot
-from ssmdiff.orders.scan_order import Grid, ScanOrder
+from ssmdiff.orders.scan import Grid, OrderPlan, Scan, ScanOrder, ScanSlot
 from ssmdiff.testing.report import ViolationError
 
 CPU = torch.device("cpu")

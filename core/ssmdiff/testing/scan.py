@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from ssmdiff.errors import ConfigError, ContractError, SsmdiffError
-from ssmdiff.orders.scan import OrderPlan, Scan, ScanSlot, checked_order
-from ssmdiff.orders.scan_order import Grid, ScanOrder, size_text
+from ssmdiff.orders.scan import Grid, OrderPlan, Scan, ScanOrder, ScanSlot, checked_order, size_text
 from ssmdiff.orders.seeds import stream
 from ssmdiff.registry.plugin import name_of
 from ssmdiff.testing import probes, scan_numerics

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssmdiff.errors import PluginError
 from ssmdiff.ops import ScanInputs, TorchKernel, load_kernel, selective_scan
-from ssmdiff.orders.scan_order import Grid, ScanOrder, size_text
+from ssmdiff.orders.scan import Grid, ScanOrder, size_text
 from ssmdiff.registry.registry import registry
 from ssmdiff.testing.report import ViolationError
 
