@@ -44,7 +44,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a trained model for other runtimes, and compare it with torch."""
-    from ssmdiff_export.job import export as run_export
+    from ssmdiff_export.exporters import export as run_export
 
     if ort_library:
         typer.echo(f"library: {run_export.ort_library()}")

@@ -11,7 +11,7 @@ def ssmdiff_commands() -> Iterable[Command]:
         "export",
         "ssmdiff_export.command:export",
         "write a trained model for other runtimes",
-        job="ssmdiff_export.job:export",
+        job="ssmdiff_export.exporters:export",
     )
 
 
