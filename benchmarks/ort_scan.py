@@ -21,8 +21,8 @@ from onnx import TensorProto, helper
 from ssmdiff_bench.machine import load_average, machine
 from ssmdiff_bench.timing import Timing, Turn, clocked, interleaved
 from ssmdiff_export.function import scan_function
-from ssmdiff_export.names import ATTRIBUTES, DOMAIN, INPUTS, OPSETS
 from ssmdiff_export.ort_library.build import library
+from ssmdiff_export.runtime.card import ATTRIBUTES, DOMAIN, INPUTS, OPSETS
 
 SHAPES = ((1, 256, 96), (1, 1024, 192), (4, 1024, 192), (1, 4096, 96))  # (B, L, D)
 DIRECTIONS, STATES, THREADS = 4, 16, 2

@@ -21,7 +21,7 @@ from ssmdiff import (
     registry,
 )
 
-from ssmdiff_export.names import METADATA, ScanBody
+from ssmdiff_export.runtime.card import METADATA, ScanBody
 
 if TYPE_CHECKING:
     from ssmdiff import Exporter, Run

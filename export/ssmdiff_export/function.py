@@ -25,9 +25,8 @@ from typing import Any
 import numpy as np
 from onnx import FunctionProto, GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from ssmdiff_export.names import ATTRIBUTES, DOMAIN, INPUTS, ZOH
+from ssmdiff_export.runtime.card import ATTRIBUTES, DOMAIN, INPUTS, ZOH
 
-BODIES = ("scan", "chunked")
 CHUNK = 64
 STEP_OF_RESTART = 1e30
 """Step size that stands in the decay at a restart: exp(1e30 A) = 0, and 1e30 is finite."""

@@ -17,11 +17,18 @@ from onnx_ir.passes import common as passes
 from onnxscript import optimizer
 from ssmdiff import ExportError, ExportPrecision, Run, __version__
 
-from ssmdiff_export import function, names
+from ssmdiff_export import function
 from ssmdiff_export.files import data_file, draft_folder, publish, refuse_to_replace
 from ssmdiff_export.onnx_card import card
 from ssmdiff_export.progress import stages
-from ssmdiff_export.runtime.card import ExternalData
+from ssmdiff_export.runtime.card import (
+    DOMAIN,
+    DOMAIN_VERSION,
+    METADATA,
+    OPSETS,
+    ExternalData,
+    ScanBody,
+)
 from ssmdiff_export.tracing import BATCH, GraphInputs, first_line, quiet, trace
 from ssmdiff_export.verify import Comparison, compare, comparison_text, onnx_predict
 
@@ -53,7 +60,7 @@ def export_onnx(
     path: Path,
     *,
     precision: ExportPrecision = "fp32",
-    body: names.ScanBody = "scan",
+    body: ScanBody = "scan",
     verify: bool = True,
     progress: bool = False,
     overwrite: bool = False,
@@ -86,7 +93,7 @@ def export_onnx(
         interface = GraphInputs.of(run)
         program = trace(run, interface, precision, lower=True)
         stage("translating to ONNX")
-        model = _translate(program, interface, names.OPSETS[precision])
+        model = _translate(program, interface, OPSETS[precision])
         stage("writing")
         draft = folder / path.name
         external = _write(model, draft, body, external_above)
@@ -94,7 +101,7 @@ def export_onnx(
         def sign(parity: Comparison | None) -> None:
             proto = onnx.load(draft, load_external_data=False)
             document = card(run, interface, precision, body, parity, external)
-            helper.set_model_props(proto, {names.METADATA: document.to_json()})
+            helper.set_model_props(proto, {METADATA: document.to_json()})
             onnx.save(proto, draft)
 
         parity = None
@@ -138,7 +145,7 @@ def _translate(program: Any, interface: GraphInputs, opset: int) -> ir.Model:
             passes.RemoveUnusedOpsetsPass()(model)
     except Exception as error:  # the translator wraps what it meets in exceptions of its own
         raise ExportError(f"torch cannot translate the model to ONNX: {_cause(error)}") from error
-    for i, node in enumerate(n for n in model.graph if n.domain == names.DOMAIN):
+    for i, node in enumerate(n for n in model.graph if n.domain == DOMAIN):
         node.name = f"scan_{i}"
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.name in ("x", "timesteps", "context", "prediction") and value.shape is not None:
@@ -176,12 +183,12 @@ def _write(model: ir.Model, path: Path, body: str, external_above: int) -> Exter
 
 def add_functions(proto: ModelProto, body: str) -> None:
     """Say what the scan's nodes compute, once for each operator that the graph has."""
-    used = {n.op_type for n in proto.graph.node if n.domain == names.DOMAIN}
+    used = {n.op_type for n in proto.graph.node if n.domain == DOMAIN}
     (opset,) = (o.version for o in proto.opset_import if not o.domain)
     for name in sorted(used):
         proto.functions.append(function.scan_function(name, body, opset))
-    if used and not any(o.domain == names.DOMAIN for o in proto.opset_import):
-        proto.opset_import.append(helper.make_opsetid(names.DOMAIN, names.DOMAIN_VERSION))
+    if used and not any(o.domain == DOMAIN for o in proto.opset_import):
+        proto.opset_import.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
 
 
 def check(path: Path, interface: GraphInputs) -> None:

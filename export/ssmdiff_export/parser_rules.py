@@ -19,7 +19,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 from ssmdiff import ExportError
 
-from ssmdiff_export.names import DOMAIN
+from ssmdiff_export.runtime.card import DOMAIN
 
 SHOWN = 10
 _TYPES = {

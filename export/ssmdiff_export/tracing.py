@@ -32,7 +32,7 @@ from ssmdiff import (
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ssmdiff_export.names import ATTRIBUTES, DOMAIN, DOMAIN_VERSION, OPERATORS
+from ssmdiff_export.runtime.card import ATTRIBUTES, DOMAIN, DOMAIN_VERSION, OPERATORS
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 BATCH = "batch"

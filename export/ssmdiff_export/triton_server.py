@@ -22,7 +22,7 @@ from ssmdiff import ConfigError, ExportRequest, ExportResult, ImageModel
 
 from ssmdiff_export.exporters import BATCH, BatchSizes, need_onnx
 from ssmdiff_export.files import draft_folder
-from ssmdiff_export.names import ScanBody
+from ssmdiff_export.runtime.card import ScanBody
 
 Count = Annotated[int, Field(ge=1, le=64)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

@@ -12,8 +12,17 @@ import torch
 from onnx import TensorProto, helper
 from ssmdiff.ops.kernels import ScanInputs
 from ssmdiff.ops.reference import TorchKernel
-from ssmdiff_export import names
-from ssmdiff_export.function import BODIES, CHUNK, scan_function
+from ssmdiff_export.function import CHUNK, scan_function
+from ssmdiff_export.runtime.card import (
+    ATTRIBUTES,
+    BODIES,
+    DOMAIN,
+    EULER,
+    INPUTS,
+    OPERATORS,
+    OPSETS,
+    ZOH,
+)
 
 # (B, K, L, D, N): one token, one state, K up to 8, lengths about a chunk and not a multiple of it.
 SHAPES = [(1, 1, 1, 3, 1), (2, 3, 7, 5, 16), (1, 8, 35, 4, 2), (3, 4, CHUNK, 8, 16)]
@@ -32,13 +41,11 @@ def one_node(operator: str, body: str, kind: int = TensorProto.FLOAT, opset: int
         value("C", kind, ["b", "k", "l", "n"]),
         value("order", TensorProto.INT32, ["k", "l"]),
     ]
-    node = helper.make_node(
-        operator, list(names.INPUTS), ["y"], domain=names.DOMAIN, **names.ATTRIBUTES
-    )
+    node = helper.make_node(operator, list(INPUTS), ["y"], domain=DOMAIN, **ATTRIBUTES)
     outputs = [value("y", kind, ["b", "k", "l", "d"])]
     return helper.make_model(
         helper.make_graph([node], "scan", inputs, outputs),
-        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(names.DOMAIN, 1)],
+        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, 1)],
         functions=[scan_function(operator, body, opset)],
         ir_version=10,
     )
@@ -87,9 +94,9 @@ def session(model) -> ort.InferenceSession:
 
 
 @pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("discretization", names.OPERATORS)
+@pytest.mark.parametrize("discretization", OPERATORS)
 def test_the_function_is_the_recurrence_in_onnx_runtime(discretization, body) -> None:
-    model = one_node(names.OPERATORS[discretization], body)
+    model = one_node(OPERATORS[discretization], body)
     onnx.checker.check_model(model, full_check=True)
     run = session(model).run
     for shape in SHAPES:
@@ -100,7 +107,7 @@ def test_the_function_is_the_recurrence_in_onnx_runtime(discretization, body) ->
 
 
 @pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("operator", names.OPERATORS.values())
+@pytest.mark.parametrize("operator", OPERATORS.values())
 def test_onnx_itself_and_its_inliner_agree(operator, body) -> None:
     model, inputs = one_node(operator, body), arrays((2, 3, 7, 5, 4), restarts=True)
     wanted = session(model).run(None, inputs)[0]
@@ -116,7 +123,7 @@ def test_small_steps_keep_their_digits_under_zoh(body) -> None:
     """exp(d A) - 1 computed as such would lose half of them."""
     inputs = arrays((1, 1, 20, 4, 3), restarts=False)
     inputs["delta"] = np.full_like(inputs["delta"], 1e-6)
-    y = session(one_node(names.ZOH, body)).run(None, inputs)[0]
+    y = session(one_node(ZOH, body)).run(None, inputs)[0]
     wanted = expected(inputs, "zoh")
     assert np.abs(y - wanted).max() <= 1e-6 * np.abs(wanted).max()
 
@@ -125,15 +132,15 @@ def test_small_steps_keep_their_digits_under_zoh(body) -> None:
 def test_half_precision_rounds_the_inputs_and_the_output_alone(body) -> None:
     inputs = arrays((2, 4, 300, 3, 4), restarts=True)
     narrow = {k: v.astype(np.float16) if k in "uBC" else v for k, v in inputs.items()}
-    y = session(one_node(names.EULER, body, TensorProto.FLOAT16)).run(None, narrow)[0]
+    y = session(one_node(EULER, body, TensorProto.FLOAT16)).run(None, narrow)[0]
     assert y.dtype == np.float16
     wanted = expected(narrow, "euler")
     assert np.abs(y - wanted).max() <= 1e-3 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("opset", sorted({*names.OPSETS.values()}))
+@pytest.mark.parametrize("opset", sorted({*OPSETS.values()}))
 def test_every_opset_in_use_is_read(opset) -> None:
-    model, inputs = one_node(names.EULER, "scan", opset=opset), arrays((1, 2, 5, 3, 2), True)
+    model, inputs = one_node(EULER, "scan", opset=opset), arrays((1, 2, 5, 3, 2), True)
     onnx.checker.check_model(model, full_check=True)
     wanted = expected(inputs, "euler")
     np.testing.assert_allclose(session(model).run(None, inputs)[0], wanted, atol=1e-5)
@@ -143,7 +150,7 @@ def test_nothing_flows_across_a_restart() -> None:
     inputs = arrays((1, 1, 9, 2, 3), restarts=False)
     inputs["order"][0, 4] = -1 - inputs["order"][0, 4]
     first, rest = inputs["order"][0, :4], inputs["order"][0, 5:]
-    run = session(one_node(names.EULER, "scan")).run
+    run = session(one_node(EULER, "scan")).run
     before = run(None, inputs)[0]
     inputs["u"][:, first] += 1
     after = run(None, inputs)[0]

@@ -6,9 +6,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from ssmdiff.errors import ExportError
-from ssmdiff_export import names
-from ssmdiff_export.function import BODIES, scan_function
+from ssmdiff_export.function import scan_function
 from ssmdiff_export.parser_rules import check_parser_rules, parser_findings, rules
+from ssmdiff_export.runtime.card import BODIES, OPERATORS
 
 FLOAT, INT64, DOUBLE = TensorProto.FLOAT, TensorProto.INT64, TensorProto.DOUBLE
 node, value = helper.make_node, helper.make_tensor_value_info
@@ -72,7 +72,7 @@ def test_what_is_not_documented_is_named(bad, message) -> None:
 
 
 @pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("operator", names.OPERATORS.values())
+@pytest.mark.parametrize("operator", OPERATORS.values())
 def test_our_own_functions_are_documented(operator, body) -> None:
     assert parser_findings(model(functions=[scan_function(operator, body)])) == []
 

@@ -1,7 +1,8 @@
 """The model card: what an exported file says about itself, enough to sample from it.
 
 One JSON document under the key ``ssmdiff`` of the file's metadata. A file is not trusted: every
-value is checked here, before any of them is used.
+value is checked here, before any of them is used. The names by which graphs, libraries and plugins
+know the scan are here too, since whoever writes or reads a file needs both.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,24 @@ FORMAT = 1
 MAX_BYTES = 1 << 24
 """Most of it are the recipes of random orders, a few bytes per token."""
 PRECISIONS = ("fp32", "fp16", "bf16")
-BODIES = ("scan", "chunked")
+
+ScanBody = Literal["scan", "chunked"]
+"""How the scan is computed where our operator is not installed."""
+BODIES: tuple[ScanBody, ...] = get_args(ScanBody)
+
+METADATA = "ssmdiff"
+"""The key of ``metadata_props`` under which the model card stands."""
+DOMAIN = "ssmdiff"
+DOMAIN_VERSION = 1
+EULER = "SelectiveScan"
+ZOH = "SelectiveScanZoh"
+OPERATORS = {"euler": EULER, "zoh": ZOH}
+INPUTS = ("u", "delta", "A", "B", "C", "order")
+ATTRIBUTES: dict[str, str | int] = {"plugin_namespace": "ssmdiff", "plugin_version": "1", "aot": 1}
+"""By these TensorRT finds our plugin; elsewhere they mean nothing."""
+OPSETS = {"fp32": 20, "fp16": 20, "bf16": 22}
+"""Of ONNX, by precision. 20 is read by every runtime of the last years; before 22 convolutions have
+no bfloat16."""
 
 
 @dataclass(frozen=True)

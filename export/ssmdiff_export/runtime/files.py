@@ -23,9 +23,8 @@ from pathlib import Path
 
 from ssmdiff import ExportError
 
-from ssmdiff_export.names import DOMAIN, DOMAIN_VERSION, METADATA, OPERATORS
+from ssmdiff_export.runtime.card import DOMAIN, DOMAIN_VERSION, METADATA, OPERATORS, ModelCard
 from ssmdiff_export.runtime.card import MAX_BYTES as MAX_CARD_BYTES
-from ssmdiff_export.runtime.card import ModelCard
 from ssmdiff_export.runtime.protobuf import VARINT, Field, fields, varints
 
 MAX_BYTES = (1 << 31) - 1

@@ -11,7 +11,7 @@ from typing import Any
 
 from ssmdiff import ExportError, write_atomically
 
-from ssmdiff_export.names import DOMAIN
+from ssmdiff_export.runtime.card import DOMAIN
 from ssmdiff_export.tensorrt.binding import load_tensorrt, logged, make_logger, version_tuple
 
 Batch = tuple[int, int, int]

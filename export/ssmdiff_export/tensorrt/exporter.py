@@ -12,11 +12,10 @@ import torch
 from pydantic import Field
 from ssmdiff import ConfigError, ExportError, ExportPrecision, ExportRequest, ExportResult, Run
 
-from ssmdiff_export import names
 from ssmdiff_export.exporters import BATCH, BatchSizes, need_onnx
 from ssmdiff_export.files import draft_folder, publish, refuse_to_replace
 from ssmdiff_export.model_file import FileModel
-from ssmdiff_export.runtime.card import ModelCard
+from ssmdiff_export.runtime.card import METADATA, ModelCard
 from ssmdiff_export.tensorrt.binding import load_tensorrt
 from ssmdiff_export.tensorrt.builder import Batch, Build, build_engine
 from ssmdiff_export.tensorrt.cache import Engine, EngineCache, EngineKey, default_folder
@@ -164,9 +163,9 @@ def model_card(model: Path) -> dict[str, Any]:
 
     properties = onnx.load(model, load_external_data=False).metadata_props
     found = {entry.key: entry.value for entry in properties}
-    if names.METADATA not in found:
+    if METADATA not in found:
         raise ExportError(f"{model} has no model card; expected a file of ssmdiff export")
-    card: dict[str, Any] = json.loads(found[names.METADATA])
+    card: dict[str, Any] = json.loads(found[METADATA])
     return card
 
 

@@ -13,7 +13,7 @@ import tensorrt as trt
 import tensorrt.plugin as trtp
 from ssmdiff import ExportError
 
-from ssmdiff_export.names import DOMAIN, EULER, ZOH
+from ssmdiff_export.runtime.card import DOMAIN, EULER, ZOH
 from ssmdiff_export.tensorrt.nvrtc import kernel_name, scan_ptx
 
 THREADS = 64  # a block's; a thread walks one channel, so small blocks spread a scan over the GPU

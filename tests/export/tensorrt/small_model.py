@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from ssmdiff_export import names
 from ssmdiff_export.function import scan_function
-from ssmdiff_export.runtime.card import ModelCard, Process, Slot
+from ssmdiff_export.runtime.card import (
+    ATTRIBUTES,
+    DOMAIN,
+    DOMAIN_VERSION,
+    EULER,
+    METADATA,
+    ModelCard,
+    Process,
+    Slot,
+)
 
 OPSET = 20
 L, D, K, N = 16, 1, 2, 16
@@ -43,7 +51,7 @@ def card(precision: str = "fp32", random: bool = True, **changes: Any) -> ModelC
 def write(
     path: Path,
     precision: str = "fp32",
-    operator: str = names.EULER,
+    operator: str = EULER,
     random: bool = True,
     seed: int = 0,
     namespace: str = "ssmdiff",
@@ -51,7 +59,7 @@ def write(
     """x (batch, 1, 4, 4) and timesteps to the sum over two directions of one scan."""
     g = np.random.default_rng(seed)
     real = ONNX_TYPES[precision]
-    node_attributes = names.ATTRIBUTES | {"plugin_namespace": namespace}
+    node_attributes = ATTRIBUTES | {"plugin_namespace": namespace}
     constants = {
         "A": -g.uniform(0.1, 2, (K, D, N)).astype(np.float32),
         "step": np.full((1, K, L, D), 0.3, np.float32),
@@ -83,7 +91,7 @@ def write(
             ["u", "delta", "A", "B", "C", "order_0"],
             ["y"],
             "scan_0",
-            domain=names.DOMAIN,
+            domain=DOMAIN,
             **node_attributes,
         ),
         node("Cast", ["y"], ["wide"], "cast_y", to=TensorProto.FLOAT),
@@ -108,11 +116,11 @@ def write(
         graph,
         opset_imports=[
             helper.make_opsetid("", OPSET),
-            helper.make_opsetid(names.DOMAIN, names.DOMAIN_VERSION),
+            helper.make_opsetid(DOMAIN, DOMAIN_VERSION),
         ],
         functions=[scan_function(operator)],
         ir_version=10,
     )
-    helper.set_model_props(model, {names.METADATA: card(precision, random).to_json()})
+    helper.set_model_props(model, {METADATA: card(precision, random).to_json()})
     onnx.save(model, path)
     return path

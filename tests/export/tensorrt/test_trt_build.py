@@ -11,9 +11,9 @@ import pytest
 import small_model
 from ssmdiff.errors import ConfigError, ExportError
 from ssmdiff.runs.exporting import ExportRequest
-from ssmdiff_export import names
 from ssmdiff_export.model_file import FileModel, open_onnx
 from ssmdiff_export.runtime import ModelCard, OnnxSampler
+from ssmdiff_export.runtime.card import EULER, ZOH
 from ssmdiff_export.tensorrt import binding, exporter, nvrtc
 from ssmdiff_export.tensorrt.builder import build_engine, progress_monitor
 from ssmdiff_export.tensorrt.cache import EngineCache, EngineKey
@@ -49,14 +49,14 @@ def keep(cache, device, trt, build, card, model_sha256="0" * 64):
     return key, cache.put(key, build.plan, card)
 
 
-@pytest.mark.parametrize("operator", [names.EULER, names.ZOH])
+@pytest.mark.parametrize("operator", [EULER, ZOH])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_plugin_gets_what_the_kernel_takes(trt, tmp_path, operator, precision):
     model = small_model.write(tmp_path / "m.onnx", precision, operator)
     made = build(model, precision=precision)
     assert (made.plugin_layers, made.log) == (1, ())
     (plugin,) = summary(trt, made.plan)["plugins"]
-    zoh = operator == names.ZOH
+    zoh = operator == ZOH
     assert plugin["kernel"] == nvrtc.kernel_name(zoh, precision, small_model.N)
     # A block of 64 threads for the one channel of each image and direction.
     assert plugin["grid"] == [size * small_model.K for size in BATCH]

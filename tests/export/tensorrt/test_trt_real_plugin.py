@@ -13,7 +13,7 @@ from enum import IntEnum
 from pathlib import Path
 
 import pytest
-from ssmdiff_export import names
+from ssmdiff_export.runtime.card import DOMAIN, EULER, ZOH
 from ssmdiff_export.tensorrt import nvrtc
 
 SOURCE = os.environ.get("SSMDIFF_TENSORRT_SOURCE")
@@ -127,12 +127,12 @@ def real(monkeypatch, trt):
 
 @pytest.mark.parametrize("trt", ["11.1.0.9"], indirect=True)
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-@pytest.mark.parametrize("operator", [names.EULER, names.ZOH])
+@pytest.mark.parametrize("operator", [EULER, ZOH])
 def test_nvidias_package_takes_our_plugin(real, operator, precision):
     trt, registry = real
-    creator = registry.get_creator(operator, "1", names.DOMAIN)
+    creator = registry.get_creator(operator, "1", DOMAIN)
     request = trt.QuickPluginCreationRequest.PREFER_AOT
-    plugin = creator.create_plugin(operator, names.DOMAIN, [], trt.TensorRTPhase.BUILD, request)
+    plugin = creator.create_plugin(operator, DOMAIN, [], trt.TensorRTPhase.BUILD, request)
     dtype = {"fp32": trt.float32, "fp16": trt.float16, "bf16": trt.bfloat16}[precision]
     float32, linear = trt.float32, trt.TensorFormat.LINEAR
     types = [dtype, float32, float32, dtype, dtype, trt.int32]
@@ -165,5 +165,5 @@ def test_nvidias_package_takes_our_plugin(real, operator, precision):
     assert launch.shared_mem.expr.value == 0
     assert [extras[i].expr.value for i in range(extras.nbSymExprs)] == [L, D, K]
     name, ptx = plugin.get_kernel([d.desc for d in described[:6]], [d.desc for d in described[6:]])
-    assert name == nvrtc.kernel_name(operator == names.ZOH, precision, N)
+    assert name == nvrtc.kernel_name(operator == ZOH, precision, N)
     assert f".entry {name}(".encode() in ptx
