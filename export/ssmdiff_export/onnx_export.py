@@ -19,7 +19,6 @@ from ssmdiff import ExportError, ExportPrecision, Run, __version__
 
 from ssmdiff_export import function
 from ssmdiff_export.files import data_file, draft_folder, publish, refuse_to_replace
-from ssmdiff_export.onnx_card import card
 from ssmdiff_export.progress import stages
 from ssmdiff_export.runtime.card import (
     DOMAIN,
@@ -29,7 +28,7 @@ from ssmdiff_export.runtime.card import (
     ExternalData,
     ScanBody,
 )
-from ssmdiff_export.tracing import BATCH, GraphInputs, first_line, quiet, trace
+from ssmdiff_export.tracing import BATCH, GraphInputs, card, first_line, quiet, trace
 from ssmdiff_export.verify import Comparison, compare, comparison_text, onnx_predict
 
 EXTERNAL_ABOVE = 1_000_000_000

@@ -1,7 +1,8 @@
-"""The graph that is exported: a backbone with its orders as inputs or constants, traced by torch.
+"""What is exported of a run: its graph, traced by torch, and its card.
 
-torch.export sees the scan as one operator. :func:`lowered` then puts our ONNX node in its place,
-with bias, softplus, the sum over the directions and D's skip as plain operators around it.
+The graph is a backbone with its orders as inputs or constants. torch.export sees the scan as one
+operator. :func:`lowered` then puts our ONNX node in its place, with bias, softplus, the sum over
+the directions and D's skip as plain operators around it.
 """
 
 from __future__ import annotations
@@ -22,20 +23,35 @@ from ssmdiff import (
     DTYPES,
     ExportError,
     ExportPrecision,
+    GroupShuffle,
     OrderPlan,
     Run,
     ScanOrder,
     SsmdiffError,
+    __version__,
     note_order,
     order_plan,
+    providers,
 )
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ssmdiff_export.runtime.card import ATTRIBUTES, DOMAIN, DOMAIN_VERSION, OPERATORS
+from ssmdiff_export.runtime.card import (
+    ATTRIBUTES,
+    DOMAIN,
+    DOMAIN_VERSION,
+    OPERATORS,
+    ExternalData,
+    ModelCard,
+    Parity,
+    Process,
+    Slot,
+)
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 BATCH = "batch"
+USED = ("model.backbone", "model.block", "model.scan", "sample.scheduler")
+"""The components that a card names with their distributions."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +228,75 @@ def lowered(
     if D is not None:
         merged = merged + u.float() * D.float().sum(0)
     return merged.to(u.dtype)
+
+
+def card(
+    run: Run,
+    interface: GraphInputs,
+    precision: str,
+    body: str,
+    parity: Parity | None,
+    external: ExternalData | None = None,
+) -> ModelCard:
+    """What stands in the file's metadata.
+
+    Args:
+        run: The model.
+        interface: Its inputs.
+        precision: ``fp32``, ``fp16`` or ``bf16``.
+        body: How the scan is computed without our operator.
+        parity: What the comparison with torch gave; None if it was left out.
+        external: The file beside it that holds the weights.
+    """
+    config, model = run.config, run.config.model
+    height, width = config.data.image_size
+    slots, recipes = _slots(interface)
+    return ModelCard(
+        ssmdiff=__version__,
+        components={k: v for k, v in providers(config).items() if k in USED},
+        scan=model.scan,
+        block=model.block,
+        backbone=model.backbone,
+        image_size=(height, width),
+        channels=run.channels,
+        class_names=tuple(run.classes),
+        class_conditional=model.class_conditional,
+        diffusion=Process(
+            config.diffusion.timesteps,
+            config.diffusion.beta_schedule,
+            config.diffusion.beta_start,
+            config.diffusion.beta_end,
+            config.diffusion.prediction,
+        ),
+        scheduler=config.sample.scheduler,
+        steps=config.sample.steps,
+        precision=precision,
+        body=body,
+        checkpoint=run.checkpoint.path.name,
+        weights_sha256=run.checkpoint.manifest["files"]["ema.safetensors"]["sha256"],
+        slots=slots,
+        recipes=recipes,
+        parity=None
+        if parity is None
+        else Parity(parity.max_abs, parity.max_rel, parity.tolerance, parity.cases),
+        external_data=external,
+    )
+
+
+def _slots(interface: GraphInputs) -> tuple[tuple[Slot, ...], dict[str, GroupShuffle]]:
+    """Each S6 call with its input, and how the random orders among them are drawn."""
+    recipes: dict[str, GroupShuffle] = {}
+    slots = []
+    for slot, (grid,) in enumerate(interface.plan.slots):
+        name, key = interface.order_inputs.get(slot), None
+        recipe = interface.plan.scan.at(slot).recipe(grid) if name else None
+        if recipe is not None:
+            document = recipe.to_json()
+            known = (key for key, other in recipes.items() if other.to_json() == document)
+            key = next(known, f"recipe_{len(recipes)}")
+            recipes[key] = recipe
+        slots.append(Slot(grid, name, key))
+    return tuple(slots), recipes
 
 
 @contextlib.contextmanager
