@@ -18,8 +18,6 @@ from onnxscript import optimizer
 from ssmdiff import ExportError, ExportPrecision, Run, __version__
 
 from ssmdiff_export import function
-from ssmdiff_export.files import data_file, draft_folder, publish, refuse_to_replace
-from ssmdiff_export.progress import stages
 from ssmdiff_export.runtime.card import (
     DOMAIN,
     DOMAIN_VERSION,
@@ -29,7 +27,17 @@ from ssmdiff_export.runtime.card import (
     ScanBody,
 )
 from ssmdiff_export.tracing import BATCH, GraphInputs, card, first_line, quiet, trace
-from ssmdiff_export.verify import Comparison, compare, comparison_text, onnx_predict
+from ssmdiff_export.verify import (
+    Comparison,
+    compare,
+    comparison_text,
+    data_file,
+    draft_folder,
+    onnx_predict,
+    publish,
+    refuse_to_replace,
+    stages,
+)
 
 EXTERNAL_ABOVE = 1_000_000_000
 """Bytes of weights beyond which they get a file of their own: protobuf ends at 2 GB."""

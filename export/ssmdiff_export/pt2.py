@@ -23,13 +23,21 @@ import torch
 from ssmdiff import ExportError, ExportPrecision, Run, set_kernel
 from torch import Tensor
 
-from ssmdiff_export.files import draft_folder, publish, refuse_to_replace
 from ssmdiff_export.model_file import FileModel
-from ssmdiff_export.progress import stages
 from ssmdiff_export.runtime.card import METADATA, ModelCard
 from ssmdiff_export.tensorrt.cache import default_folder, private_folder
 from ssmdiff_export.tracing import GraphInputs, card, first_line, quiet, trace
-from ssmdiff_export.verify import Arrays, Comparison, Predict, compare, comparison_text
+from ssmdiff_export.verify import (
+    Arrays,
+    Comparison,
+    Predict,
+    compare,
+    comparison_text,
+    draft_folder,
+    publish,
+    refuse_to_replace,
+    stages,
+)
 
 
 @dataclass(frozen=True)

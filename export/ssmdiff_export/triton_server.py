@@ -21,7 +21,6 @@ from pydantic import Field
 from ssmdiff import ConfigError, ExportRequest, ExportResult, ImageModel
 
 from ssmdiff_export.exporters import BATCH, BatchSizes, need_onnx
-from ssmdiff_export.files import draft_folder
 from ssmdiff_export.runtime.card import ScanBody
 
 Count = Annotated[int, Field(ge=1, le=64)]
@@ -89,6 +88,7 @@ class TritonServerExporter:
         """
         need_onnx()
         from ssmdiff_export.onnx_export import export_onnx
+        from ssmdiff_export.verify import draft_folder
 
         self._refuse_to_replace(request.out, request.overwrite)
         with draft_folder(request.out) as folder:

@@ -1,7 +1,13 @@
-"""Is an exported file the model? Its predictions beside torch's, before anybody relies on it."""
+"""An exported file from draft to kept: made in a folder of its own, compared with torch, published.
+
+Is it the model? Its predictions stand beside torch's before anybody relies on it.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ssmdiff import ExportError, ExportPrecision, Run, order_tensors, stream
+from rich.console import Console
+from ssmdiff import ConfigError, ExportError, ExportPrecision, Run, order_tensors, stream
 
-from ssmdiff_export.progress import Stage
 from ssmdiff_export.runtime.card import Parity
 from ssmdiff_export.tracing import GraphInputs, first_line
 
@@ -26,6 +32,66 @@ NOTICEABLE = 0.1
 Arrays = dict[str, np.ndarray]
 Predict = Callable[[Arrays], np.ndarray]
 """Named inputs of the graph to its prediction."""
+Stage = Callable[[str], None]
+"""Called with what begins now, such as ``"tracing"``."""
+
+
+@contextmanager
+def stages(show: bool) -> Iterator[Stage]:
+    """A spinner that names the stage, on stderr; nothing where that is no terminal."""
+    if not show:
+        yield lambda _: None
+        return
+    with Console(file=sys.stderr).status("exporting") as status:
+        yield lambda stage: status.update(f"exporting: {stage}")
+
+
+def refuse_to_replace(path: Path, overwrite: bool) -> None:
+    """Check that the file may be written, before anything is computed.
+
+    Raises:
+        ConfigError: It is there already, or a folder is.
+    """
+    if path.is_dir():
+        raise ConfigError(f"--out {path} is a folder; expected a file, such as {path / 'model'}")
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{path} is there already; choose another --out, or give --overwrite")
+
+
+@contextmanager
+def draft_folder(path: Path) -> Iterator[Path]:
+    """A folder beside ``path`` in which files are made; it goes away, whatever happens.
+
+    Raises:
+        ExportError: The disk is full or not writable.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".tmp-{path.name}-", dir=path.parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def publish(folder: Path, path: Path, with_data: bool) -> tuple[Path, ...]:
+    """Move the finished files into place, the model last: a reader sees the old or the new one."""
+    kept = [path]
+    if with_data:
+        kept.insert(0, data_file(path))
+    data_file(path).unlink(missing_ok=True)
+    for file in kept:
+        with (folder / file.name).open("rb") as written:
+            os.fsync(written.fileno())
+        (folder / file.name).replace(file)
+    return tuple(reversed(kept))
+
+
+def data_file(path: Path) -> Path:
+    """The one file beside a model that may hold its weights."""
+    return path.with_name(f"{path.name}.data")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from pydantic import Field
 from ssmdiff import ConfigError, ExportError, ExportPrecision, ExportRequest, ExportResult, Run
 
 from ssmdiff_export.exporters import BATCH, BatchSizes, need_onnx
-from ssmdiff_export.files import draft_folder, publish, refuse_to_replace
 from ssmdiff_export.model_file import FileModel
 from ssmdiff_export.runtime.card import METADATA, ModelCard
 from ssmdiff_export.tensorrt.binding import load_tensorrt
@@ -21,7 +20,16 @@ from ssmdiff_export.tensorrt.builder import Batch, Build, build_engine
 from ssmdiff_export.tensorrt.cache import Engine, EngineCache, EngineKey, default_folder
 from ssmdiff_export.tensorrt.device import Cuda, Device
 from ssmdiff_export.tensorrt.runtime import EngineDenoiser, load_engine
-from ssmdiff_export.verify import CASES, Case, Comparison, compare, comparison_text
+from ssmdiff_export.verify import (
+    CASES,
+    Case,
+    Comparison,
+    compare,
+    comparison_text,
+    draft_folder,
+    publish,
+    refuse_to_replace,
+)
 
 SUFFIXES = (".engine", ".plan")
 GIBIBYTE = 1 << 30
