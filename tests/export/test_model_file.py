@@ -21,7 +21,7 @@ from ssmdiff.orders.group_shuffle import GroupShuffle
 from ssmdiff.orders.seeds import stream
 from ssmdiff_export.runtime import check_model_file
 from ssmdiff_export.runtime.card import ModelCard
-from ssmdiff_export.runtime.protobuf import fields, varints
+from ssmdiff_export.runtime.checks import fields, varints
 
 SECONDS = 5.0
 """That no file of a few kilobytes may take, on a busy machine."""

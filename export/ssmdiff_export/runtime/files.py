@@ -25,7 +25,7 @@ from ssmdiff import ExportError
 
 from ssmdiff_export.runtime.card import DOMAIN, DOMAIN_VERSION, METADATA, OPERATORS, ModelCard
 from ssmdiff_export.runtime.card import MAX_BYTES as MAX_CARD_BYTES
-from ssmdiff_export.runtime.protobuf import VARINT, Field, fields, varints
+from ssmdiff_export.runtime.checks import VARINT, Field, fields, varints
 
 MAX_BYTES = (1 << 31) - 1
 MAX_FIELDS = 1_000_000
