@@ -21,8 +21,7 @@ from ssmdiff import (
 from torch import Tensor
 
 from ssmdiff_export.runtime.card import ModelCard
-from ssmdiff_export.runtime.card_model import CardModel
-from ssmdiff_export.runtime.sampler import OnnxSampler
+from ssmdiff_export.runtime.sampler import CardModel, OnnxSampler
 
 Predict = Callable[[Mapping[str, Tensor]], Tensor]
 """The graph's inputs by name to the prediction."""

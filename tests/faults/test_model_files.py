@@ -81,7 +81,7 @@ def test_x4_a_card_names_components_and_no_modules(tmp_path, kind, name):
 
 
 def test_x4_a_scan_that_nobody_registered_is_not_imported(tmp_path, monkeypatch):
-    from ssmdiff_export.runtime.orders import FilePlan
+    from ssmdiff_export.runtime.sampler import FilePlan
 
     (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)

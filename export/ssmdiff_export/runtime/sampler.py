@@ -1,25 +1,144 @@
-"""Images from an exported file, with numpy and ONNX Runtime alone."""
+"""Images from an exported file, with numpy and ONNX Runtime alone.
+
+:class:`FilePlan` draws the orders that a card describes, :class:`CardModel` is what the sampling
+loop asks of a model, but the network; :class:`OnnxSampler` has that too.
+"""
 
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import ssmdiff
 from numpy.typing import NDArray
-from ssmdiff import Denoiser, ScanOrder
+from ssmdiff import (
+    Denoiser,
+    ExportError,
+    ImageModel,
+    NoiseScheduler,
+    SamplingSettings,
+    Scan,
+    ScanOrder,
+    checked_order,
+    make_scheduler,
+    stream,
+)
 
-from ssmdiff_export.runtime.card_model import CardModel
+from ssmdiff_export.runtime.card import ModelCard
 from ssmdiff_export.runtime.files import check_model_file
-from ssmdiff_export.runtime.orders import feeds
 from ssmdiff_export.runtime.session import Session
 
-Images = NDArray[np.float32]
+Array = NDArray[np.float32]
+Images = TypeVar("Images")
 
 
-class OnnxSampler(CardModel[Images]):
+@dataclass(frozen=True)
+class FilePlan:
+    """What :class:`ssmdiff.OrderPlan` is to a model in torch: orders by (seed, step, slot).
+
+    Args:
+        card: Says which slots are random, and how their orders are drawn.
+        seed: Of the images.
+    """
+
+    card: ModelCard
+    seed: int = 0
+
+    def draw(self, step: int, seed: int | None = None) -> tuple[ScanOrder, ...]:
+        """The orders of one step, of the slots that the graph takes orders for.
+
+        A seed that is given stands for that of the plan.
+        """
+        drawn = []
+        seed = self.seed if seed is None else seed
+        for i, slot in enumerate(self.card.slots):
+            if slot.order is None:
+                continue
+            generator = stream(seed, "order", step, i)
+            if slot.recipe is not None:
+                drawn.append(self.card.recipes[slot.recipe].draw(generator))
+            else:
+                drawn.append(checked_order(self._scan.at(i), slot.grid, generator))
+        return tuple(drawn)
+
+    @functools.cached_property
+    def _scan(self) -> Scan:
+        """The scan itself, for orders without a recipe: needs its package, and no torch.
+
+        Raises:
+            ExportError: It is not installed here.
+        """
+        name = self.card.scan["name"]
+        try:
+            scan: Scan = ssmdiff.create("scan", self.card.scan)
+        except (ModuleNotFoundError, ssmdiff.SsmdiffError) as error:
+            made_with = self.card.components.get("model.scan", name)
+            raise ExportError(
+                f"the orders of scan {name!r} are random and the file has no recipe for them, so "
+                f"the scan and what ssmdiff requires have to be installed where it is sampled; the "
+                f"model was made with {made_with}: {error}"
+            ) from error
+        return scan
+
+
+def feeds(card: ModelCard, orders: Sequence[ScanOrder]) -> dict[str, NDArray[np.integer]]:
+    """What :meth:`FilePlan.draw` gave, as inputs of the graph by name."""
+    names = [slot.order for slot in card.slots if slot.order is not None]
+    return {name: order.coded for name, order in zip(names, orders, strict=True)}
+
+
+class CardModel(ImageModel[Images]):
+    """A model in a file; it lacks the denoiser.
+
+    Attributes:
+        card: What the file says about itself.
+    """
+
+    card: ModelCard
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        return self.card.shape
+
+    @abstractmethod
+    def denoiser(self, label: int | None = None) -> Denoiser: ...
+
+    def origin(self) -> dict[str, Any]:
+        """What the weights are, and their agreement with torch, as JSON."""
+        parity = self.card.parity
+        return {
+            "checkpoint": self.card.checkpoint,
+            "weights_sha256": self.card.weights_sha256,
+            "parity": None if parity is None else vars(parity),
+        }
+
+    def plan(self, seed: int = 0) -> FilePlan:
+        """The orders of every step under a seed."""
+        return FilePlan(self.card, seed)
+
+    def sampling(
+        self,
+        scheduler: str | Mapping[str, Any] | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        label: int | None = None,
+    ) -> SamplingSettings:
+        """What was asked for, over the model's own scheduler and steps."""
+        table = self.card.scheduler_table(scheduler)
+        return SamplingSettings(table, self.card.steps if steps is None else steps, seed, label)
+
+    def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
+        """One of those that need numpy alone: ddpm, ddim, dpmpp, unipc, euler, heun."""
+        return make_scheduler(table, self.card.betas(), self.card.diffusion.prediction)
+
+
+class OnnxSampler(CardModel[Array]):
     """A trained model in an ONNX file::
 
         from ssmdiff_export.runtime import OnnxSampler
@@ -55,11 +174,11 @@ class OnnxSampler(CardModel[Images]):
 
     def denoise(
         self,
-        x: Images,
+        x: Array,
         timesteps: NDArray[Any],
         orders: Sequence[ScanOrder] = (),
         context: int | NDArray[Any] | None = None,
-    ) -> Images:
+    ) -> Array:
         """One call of the network.
 
         Args:
@@ -77,7 +196,7 @@ class OnnxSampler(CardModel[Images]):
             inputs["context"] = np.full(len(x), context, dtype=np.int64)
         return self.run(inputs)
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Images:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Array:
         """The same with the graph's inputs by name, as :class:`ModelCard` lists them."""
         return self._session.run(inputs)
 
@@ -85,6 +204,6 @@ class OnnxSampler(CardModel[Images]):
         """:meth:`denoise`, with the class bound."""
         return functools.partial(self.denoise, context=self.card.class_index(label))
 
-    def joined(self, batches: Sequence[Images]) -> Images:
+    def joined(self, batches: Sequence[Array]) -> Array:
         """One array."""
         return np.concatenate(batches)
