@@ -11,7 +11,7 @@ def ssmdiff_commands() -> Iterable[Command]:
         "export",
         "ssmdiff_export.command:export",
         "write a trained model for other runtimes",
-        job="ssmdiff_export.exporters:export",
+        job="ssmdiff_export.command:job",
     )
 
 
@@ -19,12 +19,12 @@ def ssmdiff_commands() -> Iterable[Command]:
 def ssmdiff_exporters() -> Iterable[Component]:
     yield Component(
         "onnx",
-        "ssmdiff_export.exporters:OnnxExporter",
+        "ssmdiff_export.model_file:OnnxExporter",
         "one ONNX file: any runtime, batch dynamic, random orders as inputs",
     )
     yield Component(
         "pt2",
-        "ssmdiff_export.exporters:Pt2Exporter",
+        "ssmdiff_export.model_file:Pt2Exporter",
         "a torch.export archive, for PyTorch without the code of the model",
     )
     yield Component(

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from ssmdiff import ConfigError, ExportRequest, ExportResult, ImageModel
 
-from ssmdiff_export.exporters import BATCH, BatchSizes, need_onnx
+from ssmdiff_export.model_file import BATCH, BatchSizes, need_onnx
 from ssmdiff_export.runtime.card import ScanBody
 
 Count = Annotated[int, Field(ge=1, le=64)]

@@ -11,7 +11,7 @@ import ssmdiff
 from ssmdiff.errors import ConfigError, ExportError
 from ssmdiff.registry.registry import Registry
 from ssmdiff_cli.main import app
-from ssmdiff_export import exporters
+from ssmdiff_export import model_file
 from ssmdiff_export.onnx_export import OnnxReport
 from tiny_runs import SMALLEST, tiny_run
 from typer.testing import CliRunner
@@ -77,7 +77,7 @@ def noted(monkeypatch):
         return OnnxReport((path,), 1, 1, None, 0.0)
 
     monkeypatch.setattr("ssmdiff_export.onnx_export.export_onnx", export_onnx)
-    monkeypatch.setattr(exporters, "need_onnx", lambda: None)
+    monkeypatch.setattr(model_file, "need_onnx", lambda: None)
     return calls
 
 
@@ -187,7 +187,7 @@ def test_an_archive_gives_the_images_of_its_run_and_no_others(run, tmp_path, mon
     monkeypatch.setattr("torch.export.load", lambda *_: pytest.fail("it was opened"))
     renamed.write_bytes(renamed.read_bytes() + b"\0")
     with pytest.raises(ExportError, match="was not written by this user on this machine"):
-        exporters.Pt2Exporter().open(renamed)
+        model_file.Pt2Exporter().open(renamed)
 
 
 def test_an_archive_that_cannot_be_remembered_says_so(run, tmp_path, monkeypatch):

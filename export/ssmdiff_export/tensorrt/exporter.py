@@ -12,8 +12,7 @@ import torch
 from pydantic import Field
 from ssmdiff import ConfigError, ExportError, ExportPrecision, ExportRequest, ExportResult, Run
 
-from ssmdiff_export.exporters import BATCH, BatchSizes, need_onnx
-from ssmdiff_export.model_file import FileModel
+from ssmdiff_export.model_file import BATCH, BatchSizes, FileModel, need_onnx
 from ssmdiff_export.runtime.card import METADATA, ModelCard
 from ssmdiff_export.tensorrt.binding import load_tensorrt
 from ssmdiff_export.tensorrt.builder import Batch, Build, build_engine
