@@ -246,7 +246,7 @@ class TritonServerExporter:
         orders = [spec.name for spec in inputs if not spec.batched]
         about_orders = (
             f"\n{', '.join(orders)}: the visiting orders of this step, (K, L), the same for all "
-            "images of the\ncall. Draw new ones at every step, as `ssmdiff_export.runtime.orders` "
+            "images of the\ncall. Draw new ones at every step, as `ssmdiff_export.runtime.sampler` "
             "does; an entry `-1 - token` starts\nthe state anew. The server does not check them: "
             "each row must visit every token once.\n"
             if orders
