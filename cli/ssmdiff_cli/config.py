@@ -25,7 +25,9 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """The resolved configuration, every option with its value; what train would use."""
-    resolved = flags.compose_layers(preset, config, set_, {})
+    from ssmdiff.runs.config import resolve_flags
+
+    resolved = resolve_flags(preset, config, sets=set_)
     if as_json:
         typer.echo(json.dumps(resolved.to_dict(), indent=2))
     else:

@@ -1,29 +1,26 @@
-"""The flags that several commands share, and how they become layers of a configuration.
+"""The flags that several commands share: their types, and what the text of one means.
 
 This is the public page for authors of commands: a plugin's command imports this module and nothing
 else of the command line, so that its flags are spelt, explained and checked as everyone's::
 
     from ssmdiff_cli import flags
 
-    def evaluate(preset: flags.Preset = None, set_: flags.Assignments = None) -> None:
-        config = flags.compose_layers(preset, None, set_, {})
+    def evaluate(preset: flags.Preset = None, scan: flags.Scan = None) -> None:
+        chosen = {"--scan": ("model.scan", flags.component("scan", scan))}
+        config = ssmdiff.resolve_flags(preset, flags=chosen)
 
-Names with a capital are types of a command's parameters. ``ssmdiff.runs.config`` is imported where
-it is used, so that ``--help`` answers without pydantic.
+Names with a capital are types of a command's parameters. How flags and files make a configuration
+is one function, :func:`ssmdiff.resolve_flags`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from ssmdiff.errors import ConfigError
+from ssmdiff.errors import ConfigError, did_you_mean
 from ssmdiff.registry.registry import registry
-
-if TYPE_CHECKING:
-    from ssmdiff.runs.config import Config
 
 Preset = Annotated[
     str | None, typer.Option("--preset", help="tiny (the default), small or paper-128.")
@@ -51,51 +48,6 @@ Workers = Annotated[int | None, typer.Option(help="Processes that read images.")
 Seed = Annotated[int | None, typer.Option(help="0 to 2**63 - 1.")]
 
 
-def compose_layers(
-    preset: str | None,
-    config: Path | None,
-    sets: list[str] | None,
-    named: Mapping[str, Any],
-    base: Mapping[str, Any] | None = None,
-) -> Config:
-    """Preset (or an existing run) < file < ``--set`` < named flags, resolved."""
-    from ssmdiff.runs.config import (
-        DEFAULT_PRESET,
-        load_file,
-        load_preset,
-        resolve,
-    )
-
-    below = base if base is not None else load_preset(preset or DEFAULT_PRESET)
-    above = load_file(config) if config else {}
-    return resolve(below, above, assigned(sets), layer_of(named))
-
-
-def assigned(sets: list[str] | None) -> dict[str, Any]:
-    """``--set path.to.key=value`` as one layer; values as TOML has them, else plain text.
-
-    Raises:
-        ConfigError: One is not of that form.
-    """
-    from ssmdiff.runs.config import assignments
-
-    return assignments(sets or ())
-
-
-def layer_of(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted paths to values as one layer; those that were not given are left out."""
-    from ssmdiff.runs.config import merge
-
-    layer: dict[str, Any] = {}
-    for path, value in named.items():
-        if value is None:
-            continue
-        for key in reversed(path.split(".")):
-            value = {key: value}
-        layer = merge(layer, value)
-    return layer
-
-
 def dataset_table(data: str | None) -> dict[str, Any] | None:
     """``--data``: a registered data set by name, else a folder.
 
@@ -108,12 +60,14 @@ def dataset_table(data: str | None) -> dict[str, Any] | None:
         return {"name": data}
     if Path(data).exists() or "/" in data or "\\" in data:
         return {"name": "folder", "path": data}
-    known = ", ".join(registry().names("dataset"))
-    raise ConfigError(f"--data {data}: there is no such folder, and the data sets are {known}")
+    hint = did_you_mean(data, registry().names("dataset"))
+    raise ConfigError(
+        f"--data {data}: there is no such folder and no data set of that name; {hint}"
+    )
 
 
-def image_size(text: str | None) -> list[int] | None:
-    """``64`` or ``64x96`` as [height, width].
+def image_size(text: str | None) -> int | list[int] | None:
+    """``64``, or ``64x96`` as [height, width].
 
     Raises:
         ConfigError: It is neither.
@@ -124,7 +78,7 @@ def image_size(text: str | None) -> list[int] | None:
     if not all(part.isdigit() and int(part) > 0 for part in parts) or len(parts) > 3:
         raise ConfigError(f"--image-size {text!r}: expected pixels such as 64, or 64x96")
     sizes = [int(part) for part in parts]
-    return sizes * 2 if len(sizes) == 1 else sizes
+    return sizes[0] if len(sizes) == 1 else sizes
 
 
 def component(kind: str, name: str | None) -> dict[str, Any] | None:

@@ -93,7 +93,7 @@ def show_scan(
 
     from ssmdiff_cli.scan_pictures import draw
 
-    spec = {**assignments(sets or ()), **(component("scan", name) or {})}
+    spec = {**(component("scan", name) or {}), **assignments(sets or ())}
     scan: Scan = registry().create("scan", spec)
     tokens = grid_of(grid)
     panels = _panels(scan, tokens, seed, layers, direction)

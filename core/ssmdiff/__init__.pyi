@@ -90,12 +90,13 @@ from ssmdiff.runs.compose import build_scheduler as build_scheduler
 from ssmdiff.runs.compose import classes_of as classes_of
 from ssmdiff.runs.compose import order_plan as order_plan
 from ssmdiff.runs.config import DEFAULT_PRESET as DEFAULT_PRESET
-from ssmdiff.runs.config import Config as Config
-from ssmdiff.runs.config import TrainConfig as TrainConfig
+from ssmdiff.runs.config import Layer as Layer
+from ssmdiff.runs.config import assignments as assignments
 from ssmdiff.runs.config import differences as differences
 from ssmdiff.runs.config import load_preset as load_preset
 from ssmdiff.runs.config import merge as merge
 from ssmdiff.runs.config import resolve as resolve
+from ssmdiff.runs.config import resolve_flags as resolve_flags
 from ssmdiff.runs.datasets import ImageDataset as ImageDataset
 from ssmdiff.runs.datasets import ImageItem as ImageItem
 from ssmdiff.runs.exporting import Exporter as Exporter
@@ -117,5 +118,7 @@ from ssmdiff.runs.run import Run as Run
 from ssmdiff.runs.run import RunFolder as RunFolder
 from ssmdiff.runs.run import load_run as load_run
 from ssmdiff.runs.run import load_state as load_state
+from ssmdiff.runs.sections import Config as Config
+from ssmdiff.runs.sections import TrainConfig as TrainConfig
 
 __version__: str

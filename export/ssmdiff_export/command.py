@@ -18,7 +18,6 @@ from ssmdiff import (
     exporter_of_suffix,
     registry,
 )
-from ssmdiff_cli import flags
 
 if TYPE_CHECKING:
     from ssmdiff import Exporter, Run
@@ -74,7 +73,9 @@ def export(
         "check_tensorrt": check_tensorrt or None,
     }
     given = {name: value for name, value in shorthands.items() if value is not None}
-    options = _options(to, flags.assigned(set_), given)
+    from ssmdiff import assignments
+
+    options = _options(to, assignments(set_ or ()), given)
     result = job(
         run,
         out,

@@ -209,16 +209,13 @@ class FolderDataset:
         if on_bad == "quarantine":
             limit = f"; max_bad_fraction allows {max_fraction:g} of them"
         else:
-            limit = ". Mend or move them, or leave them out with on_bad = 'quarantine'"
-        raise DataError(
-            "\n".join(
-                [
-                    f"{len(bad)} of {total} image files in {printable(self.root)} cannot be "
-                    f"used{limit}:",
-                    *lines,
-                ]
-            )
-        )
+            limit = ". Mend or move them"
+            if len(bad) < total:
+                limit += ", or leave them out with --set data.dataset.on_bad=quarantine"
+            if max_fraction * total < len(bad) < total:
+                limit += f" --set data.dataset.max_bad_fraction={len(bad) / total!r}"
+        what = f"{len(bad)} of {total} image files in {printable(self.root)} cannot be used{limit}:"
+        raise DataError("\n".join([what, *lines]))
 
 
 class _File(NamedTuple):
@@ -323,8 +320,9 @@ def _common_channels(root: Path, files: Sequence[_File]) -> int:
     found = {file.header.channels for file in files}
     if len(found) > 1:
         raise DataError(
-            f"images in {printable(root)} differ in channels: {_kinds(files)}. Set channels = 1 "
-            "(colour becomes grey) or channels = 3 (grey is repeated)"
+            f"images in {printable(root)} differ in channels: {_kinds(files)}. Give --set "
+            "data.dataset.channels=1 (colour becomes grey) or --set data.dataset.channels=3 (grey "
+            "is repeated)"
         )
     return found.pop()
 
@@ -346,8 +344,8 @@ def _classes(
     if loose:
         raise DataError(
             f"labels = 'folders', and {len(loose)} images lie in no class folder of "
-            f"{printable(root)}, such as {printable(loose[0])}. Move them into one, or set "
-            "labels = 'none'"
+            f"{printable(root)}, such as {printable(loose[0])}. Move them into one, or "
+            "give --set data.dataset.labels=none"
         )
     number = {folder: i for i, folder in enumerate(folders)}
     labels = [number[name.split("/", 1)[0]] for name in names]
@@ -356,7 +354,8 @@ def _classes(
         listed = ", ".join(printable(folder) for folder in empty[:_LISTED])
         raise DataError(
             f"labels = 'folders', and {len(empty)} class folders of {printable(root)} hold no "
-            f"image that can be used: {listed}. Remove them, or set labels = 'none'"
+            f"image that can be used: {listed}. Remove them, or give --set "
+            "data.dataset.labels=none"
         )
     return tuple(printable(folder) for folder in folders), labels
 

@@ -115,7 +115,7 @@ def _errors_name(path: Path) -> Iterator[None]:
         raise DataError(
             f"{printable(path)}: cannot be read ({type(error).__name__}: {printable(str(error))}); "
             "it is cut short, damaged or not permitted. Replace it, or leave such files out with "
-            "on_bad = 'quarantine'"
+            "--set data.dataset.on_bad=quarantine"
         ) from error
 
 
@@ -161,7 +161,8 @@ def _check_size(height: int, width: int, rules: ReadRules) -> None:
     if height * width > rules.max_pixels:
         raise DataError(
             f"it claims {height} x {width} pixels, more than max_pixels = {rules.max_pixels}. If "
-            f"it is no decompression bomb, shrink it, or raise max_pixels (at most {PILLOW_LIMIT})"
+            "it is no decompression bomb, shrink it, or give --set data.dataset.max_pixels="
+            f"{height * width} (at most {PILLOW_LIMIT})"
         )
 
 
@@ -171,8 +172,8 @@ def _range_of(
     chosen = rules.value_range or default
     if chosen is None:
         raise DataError(
-            f"{depth} values have no known black and white. Set value_range = [black, white], "
-            "such as [0.0, 1.0] or [-1024, 3071]"
+            f"{depth} values have no known black and white. Give both, such as --set "
+            "data.dataset.value_range=[0,1] or --set data.dataset.value_range=[-1024,3071]"
         )
     return chosen
 
@@ -224,8 +225,8 @@ def _picture_header(picture: Image.Image, start: bytes, rules: ReadRules) -> Hea
         raise DataError(f"transparency in a picture of mode {mode}; save it without")
     if alpha and rules.alpha == "error":
         raise DataError(
-            "it has an alpha channel. Save it without, or set alpha = 'black' or 'white', the "
-            "colour to put behind it"
+            "it has an alpha channel. Save it without, or choose the colour to put behind it: "
+            "--set data.dataset.alpha=black or --set data.dataset.alpha=white"
         )
     channels = 3 if mode[0] in "PR" else 1
     if inverted and default is None:
@@ -300,8 +301,8 @@ def _normalise(stored: NDArray[Any], header: Header, rules: ReadRules) -> NDArra
     least, most = float(values.min()), float(values.max())
     if (least < low or most > high) and not rules.clip:
         raise DataError(
-            f"values from {least:g} to {most:g}; expected {low:g} to {high:g}. Widen value_range, "
-            "or set clip = true to use it as a window"
+            f"values from {least:g} to {most:g}; expected {low:g} to {high:g}. Widen "
+            "data.dataset.value_range, or use it as a window with --set data.dataset.clip=true"
         )
     scaled = np.clip((values - low) / (high - low) * 2 - 1, -1, 1).astype(np.float32)
     return np.ascontiguousarray(scaled[None] if scaled.ndim == 2 else np.moveaxis(scaled, -1, 0))

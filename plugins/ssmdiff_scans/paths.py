@@ -120,7 +120,8 @@ class Curve(Scan):
         if self.axes is not None and dims not in self.axes:
             raise refusal(self.name, dims, served_by(self.axes))
         if self.paths > 2 and dims != 2:
-            raise refusal(self.name, dims, f"images with paths = {self.paths}; set paths to 1 or 2")
+            serves = f"images with paths = {self.paths}, and others with --set model.scan.paths=1"
+            raise refusal(self.name, dims, serves)
 
 
 class PathOf(Scan):

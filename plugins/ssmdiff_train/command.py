@@ -50,34 +50,33 @@ def train(
 
     On several devices: torchrun --nproc-per-node N -m ssmdiff train ...
     """
-    named = {
-        "seed": seed,
-        "model.scan": flags.component("scan", scan),
-        "model.backbone": flags.component("backbone", backbone),
-        "model.block": flags.component("block", block),
-        "data.dataset": flags.dataset_table(data),
-        "data.image_size": flags.image_size(image_size),
-        "data.workers": workers,
-        "train.steps": steps,
-        "train.batch_size": batch_size,
-        "train.learning_rate": lr,
-        "train.precision": precision,
-        "train.activation_checkpointing": activation_checkpointing or None,
-        "train.compile": compile or None,
-        "train.kernel": kernel,
+    given = {
+        "--seed": ("seed", seed),
+        "--scan": ("model.scan", flags.component("scan", scan)),
+        "--backbone": ("model.backbone", flags.component("backbone", backbone)),
+        "--block": ("model.block", flags.component("block", block)),
+        "--data": ("data.dataset", flags.dataset_table(data)),
+        "--image-size": ("data.image_size", flags.image_size(image_size)),
+        "--workers": ("data.workers", workers),
+        "--steps": ("train.steps", steps),
+        "--batch-size": ("train.batch_size", batch_size),
+        "--lr": ("train.learning_rate", lr),
+        "--precision": ("train.precision", precision),
+        "--activation-checkpointing": (
+            "train.activation_checkpointing",
+            activation_checkpointing or None,
+        ),
+        "--compile": ("train.compile", compile or None),
+        "--kernel": ("train.kernel", kernel),
     }
+    from ssmdiff import RunFolder, resolve_flags
+
     if resume and overwrite:
         raise ConfigError("--resume goes on with a run and --overwrite replaces it; choose one")
     if resume and out is None:
         raise ConfigError("--resume needs --out, the folder of the run to go on with")
-    base = None
-    if resume and out is not None:
-        if preset:
-            raise ConfigError("--resume takes the configuration of the run; leave out --preset")
-        from ssmdiff import RunFolder
-
-        base = RunFolder(out).config_layer()
-    resolved = flags.compose_layers(preset, config, set_, named, base)
+    resumed = RunFolder(out).config_layer() if resume and out is not None else None
+    resolved = resolve_flags(preset, config, given, set_, resumed)
 
     from ssmdiff_train.job import train as run_training
     from ssmdiff_train.memory import keep_freed_memory

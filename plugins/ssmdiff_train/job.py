@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssmdiff import DEFAULT_PRESET, Config, ConfigError, RunFolder, load_preset, resolve
+from ssmdiff import DEFAULT_PRESET, Config, ConfigError, Layer, RunFolder, load_preset, resolve
 
 if TYPE_CHECKING:
     from ssmdiff import TrainConfig
@@ -66,19 +66,15 @@ def _configuration(
     """A preset's name, a mapping over the default preset or over a run, or a whole configuration.
 
     Raises:
-        ConfigError: Something in it is wrong, or a preset was given for a run that is resumed.
+        ConfigError: Something in it is wrong, or would be lost.
     """
     if isinstance(config, Config):
-        return resolve(config.to_dict(), layers) if layers else config
-    if resumed is None:
-        over = {} if config is None or isinstance(config, str) else config
-        preset = config if isinstance(config, str) else DEFAULT_PRESET
-        return resolve(load_preset(preset), over, layers)
-    if isinstance(config, str):
-        raise ConfigError(
-            f"resume takes the configuration of the run; leave out the preset {config!r}"
-        )
-    return resolve(resumed.config_layer(), config or {}, layers)
+        return resolve(config, Layer(layers, "a keyword")) if layers else config
+    below = [] if resumed is None else [resumed.config_layer()]
+    if resumed is None or isinstance(config, str):
+        below.append(load_preset(config if isinstance(config, str) else DEFAULT_PRESET))
+    over = config if isinstance(config, Mapping) else {}
+    return resolve(*below, Layer(over, "config"), Layer(layers, "a keyword"))
 
 
 def _new_folder(config: Config) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 
@@ -16,7 +17,6 @@ import torch
 from accelerate import Accelerator
 from ssmdiff import (
     Config,
-    ConfigError,
     DivergedError,
     RunFolder,
     RunInterruptedError,
@@ -29,7 +29,6 @@ from ssmdiff import (
     classes_of,
     compile_backbone,
     create,
-    differences,
     event_hooks,
     kernels_used,
     load_state,
@@ -52,29 +51,12 @@ from ssmdiff_train.optimizer import (
     load_optimizer_tensors,
     optimizer_tensors,
 )
+from ssmdiff_train.resume import refuse_changes
 from ssmdiff_train.signals import StopRequest
 from ssmdiff_train.stream import TrainingImage, TrainingStream, loader
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 SKIPPED_STEPS = 20  # consecutive overflows that the fp16 loss scaler may need to find its scale
-
-FREE_ON_RESUME = (
-    "train.steps",
-    "train.batch_size",
-    "train.micro_batch_size",
-    "train.activation_checkpointing",
-    "train.compile",
-    "train.kernel",
-    "train.checkpoint_every",
-    "train.checkpoint_minutes",
-    "train.keep_checkpoints",
-    "train.sample_every",
-    "train.bound_images",
-    "train.callbacks",
-    "data.workers",
-    "sample.",
-)
-"""What a resumed run may change without being asked: none of it alters what any image number is."""
 
 
 class Trainer:
@@ -144,18 +126,11 @@ class Trainer:
         """
         found = self.folder.checkpoint()
         state = found.state()
-        changes = differences(validate(Config, state["config"], ""), self.config)
-        fingerprint = self.dataset.fingerprint()
-        if state["data_fingerprint"] != fingerprint:
-            changes["data.fingerprint"] = (state["data_fingerprint"][:12], fingerprint[:12])
-        free = (*FREE_ON_RESUME, *allow_changes)
-        refused = {k: v for k, v in changes.items() if not k.startswith(free)}
-        if refused:
-            lines = "".join(f"\n  {key}: {old!r} -> {new!r}" for key, (old, new) in refused.items())
-            raise ConfigError(
-                f"{found.path} was made with another configuration:{lines}\n"
-                f"Allow a change with --allow-config-change KEY, or start anew in another --out"
-            )
+        prints = (str(state["data_fingerprint"]), self.dataset.fingerprint())
+        before = validate(Config, state["config"], "")
+        told = refuse_changes(before, self.config, prints, allow_changes, found.path)
+        if told and self.accelerator.is_main_process:
+            warnings.warn(told, stacklevel=2)
         load_state(self.model, found.tensors("model"), found.path)
         load_state(self.ema.module, found.tensors("ema"), found.path)
         self.ema.n_averaged.fill_(state["ema_updates"])
@@ -207,7 +182,7 @@ class Trainer:
         self.wrapped.train()
         start_s = time.perf_counter()
         for batch in batches:
-            rate = learning_rate(train, self.images_seen)
+            rate = learning_rate(train, self.step)
             try:
                 loss, norm, signal = self._step(batch, rate, stop.signal)
             except SsmdiffError:

@@ -30,20 +30,20 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
 
 
-def learning_rate(config: TrainConfig, images_seen: int) -> float:
-    """The rate of the step that starts after ``images_seen`` images: a pure function of it.
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The rate of the step that follows after ``step`` steps: a pure function of it.
 
-    Linear warm-up over ``warmup_steps``; then constant, or half a cosine down to zero.
+    Linear warm-up over ``warmup_steps``; then constant, or half a cosine down to zero. The position
+    is in steps done, so that a run that goes on with another batch size goes on where it was.
     """
-    warmup = config.warmup_steps * config.batch_size
-    total = config.steps * config.batch_size
-    if images_seen < warmup:
-        return (
-            config.learning_rate * (images_seen + config.batch_size) / (warmup + config.batch_size)
-        )
+    # In images of today's batch size: a run that never changed it has the bits that it always had.
+    batch = config.batch_size
+    done, warmup, total = (n * batch for n in (step, config.warmup_steps, config.steps))
+    if done < warmup:
+        return config.learning_rate * (done + batch) / (warmup + batch)
     if config.schedule == "constant":
         return config.learning_rate
-    progress = (images_seen - warmup) / max(total - warmup, 1)
+    progress = (done - warmup) / max(total - warmup, 1)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 

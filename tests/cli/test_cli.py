@@ -56,7 +56,10 @@ def test_help_is_quick_and_imports_no_torch():
         (["train", "--scan", "regenrate"], "did you mean 'regenerate'?"),
         (["train", "--backbone", "vmdpm"], "did you mean 'vmddpm'?"),
         (["train", "--block", "mms"], "did you mean 'mss'?"),
-        (["train", "--data", "fantom"], "there is no such folder, and the data sets are"),
+        (
+            ["train", "--data", "fantom"],
+            "there is no such folder and no data set of that name; did you mean 'phantom'?",
+        ),
         (["train", "--image-size", "6x"], "expected pixels such as 64"),
         (["train", "--image-size", "31"], "nearest"),
         (["train", "--set", "train.stpes=3"], "train.stpes: unknown key; did you mean 'steps'?"),

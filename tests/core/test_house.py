@@ -262,7 +262,7 @@ def test_every_package_says_what_it_is(room: str) -> None:
         assert text.startswith('"""'), folder
 
 
-CORE_LINES = 3300
+CORE_LINES = 3550
 """Lines of code of the core without its tests' kit; blank lines, comments and docstrings do not
 count. A later capability may add up to 250, and says why in docs/architecture.md."""
 

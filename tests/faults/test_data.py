@@ -112,7 +112,7 @@ def test_d1_too_many_bad_files_abort(tmp_path: Path) -> None:
     assert "bad0.png" in message
     assert "bad9.png" not in message
     assert "and 5 more" in message
-    refuses(tmp_path, "10 of 100", "on_bad = 'quarantine'")
+    refuses(tmp_path, "10 of 100", "data.dataset.on_bad=quarantine")
     assert len(dataset(tmp_path, on_bad="quarantine", max_bad_fraction=0.1)) == 90
 
 
@@ -298,7 +298,7 @@ def test_d9_mixed_channels_need_a_policy_and_sizes_do_not(tmp_path: Path) -> Non
     refuses(
         tmp_path,
         "differ in channels: 3 of 3 channels (uint8), such as rgb0.png; 1 of 1 channel (uint8)",
-        "Set channels = 1",
+        "data.dataset.channels=1",
     )
     for channels in (1, 3):
         images = dataset(tmp_path, channels=channels)
@@ -311,7 +311,7 @@ def test_d9_alpha_and_cmyk_are_refused(tmp_path: Path, mode: str) -> None:
     name = "odd.png" if mode in ("RGBA", "LA") else "odd.tif"
     Image.new(mode, (20, 20)).save(tmp_path / name)
     message = refuses(tmp_path, name, channels=3)
-    assert ("alpha = 'black'" in message) == (mode in ("RGBA", "LA"))
+    assert ("alpha=black" in message) == (mode in ("RGBA", "LA"))
     if mode in ("RGBA", "LA"):
         assert len(dataset(tmp_path, channels=3, alpha="white")) == 2
 

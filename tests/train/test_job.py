@@ -92,8 +92,9 @@ def test_a_run_is_resumed_with_its_own_configuration(asked, tiny, tmp_path):
     assert (whole.seed, whole.train.steps, whole.model) == (7, 9, tiny().model)
     assert resume is True
     assert list(changes) == ["seed"]
-    with pytest.raises(ConfigError, match="leave out the preset 'small'"):
-        ssmdiff.train("small", tmp_path / "run", resume=True)
+    ssmdiff.train("small", tmp_path / "run", resume=True, train={"steps": 9})
+    over = resolve(tiny(seed=7), ssmdiff.load_preset("small"), {"train": {"steps": 9}})
+    assert asked[1][0] == over
 
 
 def test_other_jobs_have_the_optimiser_of_training(tiny):

@@ -11,8 +11,8 @@ from ssmdiff.diffusion.process import Diffusion, make_betas
 from ssmdiff.errors import ConfigError, ContractError
 from ssmdiff.orders.scan import OrderPlan, Scan
 from ssmdiff.registry.registry import create
-from ssmdiff.runs.config import ComponentTable, Config
 from ssmdiff.runs.datasets import ImageDataset
+from ssmdiff.runs.sections import ComponentTable, Config
 
 
 def build_dataset(config: Config) -> ImageDataset:

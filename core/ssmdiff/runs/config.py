@@ -1,187 +1,175 @@
-"""A run's configuration: defaults < preset < file < ``--set`` < named flags. Imports no torch.
+"""A run's configuration, from the layers that say something of it. Imports no torch.
 
-Every part is checked when the configuration is resolved, before data or a device is touched: the
-fixed keys here, the options of each component against its factory. Unknown keys are refused with
-the nearest known one.
+    defaults < preset < file < flags that choose a component < ``--set``, flags that set an option
+
+Names come first: the highest layer that names a component chooses it. Options follow: those beside
+another name belong to that one, those without a name to the one that is chosen. A key that was
+given arrives, or is an error that names it. Every part is checked when the configuration is
+resolved, before data or a device is touched: the fixed keys here, the options of each component
+against its factory. Unknown keys are refused with the nearest known one.
 """
 
 from __future__ import annotations
 
+import datetime
 import functools
-import operator
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import tomli_w
-from pydantic import BaseModel, Field, field_validator, model_validator
-
-from ssmdiff.diffusion.betas import BetaSchedule, Prediction
 from ssmdiff.errors import ConfigError, did_you_mean
-from ssmdiff.registry.options import STRICT, Seed, validate
+from ssmdiff.registry.options import validate
 from ssmdiff.registry.registry import registry
+from ssmdiff.runs.sections import COMPONENTS, Config, flat
 
 MAX_FILE_BYTES = 1 << 20
 DEFAULT_PRESET = "tiny"
 DEFAULTS = "defaults"
 _PRESETS = files("ssmdiff.runs") / "presets"
 
-ComponentTable = dict[str, Any]
-"""A component's name and its options: ``{name = "regenerate", base = "cross"}``."""
 
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
+class Layer(dict[str, Any]):
+    """Some keys of a configuration, and who gave them.
 
+    Args:
+        values: Tables, as TOML has them.
+        source: Who gave them, for messages.
+        base: A preset or a run. What it says of a component goes with it where another is chosen
+            above; in any other layer an option that is lost in this way is an error.
+    """
 
-class Section(BaseModel):
-    """A table of the configuration: frozen, strict, unknown keys refused."""
-
-    model_config = STRICT
-
-
-class DataConfig(Section):
-    """Where the images come from."""
-
-    dataset: ComponentTable
-    image_size: tuple[Positive, ...] = (32, 32)
-    flip: bool = True
-    """Mirror every other image left to right, at random."""
-    workers: Annotated[int, Field(ge=0, le=64)] = 0
-
-    @field_validator("image_size", mode="before")
-    @classmethod
-    def _square(cls, value: Any) -> Any:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return (value, value)
-        return tuple(value) if isinstance(value, list) else value
+    def __init__(self, values: Mapping[str, Any], source: str, base: bool = False) -> None:
+        super().__init__(values)
+        self.source, self.base = source, base
 
 
-class ModelConfig(Section):
-    """The denoiser: a backbone of blocks along a scan."""
+def resolve_flags(
+    preset: str | None = None,
+    file: Path | None = None,
+    flags: Mapping[str, tuple[str, Any]] | None = None,
+    sets: Iterable[str] | None = None,
+    run: Layer | None = None,
+) -> Config:
+    """The configuration that a command line asks for.
 
-    backbone: ComponentTable
-    block: ComponentTable
-    scan: ComponentTable
-    class_conditional: bool = False
-
-
-class DiffusionConfig(Section):
-    """The forward process and what the network predicts (eq. 1 to 4)."""
-
-    timesteps: Annotated[int, Field(ge=2, le=100_000)] = 1000
-    beta_schedule: BetaSchedule = "linear"
-    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    prediction: Prediction = "epsilon"
-    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
-
-
-class TrainConfig(Section):
-    """Optimisation. Batch sizes count images over all processes."""
-
-    steps: Positive = 1000
-    batch_size: Positive = 16
-    micro_batch_size: Positive | None = None
-    """Images of one forward pass on one process; None takes a process's whole share."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: Count = 0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    activation_checkpointing: bool = False
-    """Recompute each layer in the backward pass: much less memory, about a third more time."""
-    compile: bool = False
-    """Compile the network with torch.compile: a minute or more at first; no gain seen on CPUs."""
-    kernel: str = "auto"
-    checkpoint_every: Positive = 1000
-    """Steps between checkpoints."""
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 30.0
-    """At most so long between two checkpoints."""
-    keep_checkpoints: Annotated[int, Field(ge=2)] = 3
-    sample_every: Count = 1000
-    """Steps between sample grids; 0 for none but the last."""
-    bound_images: Count = 16
-    """Images over which L_vb (eq. 3) is reported at the end; 0 for none."""
-    callbacks: tuple[ComponentTable, ...]
-    """Who listens to the run."""
-
-
-class SampleConfig(Section):
-    """How images are drawn from the trained model."""
-
-    scheduler: ComponentTable
-    steps: Positive = 50
-    count: Annotated[int, Field(ge=1, le=256)] = 16
-    """Images of a sample grid."""
-
-
-class Config(Section):
-    """Everything that a run depends on, besides the code and the data."""
-
-    seed: Seed = 0
-    data: DataConfig
-    model: ModelConfig
-    diffusion: DiffusionConfig = DiffusionConfig()
-    train: TrainConfig
-    sample: SampleConfig
-
-    @model_validator(mode="after")
-    def _fits(self) -> Config:
-        if self.diffusion.beta_end < self.diffusion.beta_start:
-            raise ValueError("diffusion.beta_end is below diffusion.beta_start")
-        return self
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, without those that are None."""
-        return self.model_dump(mode="json", exclude_none=True)
-
-    def to_toml(self) -> str:
-        return tomli_w.dumps(self.to_dict())
-
-    def components(self) -> dict[str, tuple[str, ComponentTable]]:
-        """Each component's kind and table, by its dotted path."""
-        listeners = {
-            f"train.callbacks.{i}": ("callback", table)
-            for i, table in enumerate(self.train.callbacks)
-        }
-        return {
-            "data.dataset": ("dataset", self.data.dataset),
-            "model.backbone": ("backbone", self.model.backbone),
-            "model.block": ("block", self.model.block),
-            "model.scan": ("scan", self.model.scan),
-            "sample.scheduler": ("scheduler", self.sample.scheduler),
-            **listeners,
-        }
-
-
-def resolve(*layers: Mapping[str, Any]) -> Config:
-    """Merge layers, later over earlier, and check everything; components get all their options.
-
-    Below all layers lies ``presets/defaults.toml``, the one place that names components.
+    Args:
+        preset: By name; None is the default one, or none where a run is gone on with.
+        file: A TOML file.
+        flags: Each flag as it is typed, with the key that it is for and its value, None where it
+            was not given. A table chooses a component, any other value sets an option.
+        sets: Texts of ``--set``.
+        run: Lies below all else: the run that is gone on with.
 
     Raises:
-        ConfigError: A key or value is wrong; every problem is listed with its dotted path.
+        ConfigError: As by :func:`resolve`, or a flag and a ``--set`` contradict each other.
+    """
+    below = [] if run is None else [run]
+    if preset is not None or run is None:
+        below.append(load_preset(preset or DEFAULT_PRESET))
+    if file is not None:
+        below.append(load_file(file))
+    named = [_layer(flag, *pair) for flag, pair in (flags or {}).items() if pair[1] is not None]
+    choosing = [layer for layer in named if _choices(layer)]
+    setting = [layer for layer in named if not _choices(layer)]
+    assigned = [_assignment(text) for text in sets or ()]
+    said = flat(functools.reduce(merge, assigned, {}))
+    for layer in setting:
+        for key, value in flat(layer).items():
+            if said.get(key, value) != value:
+                raise ConfigError(
+                    f"{key} is {value!r} by {layer.source} and {said[key]!r} by --set; give one"
+                )
+    return resolve(*below, *choosing, *assigned, *setting)
+
+
+def resolve(*layers: Mapping[str, Any] | Config) -> Config:
+    """Merge layers, later over earlier, and check everything; components get all their options.
+
+    Below all layers lies ``presets/defaults.toml``, the one place that names components. A whole
+    :class:`Config` is a base, as a preset is.
+
+    Raises:
+        ConfigError: A key or value is wrong, every problem listed with its dotted path; or a key
+            that was given would not arrive.
         PluginError: A component's plugin is broken or in conflict.
     """
-    merged = functools.reduce(merge, layers, _read_preset(DEFAULTS))
-    config = validate(Config, merged, "")
-    values = config.to_dict()
-    for path, (kind, table) in config.components().items():
-        *sections, key = path.split(".")
-        place = functools.reduce(operator.getitem, sections, values)
-        options = _without_none(registry().options(kind, table, path))
-        place[int(key) if isinstance(place, list) else key] = options
+    stack = [_read_preset(DEFAULTS)]
+    for i, layer in enumerate(layers, start=1):
+        if isinstance(layer, Config):
+            layer = Layer(layer.to_dict(), "the configuration", base=True)
+        stack.append(layer if isinstance(layer, Layer) else Layer(layer, f"layer {i}"))
+    chosen: dict[str, tuple[Any, str]] = {}
+    for layer in stack:
+        chosen |= {path: (name, layer.source) for path, name in _choices(layer).items()}
+    stack = [_of_the_chosen(layer, chosen) for layer in stack]
+    merged: dict[str, Any] = functools.reduce(merge, stack, {})
+    config = validate(Config, _without_none(merged), "")
+    try:
+        values = config.completed()
+    except ConfigError as error:
+        by = [f"\n{p} is {n!r}, by {who}" for p, (n, who) in chosen.items() if p in str(error)]
+        raise ConfigError(f"{error}{''.join(by)}") from error
     if config.train.kernel != "auto":
         registry().find("kernel", config.train.kernel)
-    return validate(Config, values, "")
+    _refuse_lost([layer for layer in stack if not layer.base], flat(values))
+    return validate(Config, _without_none(values), "")
 
 
-def _without_none(table: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if value is not None}
+def _choices(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """The names of the components that a layer names, by their dotted paths."""
+    specs = {path: _at(layer, path) for path in COMPONENTS}
+    names = {p: s.get("name") if isinstance(s, Mapping) else s for p, s in specs.items()}
+    return {path: name for path, name in names.items() if name is not None}
+
+
+def _of_the_chosen(layer: Layer, chosen: Mapping[str, tuple[Any, str]]) -> Layer:
+    """The layer with its components as tables, without those that are not chosen.
+
+    Raises:
+        ConfigError: An option would go with them that a user gave.
+    """
+    values: dict[str, Any] = dict(layer)
+    for path, own in _choices(layer).items():
+        section, key = path.split(".")
+        table, (name, by) = _at(layer, path), chosen[path]
+        if isinstance(table, str):
+            table = {"name": own}
+        if own != name and isinstance(table, Mapping):
+            if len(table) > 1 and not layer.base:
+                lost = ", ".join(f"{path}.{option}" for option in table if option != "name")
+                raise ConfigError(
+                    f"{lost}: {layer.source} sets this for {COMPONENTS[path]} {own!r}, and {by} "
+                    f"chooses {name!r}. Leave out the one or the other"
+                )
+            table = {}
+        values[section] = {**values[section], key: table}
+    return Layer(values, layer.source, layer.base)
+
+
+def _refuse_lost(given: Iterable[Layer], arrived: Mapping[str, Any]) -> None:
+    """Check that every key that was given has arrived."""
+    last = {key: (value, layer.source) for layer in given for key, value in flat(layer).items()}
+    for key, (value, source) in last.items():
+        if key in arrived and (value is None) == (arrived[key] is None):
+            continue
+        known = [other for other in arrived if f"{key}.".startswith(f"{other}.")]
+        instead = "".join(f"; {other} is {arrived[other]!r}" for other in known)
+        raise ConfigError(f"{key} = {value!r}, by {source}, cannot be kept{instead}")
+
+
+def _at(values: Any, path: str) -> Any:
+    """What stands at a dotted path, None where nothing does."""
+    for key in path.split("."):
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(one) for key, one in value.items() if one is not None}
+    return [_without_none(one) for one in value] if isinstance(value, list) else value
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +180,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, str) and isinstance(below, Mapping) and "name" in below:
             value = {"name": value}
         if isinstance(value, Mapping) and isinstance(below, Mapping):
-            renamed = "name" in value and value["name"] != below.get("name")
+            renamed = "name" in below and value.get("name", below["name"]) != below["name"]
             merged[key] = dict(value) if renamed else merge(below, value)
         else:
             merged[key] = value
@@ -205,18 +193,19 @@ def presets() -> list[str]:
     return sorted(name for name in names if name != DEFAULTS)
 
 
-def load_preset(name: str) -> dict[str, Any]:
+def load_preset(name: str) -> Layer:
     """The layer of a shipped preset."""
     if name not in presets():
         raise ConfigError(f"there is no preset {name!r}; {did_you_mean(name, presets())}")
     return _read_preset(name)
 
 
-def _read_preset(name: str) -> dict[str, Any]:
-    return tomllib.loads((_PRESETS / f"{name}.toml").read_text("utf-8"))
+def _read_preset(name: str) -> Layer:
+    values = tomllib.loads((_PRESETS / f"{name}.toml").read_text("utf-8"))
+    return Layer(values, f"preset {name}" if name != DEFAULTS else "default", base=True)
 
 
-def load_file(path: Path) -> dict[str, Any]:
+def load_file(path: Path) -> Layer:
     """The layer of a TOML file.
 
     Raises:
@@ -230,45 +219,52 @@ def load_file(path: Path) -> dict[str, Any]:
             f"config file {path} has {path.stat().st_size} bytes; at most {MAX_FILE_BYTES} are read"
         )
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        return Layer(tomllib.loads(path.read_bytes().decode("utf-8-sig")), str(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config file {path} is no TOML: {error}") from None
 
 
 def assignments(texts: Iterable[str]) -> dict[str, Any]:
-    """The layer of ``--set path.to.key=value`` arguments; values as TOML, else as plain text."""
-    layer: dict[str, Any] = {}
-    for text in texts:
-        path, equals, value = text.partition("=")
-        keys = path.strip().split(".")
-        if not equals or not all(keys):
-            raise ConfigError(f"--set {text!r}: expected path.to.key=value")
-        try:
-            parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            parsed = value
-        single: dict[str, Any] = {keys[-1]: parsed}
-        for key in reversed(keys[:-1]):
-            single = {key: single}
-        layer = merge(layer, single)
-    return layer
+    """The options of one component from ``--set option=value``, which has its name already.
+
+    Raises:
+        ConfigError: One is not of that form, or is a name.
+    """
+    options: dict[str, Any] = functools.reduce(merge, map(_assignment, texts), {})
+    if "name" in options:
+        raise ConfigError("--set name: the component is named by the command itself")
+    return options
+
+
+def _assignment(text: str) -> Layer:
+    """``path.to.key=value``; a value as TOML has it, a date or what is no TOML as plain text."""
+    path, equals, value = text.partition("=")
+    path = path.strip()
+    if not equals or not all(path.split(".")):
+        raise ConfigError(f"--set {text!r}: expected path.to.key=value")
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        parsed = {"value": value}
+    one = parsed["value"]
+    # What TOML would leave out of a value, a comment or a second line, was given all the same.
+    cut = len(parsed) > 1 or ("#" in value and not isinstance(one, str | list | dict))
+    if cut or isinstance(one, datetime.date | datetime.time):
+        one = value
+    return _layer(f"--set {path}", path, one)
+
+
+def _layer(source: str, path: str, value: Any) -> Layer:
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return Layer(value, source)
 
 
 def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
     """Dotted path -> (before, after) of every value that differs."""
-    old, new = _flat(before.to_dict()), _flat(after.to_dict())
+    old, new = flat(before.to_dict()), flat(after.to_dict())
     return {
         key: (old.get(key), new.get(key))
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     }
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

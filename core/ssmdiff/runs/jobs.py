@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-    from ssmdiff.runs.config import Config, TrainConfig
     from ssmdiff.runs.exporting import ExportPrecision, ExportResult
     from ssmdiff.runs.run import Run, RunFolder
+    from ssmdiff.runs.sections import Config, TrainConfig
 
 EXTRAS = {"train": "train", "export": "onnx", "bench": "train"}
 """The jobs that come with ssmdiff, and the extra that brings what each needs."""

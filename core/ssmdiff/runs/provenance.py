@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 from ssmdiff.registry.registry import registry
-from ssmdiff.runs.config import Config
+from ssmdiff.runs.sections import Config
 
 _DISTRIBUTION = "ssmdiff"
 _NAME = re.compile(r"[\w.-]+")

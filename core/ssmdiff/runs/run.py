@@ -33,8 +33,9 @@ from ssmdiff.orders.scan import OrderPlan
 from ssmdiff.registry.registry import create
 from ssmdiff.runs import checkpoint as ckpt
 from ssmdiff.runs import compose
-from ssmdiff.runs.config import Config, load_file, resolve
+from ssmdiff.runs.config import Layer, load_file, resolve
 from ssmdiff.runs.provenance import provenance
+from ssmdiff.runs.sections import Config
 
 CONFIG = "config.toml"
 EVENTS = "*/events.out.tfevents.*"
@@ -132,7 +133,7 @@ class RunFolder:
         text = config.to_toml() + "\n" + tomli_w.dumps({"provenance": provenance(config)})
         ckpt.write_atomically(self.config_file, text.encode())
 
-    def config_layer(self) -> dict[str, Any]:
+    def config_layer(self) -> Layer:
         """The configuration as written, without its provenance.
 
         Raises:
@@ -143,6 +144,7 @@ class RunFolder:
             raise CheckpointError(f"{self.path} {what}; expected the --out of ssmdiff train")
         layer = load_file(self.config_file)
         layer.pop("provenance", None)
+        layer.base = True
         return layer
 
     def providers(self) -> Mapping[str, str]:
@@ -297,7 +299,7 @@ class Run(ImageModel[Tensor]):
         """What was asked for, over the run's own scheduler and steps."""
         asked = {"scheduler": scheduler, "steps": steps}
         layer = {key: value for key, value in asked.items() if value is not None}
-        chosen = resolve(self.config.to_dict(), {"sample": layer}).sample
+        chosen = resolve(self.config, {"sample": layer}).sample
         return SamplingSettings(chosen.scheduler, chosen.steps, seed, label)
 
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:

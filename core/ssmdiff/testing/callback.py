@@ -17,8 +17,9 @@ from ssmdiff.registry import hooks, hookspecs
 from ssmdiff.registry.events import StepRecord
 from ssmdiff.registry.options import validate
 from ssmdiff.registry.registry import registry, split_spec
-from ssmdiff.runs.config import Config, merge
+from ssmdiff.runs.config import merge
 from ssmdiff.runs.pictures import write_grid
+from ssmdiff.runs.sections import Config
 from ssmdiff.testing import probes
 from ssmdiff.testing.report import ViolationError
 from ssmdiff.testing.suite import Subject, Suite

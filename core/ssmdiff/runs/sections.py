@@ -1,0 +1,187 @@
+"""A run's configuration: its sections, the fixed keys, their types and ranges. Imports no torch."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from ssmdiff.diffusion.betas import BetaSchedule, Prediction
+from ssmdiff.registry.options import STRICT, Seed
+from ssmdiff.registry.registry import registry
+
+COMPONENTS = {
+    "data.dataset": "dataset",
+    "model.backbone": "backbone",
+    "model.block": "block",
+    "model.scan": "scan",
+    "sample.scheduler": "scheduler",
+}
+"""Where the one component of a kind stands."""
+
+ComponentTable = dict[str, Any]
+"""A component's name and its options: ``{name = "regenerate", base = "cross"}``."""
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A table of the configuration: frozen, strict, unknown keys refused."""
+
+    model_config = STRICT
+
+
+class DataConfig(Section):
+    """Where the images come from."""
+
+    dataset: ComponentTable
+    image_size: tuple[Positive, ...] = (32, 32)
+    flip: bool = True
+    """Mirror every other image left to right, at random."""
+    workers: Annotated[int, Field(ge=0, le=64)] = 0
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return (value, value)
+        return tuple(value) if isinstance(value, list) else value
+
+
+class ModelConfig(Section):
+    """The denoiser: a backbone of blocks along a scan."""
+
+    backbone: ComponentTable
+    block: ComponentTable
+    scan: ComponentTable
+    class_conditional: bool = False
+
+
+class DiffusionConfig(Section):
+    """The forward process and what the network predicts (eq. 1 to 4)."""
+
+    timesteps: Annotated[int, Field(ge=2, le=100_000)] = 1000
+    beta_schedule: BetaSchedule = "linear"
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    prediction: Prediction = "epsilon"
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
+
+
+class TrainConfig(Section):
+    """Optimisation. Batch sizes count images over all processes."""
+
+    steps: Positive = 1000
+    batch_size: Positive = 16
+    micro_batch_size: Positive | None = None
+    """Images of one forward pass on one process; None takes a process's whole share."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: Count = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    grad_clip: Annotated[float, Field(ge=0)] = 1.0
+    """The largest norm of the gradient; 0 for any."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    activation_checkpointing: bool = False
+    """Recompute each layer in the backward pass: much less memory, about a third more time."""
+    compile: bool = False
+    """Compile the network with torch.compile: a minute or more at first; no gain seen on CPUs."""
+    kernel: str = "auto"
+    checkpoint_every: Positive = 1000
+    """Steps between checkpoints."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 30.0
+    """At most so long between two checkpoints."""
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 3
+    sample_every: Count = 1000
+    """Steps between sample grids; 0 for none but the last."""
+    bound_images: Count = 16
+    """Images over which L_vb (eq. 3) is reported at the end; 0 for none."""
+    callbacks: tuple[ComponentTable, ...]
+    """Who listens to the run: names, or tables with a name."""
+
+    @field_validator("callbacks", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple({"name": one} if isinstance(one, str) else one for one in value)
+
+
+class SampleConfig(Section):
+    """How images are drawn from the trained model."""
+
+    scheduler: ComponentTable
+    steps: Positive = 50
+    count: Annotated[int, Field(ge=1, le=256)] = 16
+    """Images of a sample grid."""
+
+
+class Config(Section):
+    """Everything that a run depends on, besides the code and the data."""
+
+    seed: Seed = 0
+    data: DataConfig
+    model: ModelConfig
+    diffusion: DiffusionConfig = DiffusionConfig()
+    train: TrainConfig
+    sample: SampleConfig
+
+    @model_validator(mode="after")
+    def _fits(self) -> Config:
+        if self.diffusion.beta_end < self.diffusion.beta_start:
+            raise ValueError("diffusion.beta_end is below diffusion.beta_start")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without those that are None."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps(self.to_dict())
+
+    def components(self) -> dict[str, tuple[str, ComponentTable]]:
+        """Each component's kind and table, by its dotted path."""
+        listeners = {
+            f"train.callbacks.{i}": ("callback", table)
+            for i, table in enumerate(self.train.callbacks)
+        }
+        one_each = {
+            path: (kind, operator.attrgetter(path)(self)) for path, kind in COMPONENTS.items()
+        }
+        return one_each | listeners
+
+    def completed(self) -> dict[str, Any]:
+        """All values, None included, with every option of every component.
+
+        Raises:
+            ConfigError: An option is unknown, of the wrong type or out of range.
+            PluginError: A component's plugin is broken or in conflict.
+        """
+        values = self.model_dump(mode="json")
+        for path, (kind, table) in self.components().items():
+            *sections, key = path.split(".")
+            place = functools.reduce(operator.getitem, sections, values)
+            options = registry().options(kind, table, path)
+            place[int(key) if isinstance(place, list) else key] = options
+        return values
+
+    def keys(self) -> set[str]:
+        """Every key that this configuration has, by its dotted path."""
+        return set(flat(self.completed()))
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted path -> value of everything in a table that is no table itself."""
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            values |= flat(value, f"{prefix}{key}.")
+        else:
+            values[prefix + key] = value
+    return values
