@@ -92,10 +92,10 @@ def export(
 
 
 def _options(to: str, sets: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The options of ``--set``, and above them those of flags that the target has.
+    """The options of ``--set``, and those of flags that the target has.
 
     Raises:
-        ConfigError: The target has no such option.
+        ConfigError: The target has no such option, or a flag and a ``--set`` contradict each other.
     """
     found = registry()
     if to not in found.names("exporter") or not sets | given:
@@ -108,6 +108,12 @@ def _options(to: str, sets: dict[str, Any], given: dict[str, Any]) -> dict[str, 
     for option in sorted(sets.keys() - known):
         hint = did_you_mean(option, known)
         raise ConfigError(f"--set {option}: target {to} has no such option; {hint}")
+    for option in sorted(
+        option for option in sets if given.get(option, sets[option]) != sets[option]
+    ):
+        raise ConfigError(
+            f"{option} is {given[option]!r} by its flag and {sets[option]!r} by --set; give one"
+        )
     return sets | given
 
 

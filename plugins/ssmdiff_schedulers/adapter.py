@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import inspect
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import schedulers
 from numpy.typing import NDArray
-from ssmdiff import ConfigError, did_you_mean
+from ssmdiff import ConfigError, did_you_mean, name_of
 
 WIRED = ("num_train_timesteps", "trained_betas", "prediction_type")
 """What the process that was trained decides."""
@@ -62,15 +64,14 @@ class DiffusersScheduler:
             hint = did_you_mean(key, sorted(taken - wired.keys()))
             raise ConfigError(f"{scheduler} of diffusers has no option {key!r} to set; {hint}")
         spacing = {"timestep_spacing": "trailing"} if "timestep_spacing" in taken else {}
-        self.inner = cls(**{**spacing, **options, **wired})
+        with _of_the_library(f"{scheduler} of diffusers"):
+            self.inner = cls(**{**spacing, **options, **wired})
         self.random = "generator" in inspect.signature(self.inner.step).parameters
 
     def set_timesteps(self, steps: int) -> None:
         """Begin a run; a ConfigError where the library refuses so many steps."""
-        try:
+        with _of_the_library(f"{type(self.inner).__name__}, {steps} steps"):
             self.inner.set_timesteps(steps)
-        except (ValueError, IndexError) as error:
-            raise ConfigError(f"{type(self.inner).__name__}, {steps} steps: {error}") from error
         self.timesteps = self.inner.timesteps.double().numpy()
         self.initial_scale = float(self.inner.init_noise_sigma)
 
@@ -84,10 +85,22 @@ class DiffusersScheduler:
         The library draws its own numbers, from a generator for each image; the noise seeds it.
         """
         options = {"generator": [_generator(one) for one in noise]} if self.random else {}
-        result = self.inner.step(
-            torch.as_tensor(output), self.inner.timesteps[i], torch.as_tensor(x), **options
-        )
+        with _of_the_library(f"{type(self.inner).__name__}, step {i + 1}"):
+            result = self.inner.step(
+                torch.as_tensor(output), self.inner.timesteps[i], torch.as_tensor(x), **options
+            )
         return _like(x, result.prev_sample)
+
+
+@contextmanager
+def _of_the_library(where: str) -> Iterator[None]:
+    """What the library raises at options that it cannot use, whatever that is, as a ConfigError."""
+    try:
+        yield
+    except Exception as error:
+        raise ConfigError(
+            f"{where}: {name_of(error)}. Try: other options, or fewer steps"
+        ) from error
 
 
 def _generator(noise: Any) -> torch.Generator:

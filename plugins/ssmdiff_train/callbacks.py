@@ -64,11 +64,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 class TensorBoard:
     """Event files under ``tensorboard/``."""
 
-    @hookimpl
-    def ssmdiff_run_start(self, folder: Path, step: int) -> None:
+    def __init__(self) -> None:
+        # Now, so that a package that is missing is missed before anything is written.
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+        self._new_writer = SummaryWriter
+
+    @hookimpl
+    def ssmdiff_run_start(self, folder: Path, step: int) -> None:
+        self._writer = self._new_writer(folder / "tensorboard", purge_step=step + 1)
 
     @hookimpl
     def ssmdiff_step_end(self, record: StepRecord) -> None:
@@ -96,6 +100,9 @@ class TensorBoard:
 
 class LossCurve:
     """``loss.png``, drawn anew with each checkpoint."""
+
+    def __init__(self) -> None:
+        import matplotlib.figure  # noqa: F401  # missed now where it is missing, not after hours
 
     @hookimpl
     def ssmdiff_run_start(self, folder: Path) -> None:

@@ -25,7 +25,6 @@ from ssmdiff import (
     build_backbone,
     build_dataset,
     build_diffusion,
-    build_scheduler,
     classes_of,
     compile_backbone,
     create,
@@ -51,9 +50,10 @@ from ssmdiff_train.optimizer import (
     load_optimizer_tensors,
     optimizer_tensors,
 )
+from ssmdiff_train.proof import prove_sampling
 from ssmdiff_train.resume import refuse_changes
 from ssmdiff_train.signals import StopRequest
-from ssmdiff_train.stream import TrainingImage, TrainingStream, loader
+from ssmdiff_train.stream import TrainingImage, TrainingStream, loader, share_of
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 SKIPPED_STEPS = 20  # consecutive overflows that the fp16 loss scaler may need to find its scale
@@ -74,7 +74,9 @@ class Trainer:
         self.events = event_hooks([MetricsFile(), LossCurve(), *named, *callbacks])
         self.dataset = build_dataset(config)
         self.diffusion = build_diffusion(config)
-        build_scheduler(config, self.diffusion)  # settings that cannot be sampled are refused now
+        # What cannot work is refused now, before anything is written.
+        prove_sampling(config, self.diffusion, self.dataset.channels)
+        share_of(config.train.batch_size, accelerator.num_processes)
         torch.manual_seed(stream_seed(config.seed, "weights"))
         self.model = build_backbone(config, self.dataset.channels, classes_of(config, self.dataset))
         self.plan = order_plan(self.model, config)
@@ -303,7 +305,8 @@ class Trainer:
 
     def draw_samples(self) -> None:
         """A grid from the averaged weights, from the same noise every time."""
-        if not self.accelerator.is_main_process or len(self.config.data.image_size) != 2:
+        picture = len(self.config.data.image_size) == 2 and self.dataset.channels in (1, 3)
+        if not self.accelerator.is_main_process or not picture:
             return
         path = self.folder.samples / f"step-{self.step:08d}.png"
         images = reports.draw_grid(
@@ -317,5 +320,11 @@ class Trainer:
 
     def emit(self, event: str, **details: object) -> None:
         """Call a hook of all listeners; only the main process tells."""
-        if self.accelerator.is_main_process:
+        if not self.accelerator.is_main_process:
+            return
+        try:
             getattr(self.events, f"ssmdiff_{event}")(**details)
+        except SsmdiffError:
+            raise
+        except Exception as error:
+            raise faults.explain(error, self.step, self.config, self._fallback()) from error

@@ -63,12 +63,26 @@ def _epoch(seed: int, epoch: int, length: int) -> np.ndarray:
     return permutation(stream(seed, "epoch", epoch), length)
 
 
+def share_of(batch: int, processes: int) -> int:
+    """Images of a batch for each process.
+
+    Raises:
+        ConfigError: The batch cannot be split over the processes.
+    """
+    if batch % processes:
+        raise ConfigError(
+            f"train.batch_size = {batch} counts images over all processes and cannot be split over "
+            f"{processes}; the nearest that can is {max(processes, batch - batch % processes)}"
+        )
+    return batch // processes
+
+
 class _BatchSlices(Sampler[list[int]]):
     """This process's share of every batch: consecutive image numbers."""
 
     def __init__(self, start: int, stop: int, batch: int, rank: int, processes: int) -> None:
         self.starts = range(start, stop, batch)
-        self.share = batch // processes
+        self.share = share_of(batch, processes)
         self.offset = rank * self.share
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -89,16 +103,7 @@ def loader(
     processes: int,
     workers: int,
 ) -> DataLoader[TrainingImage]:
-    """Batches of this process from image ``start`` to ``stop``.
-
-    Raises:
-        ConfigError: The batch cannot be split over the processes.
-    """
-    if batch % processes:
-        raise ConfigError(
-            f"train.batch_size = {batch} counts images over all processes and cannot be split over "
-            f"{processes}; the nearest that can is {max(processes, batch - batch % processes)}"
-        )
+    """Batches of this process from image ``start`` to ``stop``."""
     return DataLoader(
         images,
         batch_sampler=_BatchSlices(start, stop, batch, rank, processes),
