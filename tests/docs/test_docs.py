@@ -5,17 +5,18 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import shown
 from PIL import Image
 from ssmdiff.registry.registry import Registry
 from ssmdiff_cli.main import app
 from typer.testing import CliRunner
 
-ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+ROOT, PAGES = shown.ROOT, shown.PAGES
 # Appended to every `ssmdiff train`, so that it takes seconds; everything else is as written.
 QUICK = [
     "--set", "model.backbone.channels=8", "--set", "model.backbone.widths=[1,2]",
@@ -70,8 +71,13 @@ def tiers(pages):
 @pytest.mark.parametrize("page", list(tiers(PAGES)))
 def test_every_command_shown_runs(page, place):
     for line in commands(page):
-        result = CliRunner().invoke(app, quick(line))
+        words = quick(line)
+        result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, f"{line}\n{result.output}"
+        if words[0] == "train":  # what was written is what was said
+            (run,) = re.findall(r"^run: (.+)$", result.output, re.MULTILINE)
+            written = tomllib.loads(Path(run, "config.toml").read_text())
+            assert not shown.differing(words, written), line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
