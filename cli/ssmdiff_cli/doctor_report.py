@@ -51,9 +51,16 @@ def examine() -> dict[str, Any]:
 
 def _examine_kernel(name: str, device: torch.device) -> dict[str, str]:
     try:
-        kernel = load_kernel(name)
+        return _row(name, device)
     except SsmdiffError as error:
         return {"name": name, "status": "broken", "detail": str(error)}
+    except Exception as error:  # what it needs is installed and does not work
+        detail = f"{type(error).__name__}: {error}".splitlines()[0]
+        return {"name": name, "status": "broken", "detail": detail}
+
+
+def _row(name: str, device: torch.device) -> dict[str, str]:
+    kernel = load_kernel(name)
     reason = kernel.unavailable(device, torch.float32)
     if reason:
         return {"name": name, "status": "not here", "detail": reason}

@@ -19,6 +19,7 @@ from ssmdiff.networks.layers import (
     zeroed,
 )
 from ssmdiff.networks.selective import SelectiveParameters
+from ssmdiff.ops.derivatives import is_transformed
 
 __all__ = [
     "MLP",
@@ -30,6 +31,7 @@ __all__ = [
     "TimedNorm",
     "channels_last",
     "grid_angles",
+    "is_transformed",
     "largest_divisor",
     "orders_of",
     "recompute_activations",

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from ssmdiff import ConfigError, Grid
-from ssmdiff.nn import ResidualBlock, grid_angles, largest_divisor
+from ssmdiff.nn import ResidualBlock, grid_angles, is_transformed, largest_divisor
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ROTARY_BASE = 100.0
 """Of the frequencies: RoPE-ViT's for axial positions, which are tens and not thousands."""
@@ -52,7 +53,12 @@ class Attention(nn.Module):
         # (3, B, H, L, P)
         q, k, v = self.qkv(x).unflatten(2, (3, -1, self.head)).permute(2, 0, 3, 1, 4)
         angles = grid_angles(grid, pairs, ROTARY_BASE, x.device)
-        y = F.scaled_dot_product_attention(rotated(q, angles), rotated(k, angles), v)
+        q, k = rotated(q, angles), rotated(k, angles)
+        if is_transformed():  # the fused kernels have neither forward mode nor vmap
+            with sdpa_kernel(SDPBackend.MATH):
+                y = F.scaled_dot_product_attention(q, k, v)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v)
         mixed: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))
         return mixed
 

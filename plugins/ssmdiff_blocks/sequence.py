@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from ssmdiff.nn import is_transformed
 from torch import Tensor, nn
 
 
@@ -110,8 +111,12 @@ def sequence_numbers(restart: Tensor | None, k: int, batch: int) -> Tensor | Non
 
 
 def runs_on(x: Tensor) -> bool:
-    """Whether a CUDA kernel that is no torch op can take the tensor: not under a tracer."""
-    return x.is_cuda and x.dtype != torch.float64 and not torch.compiler.is_compiling()
+    """Whether a CUDA kernel that is no torch op can take the tensor: not under a tracer.
+
+    Nor where the network is being transformed or differentiated forwards: it has no rules for that.
+    """
+    watched = torch.compiler.is_compiling() or is_transformed()
+    return x.is_cuda and x.dtype != torch.float64 and not watched
 
 
 @functools.cache

@@ -23,6 +23,7 @@ from ssmdiff.nn import (
     Fuse,
     ImageBackbone,
     channels_last,
+    is_transformed,
     largest_divisor,
     orders_of,
     to_map,
@@ -185,9 +186,16 @@ class VMDDPMUNet(ImageBackbone):
         )
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+class GroupNorm(nn.GroupNorm):
+    """torch's, whose rules of forward mode and second derivatives refuse channels-last memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.contiguous() if is_transformed() else x)
+
+
+def group_norm(channels: int) -> GroupNorm:
     """At most 32 groups of at least 4 channels, so that a group is never a single value."""
-    return nn.GroupNorm(largest_divisor(channels, min(32, channels // 4)), channels)
+    return GroupNorm(largest_divisor(channels, min(32, channels // 4)), channels)
 
 
 class ResNetBlock(nn.Module):

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ssmdiff.errors import ConfigError
-from ssmdiff.ops.kernels import order_tensors
+from ssmdiff.ops.derivatives import is_transformed
+from ssmdiff.ops.kernels import is_readable, order_tensors
 from ssmdiff.orders.scan import Grid, OrderPlan, Scan, ScanSlot, size_text
 
 
@@ -185,10 +186,16 @@ class ImageBackbone(nn.Module):
             ConfigError: An image size that the network cannot serve, labels or orders that do not
                 fit the model.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
+        for name, value in (("x", x), ("timesteps", timesteps), ("context", context)):
+            if not isinstance(value, Tensor) and (name != "context" or value is not None):
+                raise ConfigError(
+                    f"backbone {self.name}: {name} is {type(value).__name__}; expected a tensor, "
+                    f"such as torch.tensor({[value] if isinstance(value, int | float) else '...'})"
+                )
+        if x.dim() != 4 or x.shape[1] != self.in_channels or not x.is_floating_point():
             raise ConfigError(
-                f"backbone {self.name}: x has shape {tuple(x.shape)}; "
-                f"expected (B, {self.in_channels}, H, W)"
+                f"backbone {self.name}: x is {x.dtype} of shape {tuple(x.shape)}; "
+                f"expected floating point (B, {self.in_channels}, H, W)"
             )
         slots = self.scan_slots(tuple(x.shape[2:]))
         if orders is None:
@@ -203,8 +210,9 @@ class ImageBackbone(nn.Module):
         """``layer(*arguments)``, recomputed in the backward pass where that was asked for.
 
         Dropout is drawn from the same state of the generators again, so gradients are the same.
+        Under torch.func and forward mode, where torch cannot recompute, nothing is recomputed.
         """
-        if self.activation_checkpointing and torch.is_grad_enabled():
+        if self.activation_checkpointing and torch.is_grad_enabled() and not is_transformed():
             return checkpoint(layer, *arguments, use_reentrant=False)
         return layer(*arguments)
 
@@ -239,12 +247,20 @@ class ImageBackbone(nn.Module):
                 f"the model is conditional and needs context: ({batch},) integer class labels, "
                 f"0 to {self.num_classes - 1}"
             )
-        floating = context.is_floating_point() or context.is_complex()
-        if floating or context.dim() != 1 or context.shape[0] != batch:
+        counts = context.dtype in (torch.int64, torch.int32)  # what an embedding takes
+        if not counts or context.dim() != 1 or context.shape[0] != batch:
             raise ConfigError(
                 f"context is {context.dtype} of shape {tuple(context.shape)}; expected ({batch},) "
-                f"integer class labels, 0 to {self.num_classes - 1}"
+                f"int64 or int32 class labels, 0 to {self.num_classes - 1}"
             )
+        # Not on a GPU: to read them there would make every call wait for the device.
+        if batch and context.device.type == "cpu" and is_readable(context):
+            low, high = int(context.min()), int(context.max())
+            if low < 0 or high >= self.num_classes:
+                raise ConfigError(
+                    f"context holds the label {low if low < 0 else high}; the model has "
+                    f"{self.num_classes} classes, labels 0 to {self.num_classes - 1}"
+                )
 
 
 def recompute_activations(model: nn.Module) -> None:

@@ -52,8 +52,8 @@ _on_device: MutableMapping[ScanOrder, dict[torch.device, Tensor]] = WeakKeyDicti
 
 
 def _copy_to(table: NDArray[Any], device: torch.device) -> Tensor:
-    # No inference tensor even while sampling: training meets the same copy.
-    with torch.inference_mode(False):
+    # No inference tensor even while sampling, and none of a transform's: training meets the same.
+    with torch.inference_mode(False), torch._C._DisableFuncTorch():
         host = torch.tensor(table)
         if device.type == "cuda":
             return host.pin_memory().to(device, non_blocking=True)
@@ -101,9 +101,10 @@ def check_order(order: Tensor) -> None:
     Raises:
         ConfigError: A row is no permutation of 0 .. L - 1, but for the sign.
     """
-    if restarts_in(order) is not None or not _is_readable(order):
+    if restarts_in(order) is not None or not is_readable(order):
         return
-    coded = order.detach().cpu().numpy()
+    with torch._C._DisableFuncTorch():  # under a transform even a plain tensor's copy is wrapped
+        coded = order.detach().cpu().numpy()
     try:
         check_permutations(coded ^ (coded >> 31))  # -1 - token is token with all bits turned
     except ContractError as error:
@@ -113,7 +114,8 @@ def check_order(order: Tensor) -> None:
         ) from error
 
 
-def _is_readable(order: Tensor) -> bool:
+def is_readable(order: Tensor) -> bool:
+    """Whether the values are there to be read: no tracer, capture or transform is at work."""
     if torch.compiler.is_compiling() or type(order) is not Tensor or order.is_meta:
         return False
     if _is_watched() or torch._C._functorch.is_functorch_wrapped_tensor(order):

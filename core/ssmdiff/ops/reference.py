@@ -35,7 +35,7 @@ class TorchKernel:
         return None
 
     def forward(self, inputs: ScanInputs) -> Tensor:
-        scan = _Sequences(inputs)
+        scan = Sequences(inputs)
         h, y = scan.start(), []
         for t in range(scan.length):
             h = scan.step(scan.after_restart(h, t), t)
@@ -43,7 +43,7 @@ class TorchKernel:
         return scan.merge(torch.stack(y, 2) + scan.skip()).to(inputs.u.dtype)
 
     def backward(self, grad_y: Tensor, inputs: ScanInputs) -> ScanGradients:
-        scan = _Sequences(inputs)
+        scan = Sequences(inputs)
         dy = grad_y.to(scan.u.dtype)[:, scan.order]  # (B, K, L, D)
         h = scan.start()
         before = []  # the state that enters each step, after any restart
@@ -96,7 +96,7 @@ class TorchKernel:
 
 def states_of(inputs: ScanInputs) -> Tensor:
     """The states that a kernel may keep, of :func:`~ssmdiff.ops.kernels.kept_shape`."""
-    scan, every = _Sequences(inputs), kept_every(inputs.A.shape[-1])
+    scan, every = Sequences(inputs), kept_every(inputs.A.shape[-1])
     h, states = scan.start(), scan.u.new_empty(kept_shape(inputs))
     for t in range(every * states.shape[2]):
         h = scan.step(scan.after_restart(h, t), t)
@@ -105,7 +105,7 @@ def states_of(inputs: ScanInputs) -> Tensor:
     return states
 
 
-class _Sequences:
+class Sequences:
     """The inputs gathered into visiting order, (B, K, L, .), in the dtype of the state."""
 
     def __init__(self, inputs: ScanInputs) -> None:
@@ -118,14 +118,14 @@ class _Sequences:
         self.A = inputs.A.to(dtype)
         self.D = None if inputs.D is None else inputs.D.to(dtype)
         self.u = inputs.u.to(dtype)[:, self.order]
-        self.B, self.C = (self._gather(x.to(dtype)) for x in (inputs.B, inputs.C))
-        delta = self._gather(inputs.delta.to(dtype))
+        self.B, self.C = (self.gather(x.to(dtype)) for x in (inputs.B, inputs.C))
+        delta = self.gather(inputs.delta.to(dtype))
         if inputs.delta_bias is not None:
             delta = delta + inputs.delta_bias.to(dtype)[:, None]
         self.delta_raw = delta
         self.delta = F.softplus(delta) if inputs.delta_softplus else delta
 
-    def _gather(self, x: Tensor) -> Tensor:
+    def gather(self, x: Tensor) -> Tensor:
         return x.gather(2, self.order[None, :, :, None].expand(x.shape))
 
     def to_grid(self, x: Tensor) -> Tensor:

@@ -20,8 +20,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ssmdiff.errors import ConfigError, KernelUnavailableError, PluginError
+from ssmdiff.ops.derivatives import (
+    differentiate,
+    is_transformed,
+    refuse_forward_mode,
+    transformed_scan,
+)
 from ssmdiff.ops.kernels import (
     Kernel,
     ScanInputs,
@@ -86,7 +93,11 @@ def selective_scan(
     inputs = ScanInputs(u, delta, A, B, C, order, D, delta_bias, delta_softplus, discretization)
     _check(inputs)
     check_order(order)
-    y: Tensor = _keeping_op(*inputs)[0] if _is_worth_keeping(inputs) else _op(*inputs)
+    y: Tensor
+    if is_transformed():
+        y = transformed_scan(inputs)
+        return y
+    y = _keeping_op(*inputs)[0] if _is_worth_keeping(inputs) else _op(*inputs)
     return y
 
 
@@ -140,6 +151,7 @@ def _backward_op(grad_y: Tensor, states: Tensor | None, *arguments: Any) -> list
 
 
 def _kernel_of(inputs: ScanInputs) -> Kernel:
+    refuse_forward_mode()
     return kernel_for(inputs.u.device, inputs.u.dtype, inputs.u.shape[1])
 
 
@@ -164,28 +176,7 @@ def _(grad_y: Tensor, states: Tensor | None, *arguments: Any) -> list[Tensor]:
     return [u.new_empty(0) if x is None else x.new_empty(x.shape) for x in given]
 
 
-def _setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    *tensors, ctx.delta_softplus, ctx.discretization = inputs
-    states = None
-    if isinstance(output, tuple):
-        states = output[1]
-        ctx.mark_non_differentiable(states)
-        ctx.set_materialize_grads(False)  # zeros in the shape of the states, for nothing
-    ctx.save_for_backward(states, *tensors)
-
-
-def _backward(ctx, grad_y, _=None):  # type: ignore[no-untyped-def]
-    states, *tensors = ctx.saved_tensors
-    du, ddelta, dA, dB, dC, dD, dbias = _backward_op(
-        grad_y, states, *tensors, ctx.delta_softplus, ctx.discretization
-    )
-    D, delta_bias = tensors[6:8]
-    dD, dbias = (None if x is None else g for x, g in ((D, dD), (delta_bias, dbias)))
-    return du, ddelta, dA, dB, dC, None, dD, dbias, None, None
-
-
-for _differentiable in (_op, _keeping_op):
-    _differentiable.register_autograd(_backward, setup_context=_setup_context)
+differentiate(_op, _keeping_op)
 
 
 def _check(inputs: ScanInputs) -> None:
@@ -244,7 +235,7 @@ def kernel_for(device: torch.device, dtype: torch.dtype, length: int) -> Kernel:
     """
     kernel = require_kernel(device, dtype)
     if kernel.name == "torch" and _chosen == AUTO and length > LONG and dtype != torch.float64:
-        _warn_slow(str(device), str(dtype))
+        _warn_slow(device, dtype)
     _used.add(kernel.name)
     return kernel
 
@@ -257,15 +248,37 @@ def require_kernel(device: torch.device, dtype: torch.dtype) -> Kernel:
     """
     if isinstance(_chosen, str):
         return _resolve(_chosen, device, dtype)
-    return _able(_chosen, device, dtype)
+    return _check_reason(_chosen, _chosen.unavailable(device, dtype))
 
 
 @functools.lru_cache(maxsize=64)
 def _resolve(name: str, device: torch.device, dtype: torch.dtype) -> Kernel:
     if name != AUTO:
-        return _able(load_kernel(name), device, dtype)
-    able = (k for k in preferred_kernels() if k.unavailable(device, dtype) is None)
+        kernel = load_kernel(name)
+        return _check_reason(kernel, why_not(kernel, device, dtype))
+    able = (k for k in preferred_kernels() if why_not(k, device, dtype) is None)
     return next(able, TorchKernel())
+
+
+def why_not(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a kernel cannot run there, by its own word or since it fails; None if it can.
+
+    It is tried on one token, since what it needs may be installed and broken. Only forwards and by
+    euler: a pass that is not needed is not compiled. It may refuse the call and has not failed.
+    """
+    if reason := kernel.unavailable(device, dtype):
+        return reason
+    with _disable_current_modes(), torch.no_grad():  # a fake tensor says nothing of the kernel
+        one = torch.ones(1, 1, 1, 1, dtype=dtype, device=device)
+        A = -one[0].to(torch.promote_types(dtype, torch.float32))
+        order = torch.zeros(1, 1, dtype=torch.int32, device=device)
+        try:
+            kernel.forward(ScanInputs(one[0], one, A, one, one, order))
+        except KernelUnavailableError:
+            return None
+        except Exception as error:
+            return f"it fails on one token: {type(error).__name__}: {error}".splitlines()[0]
+    return None
 
 
 def preferred_kernels() -> list[Kernel]:
@@ -285,9 +298,7 @@ def preferred_kernels() -> list[Kernel]:
     return [kernel for _, _, kernel in sorted(kernels)]
 
 
-def _able(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The kernel, or why it cannot run."""
-    reason = kernel.unavailable(device, dtype)
+def _check_reason(kernel: Kernel, reason: str | None) -> Kernel:
     if reason:
         raise KernelUnavailableError(f"kernel {kernel.name!r} cannot run here: {reason}")
     return kernel
@@ -306,12 +317,12 @@ def load_kernel(name: str) -> Kernel:
 
 
 @functools.cache
-def _warn_slow(device: str, dtype: str) -> None:
+def _warn_slow(device: torch.device, dtype: torch.dtype) -> None:
     reasons = []
     for name in registry().names("kernel"):
         if name != "torch":
             try:
-                reason = load_kernel(name).unavailable(torch.device(device), _dtype(dtype))
+                reason = why_not(load_kernel(name), device, dtype)
             except PluginError as error:
                 reason = str(error)
             reasons.append(f"{name}: {reason}")
@@ -320,12 +331,6 @@ def _warn_slow(device: str, dtype: str) -> None:
         f"({'; '.join(reasons) or 'none is installed'})",
         stacklevel=4,
     )
-
-
-def _dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name.removeprefix("torch."))
-    assert isinstance(dtype, torch.dtype)
-    return dtype
 
 
 def set_kernel(kernel: str | Kernel) -> None:
