@@ -211,7 +211,7 @@ def resolved(words: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, st
 
 
 @given(told=commands())
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_key_arrives_or_is_refused_by_name(told, place, monkeypatch) -> None:
     arrive, refused = expected(told)
     config, output = resolved(line(told, place), monkeypatch)
@@ -225,7 +225,7 @@ def test_every_key_arrives_or_is_refused_by_name(told, place, monkeypatch) -> No
 
 
 @given(told=commands())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_every_key_of_a_python_layer_arrives_or_is_refused_by_name(told) -> None:
     """A mapping is a file, and a mapping above it is ``--set``."""
     over: dict[str, Any] = {}

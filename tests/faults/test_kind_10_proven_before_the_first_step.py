@@ -37,7 +37,7 @@ SHORT = {"timesteps": 10}
         ("heun", 11, SHORT, r"sample\.scheduler 'heun' in sample\.steps = 11: "),
         ({"name": "euler", "karras": True}, 11, SHORT, r"sample\.steps = 11: "),
         ("ddim", 2, {"beta_start": 0.9, "beta_end": 0.95, "timesteps": 1000}, "alpha_bar is"),
-        (library("DPMSolverMultistepScheduler"), 50, SHORT, "step 51: .*|IndexError"),
+        (library("DPMSolverMultistepScheduler"), 50, SHORT, "IndexError"),
         (library("DPMSolverMultistepScheduler", use_karras_sigmas=True), 7,
          {"beta_schedule": "cosine", "timesteps": 1000}, "IndexError"),
         (library("DPMSolverMultistepScheduler", algorithm_type="sdee"), 4, {}, "sdee"),
@@ -67,7 +67,7 @@ def test_sampling_that_cannot_work_is_refused_before_training(
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("beta_schedule", ["linear", "cosine"])
-@pytest.mark.parametrize("steps", [1, 7, 100])
+@pytest.mark.parametrize("steps", [1, 30])
 def test_sampling_that_can_work_passes(scheduler: Any, beta_schedule: str, steps: int) -> None:
     """And moves no random state: a run has the bits that it has without the trial."""
     config = resolve(settings(scheduler, steps, beta_schedule=beta_schedule, timesteps=100))
@@ -124,7 +124,8 @@ def test_a_scheduler_of_a_stranger_is_tried_to_its_last_step(
 def test_a_batch_that_processes_cannot_share_is_refused_before_a_run_is_replaced(
     tmp_path, monkeypatch
 ) -> None:
-    folder = train(resolve(settings()), tmp_path / "run")
+    folder = ssmdiff.RunFolder(tmp_path / "run")
+    folder.create(resolve(settings()))
     before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
     from accelerate import Accelerator
 
