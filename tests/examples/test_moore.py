@@ -41,6 +41,11 @@ def test_it_is_checked_from_the_shell(site, succeed) -> None:
     assert "12 checks, 0 failed" in told
 
 
+def test_it_is_drawn_as_its_page_shows(site, succeed) -> None:
+    drawn = succeed(site.ssmdiff("scans", "show", "moore", "--grid", "8x8", "--ascii"))
+    assert drawn.startswith("o>o o>o o>o o>o\n")
+
+
 def test_pytest_checks_it_without_a_test(site, succeed, tmp_path: Path) -> None:
     told = succeed(site.pytest("--ssmdiff=ssmdiff-moore", "-rA", cwd=tmp_path))
     assert "ssmdiff::scan:moore::permutation" in told

@@ -112,7 +112,7 @@ def test_a_strangers_file_is_sampled_whatever_its_name(note, run, tmp_path):
         ([], {"body": "scan"}),
         (["--body", "chunked"], {"body": "chunked"}),
         (["--set", "body=chunked"], {"body": "chunked"}),
-        (["--set", "body=chunked", "--body", "scan"], {"body": "scan"}),
+        (["--set", "body=scan", "--body", "scan"], {"body": "scan"}),
         (["--precision", "fp16", "--overwrite"], {"precision": "fp16", "overwrite": True}),
     ],
 )
@@ -135,7 +135,8 @@ def test_options_and_their_flags_reach_the_exporter(noted, run, tmp_path, argume
         (["--body", "chuncked"], "option 'body': got 'chuncked'"),
         (["--to", "tensorrt", "--batch", "4:2:8"], "--batch '4:2:8': expected the fewest"),
         (["--set", "bdy=chunked"], "target onnx has no such option; did you mean 'body'?"),
-        (["--set", "name=pt2"], "--set name: target onnx has no such option"),
+        (["--set", "name=pt2"], "--set name: the component is named by the command itself"),
+        (["--set", "body=chunked", "--body", "scan"], "'scan' by its flag and 'chunked' by --set"),
         (["--set", "precision=fp16"], "--set precision: target onnx has no such option"),
         (["--precision", "fp8"], "--precision 'fp8': expected fp32, fp16, bf16"),
         (["--to", "onix"], "--to onix: there is no such target; did you mean 'onnx'?"),
@@ -201,7 +202,7 @@ def test_an_archive_that_cannot_be_remembered_says_so(run, tmp_path, monkeypatch
 
 def test_a_run_is_opened_where_training_is_not_installed(run, monkeypatch):
     found = Registry([p for p in entry_points(group="ssmdiff") if p.name != "train"])
-    monkeypatch.setattr("ssmdiff.runs.config.registry", lambda: found)
+    monkeypatch.setattr("ssmdiff.runs.sections.registry", lambda: found)
     with pytest.raises(ConfigError, match="no callback named 'tensorboard'"):
         ssmdiff.resolve({})
     assert ssmdiff.load_run(run.folder.path).sample(1, steps=1).shape == (1, 1, 8, 8)
