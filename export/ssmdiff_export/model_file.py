@@ -63,7 +63,7 @@ class FileModel(CardModel[Tensor]):
         scheduler: str | Mapping[str, Any] | None = None,
         steps: int | None = None,
         seed: int = 0,
-        label: int | None = None,
+        label: int | str | None = None,
     ) -> SamplingSettings:
         """What was asked for, over the model's own; any scheduler of the registry, all its options.
 
@@ -86,15 +86,16 @@ class FileModel(CardModel[Tensor]):
         """On the CPU."""
         return torch.cat([images.cpu() for images in batches])
 
-    def denoiser(self, label: int | None = None) -> TorchDenoiser:
-        """The network of the file, with the class bound."""
+    def denoiser(self) -> TorchDenoiser:
+        """The network of the file."""
         names = [slot.order for slot in self.card.slots if slot.order is not None]
-        index = self.card.class_index(label)
 
-        def denoise(x: Tensor, timesteps: Tensor, orders: Sequence[Tensor]) -> Tensor:
+        def denoise(
+            x: Tensor, timesteps: Tensor, orders: Sequence[Tensor], labels: Tensor | None = None
+        ) -> Tensor:
             inputs = {"x": x, "timesteps": timesteps}
-            if index is not None:
-                inputs["context"] = torch.full((len(x),), index, device=x.device)
+            if labels is not None:
+                inputs["context"] = labels
             inputs |= dict(zip(names, orders, strict=True))
             return self.predict(inputs)
 

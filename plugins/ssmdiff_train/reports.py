@@ -32,15 +32,16 @@ def draw_grid(
     count = config.sample.count
     labels = None
     if config.model.class_conditional:
-        labels = torch.arange(count, device=device) % len(dataset.class_names)
+        labels = [i % len(dataset.class_names) for i in range(count)]
     images: Tensor = sample(
-        TorchDenoiser(module_denoiser(model, labels), device),
+        TorchDenoiser(module_denoiser(model), device),
         build_scheduler(config, diffusion),
         plan,
         seed=config.seed,
         shape=(dataset.channels, *config.data.image_size),
         indices=range(count),
         steps=config.sample.steps,
+        labels=labels,
     )
     return images.cpu()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gaussian import Gaussian
-from ssmdiff.diffusion.denoisers import TorchDenoiser, module_denoiser
+from ssmdiff.diffusion.denoisers import TorchDenoiser
 from ssmdiff.diffusion.image_model import ImageModel, SamplingSettings
 from ssmdiff.diffusion.sampling import sample
 from ssmdiff.diffusion.schedulers import SCHEDULERS
@@ -131,14 +131,16 @@ class Known(ImageModel):
     def __init__(self, plan):
         self._plan = plan
 
-    def denoiser(self, label=None):
+    def denoiser(self):
         return denoise
 
     def plan(self):
         return self._plan
 
     def sampling(self, scheduler=None, steps=None, seed=0, label=None):
-        return SamplingSettings({"name": scheduler or "heun"}, steps or 4, seed, label)
+        return SamplingSettings(
+            {"name": scheduler or "heun"}, steps or 4, seed, self.class_index(label)
+        )
 
     def new_scheduler(self, table):
         return DATA.scheduler(table)
@@ -169,15 +171,39 @@ def test_numbers_out_of_range_are_refused(bad, plan):
         Known(plan).sample(**{"n": 1, **bad})
 
 
-def test_one_label_serves_a_batch_of_any_size():
-    def model(x, timesteps, context, orders):
-        return x + context[:, None, None, None]
+def test_each_image_is_handed_its_class_which_depends_on_its_index_alone(plan):
+    """Without a label the classes come in turn; what the denoiser is told is (B,) int64."""
+    told = []
 
-    class Module(torch.nn.Module):
-        forward = staticmethod(model)
+    class Conditional(Known):
+        class_names = ("disc", "ring", "square")
 
-    one = module_denoiser(Module(), torch.tensor([2]))
-    each = module_denoiser(Module(), torch.tensor([0, 1, 2]))
-    x = torch.zeros(3, 1, 1, 1)
-    assert one(x, x, ()).flatten().tolist() == [2, 2, 2]
-    assert each(x, x, ()).flatten().tolist() == [0, 1, 2]
+        def denoiser(self):
+            def known(x, timesteps, orders, labels):
+                assert labels.dtype == np.int64
+                told.append(labels.tolist())
+                return denoise(x, timesteps, orders)
+
+            return known
+
+    model = Conditional(plan)
+    list(model.draw(model.sampling(), [4, 1, 8], batch_size=2))
+    assert told == 7 * [[1, 1]] + 7 * [[2]]
+    told.clear()
+    list(model.draw(model.sampling(label="ring"), [4, 2], batch_size=2))
+    assert told == 7 * [[1, 1]]
+    assert [model.class_index(label) for label in (None, 2, "2", "square")] == [None, 2, 2, 2]
+    for wrong, message in (("rings", "did you mean 'ring'"), ("-1", "no class '-1'"),
+                           (3, "label 3 is out of range"), ("3", "label 3 is out of range"),
+                           (-1, "label -1 is out of range")):  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            model.sampling(label=wrong)
+    with pytest.raises(ConfigError, match="the model is unconditional"):
+        Known(plan).sampling(label=0)
+
+
+def test_a_name_comes_before_a_number():
+    class Digits(Known):
+        class_names = ("1", "0")
+
+    assert [Digits(None).class_index(label) for label in ("0", "1", 0, 1)] == [1, 0, 0, 1]

@@ -71,35 +71,39 @@ class RecordedDenoiser:
         self._recorded: dict[tuple[object, ...], _Recorded] = {}
         self._refused = False
 
-    def __call__(self, x: Tensor, timesteps: Tensor, orders: Sequence[Tensor]) -> Tensor:
+    def __call__(
+        self, x: Tensor, timesteps: Tensor, orders: Sequence[Tensor], *labels: Tensor
+    ) -> Tensor:
         """The prediction, a tensor of its own: a later call does not change it."""
         if self._refused:
-            return self._denoiser(x, timesteps, orders)
-        given = [x, timesteps, *orders]
+            return self._denoiser(x, timesteps, orders, *labels)
+        given = [x, timesteps, *orders, *labels]
         # A kernel leaves the restarts out of its launches where an order is known to have none.
         form = (*((t.shape, t.dtype) for t in given), *map(restarts_in, orders))
         recorded = self._recorded.get(form)
         if recorded is None:
             try:
-                recorded = self._recorded[form] = self._record(x, timesteps, orders)
+                recorded = self._recorded[form] = self._record(x, timesteps, orders, *labels)
             except CaptureError as error:
                 warnings.warn(
                     f"sampling runs without CUDA graphs, and the images are the same: {error}",
                     stacklevel=2,
                 )
                 self._refused = True
-                return self._denoiser(x, timesteps, orders)
+                return self._denoiser(x, timesteps, orders, *labels)
         for buffer, tensor in zip(recorded.inputs, given, strict=True):
             buffer.copy_(tensor)
         recorded.replay()
         return recorded.output.clone()
 
-    def _record(self, x: Tensor, timesteps: Tensor, orders: Sequence[Tensor]) -> _Recorded:
+    def _record(
+        self, x: Tensor, timesteps: Tensor, orders: Sequence[Tensor], *labels: Tensor
+    ) -> _Recorded:
         """Buffers with the values of this call, and the launches over them."""
-        x, timesteps = x.clone(), timesteps.clone()
+        x, timesteps, *given = (t.clone() for t in (x, timesteps, *labels))
         orders = [_clone(order) for order in orders]
-        replay, output = self._capture(lambda: self._denoiser(x, timesteps, orders))
-        return _Recorded([x, timesteps, *orders], replay, output)
+        replay, output = self._capture(lambda: self._denoiser(x, timesteps, orders, *given))
+        return _Recorded([x, timesteps, *orders, *given], replay, output)
 
 
 def _clone(order: Tensor) -> Tensor:

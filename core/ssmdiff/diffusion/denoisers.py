@@ -12,40 +12,38 @@ from torch import Tensor, nn
 from ssmdiff.ops.kernels import order_tensors
 from ssmdiff.orders.scan import ScanOrder
 
-TensorDenoiser = Callable[[Tensor, Tensor, Sequence[Tensor]], Tensor]
-"""``(x, timesteps, orders) -> prediction`` on tensors of one device."""
+TensorDenoiser = Callable[..., Tensor]
+"""``(x, timesteps, orders) -> prediction`` on tensors of one device; labels come fourth, if any."""
 
 
 class TorchDenoiser:
     """A callable on tensors for the sampling loop, which stays on its device from step to step.
 
     Args:
-        denoise: ``(x, timesteps, orders) -> prediction``.
+        denoise: ``(x, timesteps, orders) -> prediction``; a conditional one takes labels as well.
         device: Where it runs; the CPU by default.
     """
 
     def __init__(self, denoise: TensorDenoiser, device: torch.device | None = None) -> None:
         self.denoise, self.device = denoise, device or torch.device("cpu")
 
-    def asarray(self, values: NDArray[np.float32]) -> Tensor:
+    def asarray(self, values: NDArray[np.float32 | np.int64]) -> Tensor:
         """A tensor on the device."""
         return torch.from_numpy(values).to(self.device)
 
     @torch.inference_mode()
-    def __call__(self, x: Tensor, timesteps: Tensor, orders: Sequence[ScanOrder]) -> Tensor:
-        return self.denoise(x, timesteps, order_tensors(orders, self.device)).float()
+    def __call__(
+        self, x: Tensor, timesteps: Tensor, orders: Sequence[ScanOrder], *labels: Tensor
+    ) -> Tensor:
+        return self.denoise(x, timesteps, order_tensors(orders, self.device), *labels).float()
 
 
-def module_denoiser(model: nn.Module, context: Tensor | None = None) -> TensorDenoiser:
-    """A backbone with its conditioning bound; one label serves a batch of any size.
+def module_denoiser(model: nn.Module) -> TensorDenoiser:
+    """A backbone as a denoiser; labels are its context."""
 
-    Args:
-        model: The backbone.
-        context: (1,) or (B,) labels of a conditional model.
-    """
-
-    def denoise(x: Tensor, timesteps: Tensor, orders: Sequence[Tensor]) -> Tensor:
-        labels = None if context is None else context.expand(len(x))
+    def denoise(
+        x: Tensor, timesteps: Tensor, orders: Sequence[Tensor], labels: Tensor | None = None
+    ) -> Tensor:
         prediction: Tensor = model(x=x, timesteps=timesteps, context=labels, orders=orders)
         return prediction
 

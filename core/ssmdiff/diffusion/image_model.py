@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from ssmdiff.diffusion.interfaces import Array, Denoiser, NoiseScheduler, Plan
 from ssmdiff.diffusion.sampling import sample
-from ssmdiff.errors import ConfigError
+from ssmdiff.errors import ConfigError, did_you_mean
 
 Images = TypeVar("Images")
 
@@ -23,7 +23,7 @@ class SamplingSettings:
     steps: int
     seed: int = 0
     label: int | None = None
-    """The class to draw, of a conditional model."""
+    """The class to draw; None takes those of a conditional model in turn."""
 
 
 class ImageModel(ABC, Generic[Images]):
@@ -37,13 +37,14 @@ class ImageModel(ABC, Generic[Images]):
     def shape(self) -> tuple[int, ...]:
         """(C, *image_size)."""
 
-    @abstractmethod
-    def denoiser(self, label: int | None) -> Denoiser:
-        """The network, for batches of any size.
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The classes of a conditional model; none of any other."""
+        return ()
 
-        Raises:
-            ConfigError: The label does not fit the model.
-        """
+    @abstractmethod
+    def denoiser(self) -> Denoiser:
+        """The network, for batches of any size; a conditional one takes labels."""
 
     @abstractmethod
     def plan(self) -> Plan:
@@ -55,9 +56,13 @@ class ImageModel(ABC, Generic[Images]):
         scheduler: str | Mapping[str, Any] | None = None,
         steps: int | None = None,
         seed: int = 0,
-        label: int | None = None,
+        label: int | str | None = None,
     ) -> SamplingSettings:
-        """What was asked for, over the model's own scheduler and steps."""
+        """What was asked for, over the model's own scheduler and steps.
+
+        Raises:
+            ConfigError: An option, a number or the label does not fit the model.
+        """
 
     @abstractmethod
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
@@ -70,6 +75,35 @@ class ImageModel(ABC, Generic[Images]):
     @abstractmethod
     def joined(self, batches: Sequence[Array]) -> Images:
         """Batches of the denoiser's arrays as the images that a user is given."""
+
+    def class_index(self, label: int | str | None) -> int | None:
+        """The number of a class that is given by its name, or by its number.
+
+        Raises:
+            ConfigError: There is no such class, or the model is unconditional.
+        """
+        if label is None:
+            return None
+        names = list(self.class_names)
+        if not names:
+            raise ConfigError(
+                f"label {label!r} was asked for, and the model is unconditional; train with "
+                "--set model.class_conditional=true"
+            )
+        if label in names:
+            return names.index(str(label))
+        if isinstance(label, str) and not label.isdecimal():
+            raise ConfigError(f"there is no class {label!r}; {did_you_mean(label, names)}")
+        if not 0 <= int(label) < len(names):
+            raise ConfigError(f"label {label} is out of range; the classes are {names}")
+        return int(label)
+
+    def labels(self, sampling: SamplingSettings, indices: Sequence[int]) -> list[int] | None:
+        """The class of each image, which depends on its index alone; None if unconditional."""
+        if not self.class_names:
+            return None
+        one, count = sampling.label, len(self.class_names)
+        return [i % count if one is None else one for i in indices]
 
     def calls(self, sampling: SamplingSettings) -> int:
         """How often the network is called for a batch: Heun does it twice a step."""
@@ -95,7 +129,7 @@ class ImageModel(ABC, Generic[Images]):
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
         scheduler, plan = self.new_scheduler(sampling.scheduler), self.plan()
-        denoiser = self.denoiser(sampling.label)
+        denoiser = self.denoiser()
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
             images = sample(
@@ -106,6 +140,7 @@ class ImageModel(ABC, Generic[Images]):
                 shape=self.shape,
                 indices=batch,
                 steps=sampling.steps,
+                labels=self.labels(sampling, batch),
                 on_step=on_step,
             )
             yield batch, self.joined([images])
@@ -117,7 +152,7 @@ class ImageModel(ABC, Generic[Images]):
         seed: int = 0,
         steps: int | None = None,
         scheduler: str | Mapping[str, Any] | None = None,
-        label: int | None = None,
+        label: int | str | None = None,
         batch_size: int = 16,
         indices: Iterable[int] | None = None,
         on_step: Callable[[], None] | None = None,
@@ -129,7 +164,8 @@ class ImageModel(ABC, Generic[Images]):
             seed: Image i depends on (seed, i) alone, not on n or ``batch_size``.
             steps: Sampling steps; by default the model's.
             scheduler: A noise scheduler by name, or a table with options; by default the model's.
-            label: The class to draw, for a conditional model.
+            label: The class to draw, by name or number; a conditional model draws its classes in
+                turn by default, image i that of i modulo their number.
             batch_size: Images drawn at once.
             indices: Draw these images instead of 0 to n - 1.
             on_step: Called after each call of the network.

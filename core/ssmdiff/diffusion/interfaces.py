@@ -26,13 +26,16 @@ class Denoiser(Protocol):
     noise and the timesteps to: :class:`ssmdiff.TorchDenoiser` puts them on its device.
     """
 
-    def __call__(self, x: Array, timesteps: Array, orders: Sequence[ScanOrder], /) -> Array:
+    def __call__(
+        self, x: Array, timesteps: Array, orders: Sequence[ScanOrder], /, *labels: Array
+    ) -> Array:
         """What the network predicts, in the shape of ``x``.
 
         Args:
             x: (B, C, *image_size) noisy images.
             timesteps: (B,) float32; between two whole ones where a scheduler walks on noise levels.
             orders: Of every S6 call of the network, in this step.
+            labels: One argument, (B,) int64 classes, for a conditional model; none for others.
         """
         ...
 

@@ -27,18 +27,21 @@ def sample(
     shape: tuple[int, ...],
     indices: Sequence[int],
     steps: int,
+    labels: Sequence[int] | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> Array:
     """Draw the images with the given indices, in one batch.
 
     Args:
-        denoiser: ``(x, timesteps, orders) -> prediction``.
+        denoiser: ``(x, timesteps, orders) -> prediction``, with labels as a fourth argument if
+            there are any.
         scheduler: Its state is reset by ``set_timesteps``.
         plan: The scan orders of every step.
         seed: Of the images, and of random orders.
         shape: (C, *image_size).
         indices: Which images of the seed to draw.
         steps: Sampling steps.
+        labels: The class of each image, for a conditional denoiser.
         on_step: Called after each call of the denoiser.
 
     Returns:
@@ -51,10 +54,11 @@ def sample(
     asarray: Callable[[Any], Array] = getattr(denoiser, "asarray", np.asarray)
     scheduler.set_timesteps(steps)
     x = asarray(np.stack([first_noise(seed, i, shape) for i in indices])) * scheduler.initial_scale
+    context = () if labels is None else (asarray(np.array(labels, dtype=np.int64)),)
     finite = []
     for call, t in enumerate(scheduler.timesteps):
         timesteps = asarray(np.full(len(indices), t, dtype=np.float32))
-        output = denoiser(scheduler.scaled(x, call), timesteps, plan.draw(call, seed))
+        output = denoiser(scheduler.scaled(x, call), timesteps, plan.draw(call, seed), *context)
         # Looked at after the run: a GPU is not waited for at every step.
         finite.append((abs(output) < math.inf).all())
         noise = None

@@ -294,13 +294,13 @@ class Run(ImageModel[Tensor]):
         scheduler: str | Mapping[str, Any] | None = None,
         steps: int | None = None,
         seed: int = 0,
-        label: int | None = None,
+        label: int | str | None = None,
     ) -> SamplingSettings:
         """What was asked for, over the run's own scheduler and steps."""
         asked = {"scheduler": scheduler, "steps": steps}
         layer = {key: value for key, value in asked.items() if value is not None}
         chosen = resolve(self.config, {"sample": layer}).sample
-        return SamplingSettings(chosen.scheduler, chosen.steps, seed, label)
+        return SamplingSettings(chosen.scheduler, chosen.steps, seed, self.class_index(label))
 
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
         """A noise scheduler over the process that was trained."""
@@ -310,9 +310,14 @@ class Run(ImageModel[Tensor]):
         )
         return scheduler
 
-    def denoiser(self, label: int | None = None) -> TorchDenoiser:
+    @property
+    def class_names(self) -> list[str]:
+        """The classes of a conditional model; none of any other."""
+        return self.classes if self.config.model.class_conditional else []
+
+    def denoiser(self) -> TorchDenoiser:
         """The network on its device; its launches are recorded on a GPU if ``cuda_graphs``."""
-        denoise = module_denoiser(self.model, self._context(label))
+        denoise = module_denoiser(self.model)
         if self.cuda_graphs and self.device.type == "cuda":
             denoise = RecordedDenoiser(denoise)
         return TorchDenoiser(denoise, self.device)
@@ -334,21 +339,6 @@ class Run(ImageModel[Tensor]):
         """What the weights are, for the record beside the images."""
         weights = self.checkpoint.manifest["files"]["ema.safetensors"]["sha256"]
         return {"checkpoint": self.checkpoint.path.name, "weights_sha256": weights}
-
-    def _context(self, label: int | None) -> Tensor | None:
-        conditional = self.config.model.class_conditional
-        if label is None:
-            if not conditional:
-                return None
-            label = 0
-        if not conditional:
-            raise ConfigError(
-                f"label {label} was asked for, and the model is unconditional; train with "
-                "--set model.class_conditional=true"
-            )
-        if not 0 <= label < len(self.classes):
-            raise ConfigError(f"label {label} is out of range; the classes are {self.classes}")
-        return torch.full((1,), label, device=self.device)
 
 
 def load_run(path: str | Path, checkpoint: str = "latest", ema: bool = True) -> Run:

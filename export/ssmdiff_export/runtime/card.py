@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from ssmdiff import (
     MAX_ENTRIES,
     BetaSchedule,
-    ConfigError,
     ContractError,
     ExportError,
     GroupShuffle,
@@ -171,22 +170,6 @@ class ModelCard:
         table = {"name": asked} if isinstance(asked, str) else dict(asked or self.scheduler)
         same = table.get("name") == self.scheduler["name"]
         return {**self.scheduler, **table} if same else table
-
-    def class_index(self, label: int | None) -> int | None:
-        """The class to draw, the first by default; None for an unconditional model.
-
-        Raises:
-            ConfigError: The label does not fit the model.
-        """
-        if not self.class_conditional:
-            if label is not None:
-                raise ConfigError(f"label {label} was asked for, and the model is unconditional")
-            return None
-        label = 0 if label is None else label
-        if not 0 <= label < len(self.class_names):
-            known = list(self.class_names)
-            raise ConfigError(f"label {label} is out of range; the classes are {known}")
-        return label
 
     def to_json(self) -> str:
         """The document, one line."""

@@ -116,8 +116,13 @@ class CardModel(ImageModel[Images]):
         """(C, H, W)."""
         return self.card.shape
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of a conditional model; none of any other."""
+        return self.card.class_names if self.card.class_conditional else ()
+
     @abstractmethod
-    def denoiser(self, label: int | None = None) -> Denoiser: ...
+    def denoiser(self) -> Denoiser: ...
 
     def origin(self) -> dict[str, Any]:
         """What the weights are, and their agreement with torch, as JSON."""
@@ -137,11 +142,12 @@ class CardModel(ImageModel[Images]):
         scheduler: str | Mapping[str, Any] | None = None,
         steps: int | None = None,
         seed: int = 0,
-        label: int | None = None,
+        label: int | str | None = None,
     ) -> SamplingSettings:
         """What was asked for, over the model's own scheduler and steps."""
         table = self.card.scheduler_table(scheduler)
-        return SamplingSettings(table, self.card.steps if steps is None else steps, seed, label)
+        steps = self.card.steps if steps is None else steps
+        return SamplingSettings(table, steps, seed, self.class_index(label))
 
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
         """One of those that need numpy alone: ddpm, ddim, dpmpp, unipc, euler, heun."""
@@ -210,9 +216,9 @@ class OnnxSampler(CardModel[Array]):
         """The same with the graph's inputs by name, as :class:`ModelCard` lists them."""
         return self._session.run(inputs)
 
-    def denoiser(self, label: int | None = None) -> Denoiser:
-        """:meth:`denoise`, with the class bound."""
-        return functools.partial(self.denoise, context=self.card.class_index(label))
+    def denoiser(self) -> Denoiser:
+        """:meth:`denoise`."""
+        return self.denoise
 
     def joined(self, batches: Sequence[Array]) -> Array:
         """One array."""
