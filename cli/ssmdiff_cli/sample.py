@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,14 +24,28 @@ def sample(
     model: Annotated[
         Path, typer.Argument(help="The --out of ssmdiff train, or a file of ssmdiff export.")
     ],
-    out: Annotated[Path, typer.Option(help="Where the images go.")] = Path("samples"),
-    n: Annotated[int, typer.Option("--n", min=1, help="How many images.")] = 16,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the images go; by default samples/NAME-HASH of what draws them."),
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="How many images; 16 by default.")
+    ] = None,
+    indices: Annotated[
+        str | None,
+        typer.Option(
+            help="Only these of them, such as 0:5000, without the last: for several jobs."
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Noise scheduler: ddpm, ddim, dpmpp, unipc, euler, heun.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
-    label: Annotated[int | None, typer.Option(help="Class, for a conditional model.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="Class of a conditional model, name or number; all in turn by default."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 16,
     format: Annotated[str, typer.Option(help="png (8 bits) or npy (float32, -1 to 1).")] = "png",
     checkpoint: Annotated[
@@ -62,15 +79,46 @@ def sample(
         "provider": provider,
         "ort_library": ort_library,
     }
+    asked = _asked(indices, n)
     trained = _opened(model, {name: value for name, value in given.items() if value is not None})
 
-    from ssmdiff_cli.sample_folder import SampleFolder, SampleRequest
+    from ssmdiff_cli.sample_folder import SampleFolder, SampleRequest, Share
 
     request = SampleRequest(seed=seed, steps=steps, scheduler=scheduler, label=label, format=format)
-    grid = SampleFolder(out).fill(trained, request, n, batch_size, overwrite, progress=True)
-    typer.echo(f"images: {out / f'000000.{format}'} to {n - 1:06d}.{format}")
+    rank, processes = (int(os.environ.get(key, "0")) for key in ("RANK", "WORLD_SIZE"))
+    size = len(asked) if indices is None else n
+    share = Share(asked, size, batch_size, rank, max(processes, 1))
+    out = out or _own_folder(model, trained)
+    grid = SampleFolder(out).fill(trained, request, share, overwrite, progress=rank == 0)
+    if rank:
+        return
+    typer.echo(f"images: {out / f'{asked[0]:06d}.{format}'} to {asked[-1]:06d}.{format}")
     if grid:
         typer.echo(f"grid: {grid}")
+
+
+def _asked(indices: str | None, n: int | None) -> range:
+    """The images to draw: ``--indices A:B`` of ``--n`` images, or all of them.
+
+    Raises:
+        ConfigError: It is no such range, or reaches beyond the set.
+    """
+    if indices is None:
+        return range(n or 16)
+    start, _, stop = indices.partition(":")
+    if not (start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
+        raise ConfigError(f"--indices {indices!r}: expected a range such as 0:5000, with its end")
+    if n is not None and int(stop) > n:
+        raise ConfigError(f"--indices {indices} reaches beyond the {n} images of --n")
+    return range(int(start), int(stop))
+
+
+def _own_folder(path: Path, trained: ImageModel[Any]) -> Path:
+    """A folder that no other model has: the name, and a hash of what the weights are."""
+    origin = json.dumps(trained.origin(), sort_keys=True).encode()
+    whole = path.resolve()
+    name = whole.name if whole.is_dir() else whole.stem
+    return Path("samples") / f"{name}-{hashlib.sha256(origin).hexdigest()[:8]}"
 
 
 RUN, CONFIG = "a run", "config.toml"
@@ -123,5 +171,8 @@ def _run(
     set_kernel(kernel)
     trained = load_run(path, checkpoint)
     if torch.accelerator.is_available():
-        trained.to(torch.accelerator.current_accelerator() or "cpu")
+        device = torch.accelerator.current_accelerator() or "cpu"
+        rank = int(os.environ.get("LOCAL_RANK", "0"))
+        torch.accelerator.set_device_index(rank % torch.accelerator.device_count())
+        trained.to(device)
     return trained.compile() if compile else trained

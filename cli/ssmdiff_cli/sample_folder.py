@@ -1,10 +1,18 @@
-"""A folder of samples: single images, a grid, and what they were drawn with; resumable."""
+"""A folder of samples: single images, a grid, and what they were drawn with.
+
+It is resumable, and several processes may fill it at once: an image is a function of the settings
+and of its number, is there whole or not at all, and whoever finishes tells of all that are there.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import os
+import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +28,26 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from ssmdiff import __version__
 from ssmdiff.diffusion.image_model import ImageModel, SamplingSettings
 from ssmdiff.errors import CheckpointError, ConfigError
-from ssmdiff.runs.checkpoint import load_json, sweep, write_atomically
+from ssmdiff.runs.checkpoint import load_json, write_atomically
 from ssmdiff.runs.pictures import write_grid, write_image
 from torch import Tensor
 
 RECORD = "samples.json"
 GRID = "grid.png"
 GRID_IMAGES = 64
+TEMPORARY = ".tmp-"
+TOLD = ("made_by", "classes", "labels")
+"""Keys of the record that do not decide the images."""
+
+ROWS = 4
+"""The rows that matrix products of the CPU compute at once. A row that is left over is computed
+otherwise, and rounded otherwise, so the last batch of a set is a multiple of it."""
+
+_IMAGE = re.compile(r"(\d{6,})\.(png|npy)")
+_END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True)
@@ -38,8 +57,56 @@ class SampleRequest:
     seed: int = 0
     steps: int | None = None
     scheduler: str | None = None
-    label: int | None = None
+    label: int | str | None = None
     format: str = "png"
+
+
+@dataclass(frozen=True)
+class Share:
+    """The images of a set that one process draws, and in which batches.
+
+    A batch is made of the images from k ``batch_size`` on, wherever the share begins and ends: an
+    image has the same neighbours in every process, so the same bits. What others asked for is
+    drawn along and thrown away.
+
+    Args:
+        indices: What was asked for.
+        size: Of the whole set, 0 to size - 1; None if it is not known.
+        batch_size: Images drawn at once.
+        rank: Which of ``processes`` this is; they take the batches in turn.
+    """
+
+    indices: range
+    size: int | None = None
+    batch_size: int = 16
+    rank: int = 0
+    processes: int = 1
+
+    def batches(self) -> Iterator[tuple[range, range]]:
+        """Each batch, and those of its images that are wanted."""
+        first, last = self.indices[0] // self._at_once, self.indices[-1] // self._at_once
+        for k in range(first + self.rank, last + 1, self.processes):
+            start, stop = k * self._at_once, (k + 1) * self._at_once
+            wanted = range(max(start, self.indices.start), min(stop, self.indices.stop))
+            yield range(start, min(stop, self._end)), wanted
+
+    @functools.cached_property
+    def _at_once(self) -> int:
+        """The batch size; less, where a process would go without."""
+        if self.processes == 1:
+            return self.batch_size
+        return min(self.batch_size, _rounded_up(-(-len(self.indices) // self.processes)))
+
+    @property
+    def _end(self) -> int:
+        """Where the last batch may end."""
+        if self.size is None:
+            return sys.maxsize
+        return self.size if self.size <= ROWS else _rounded_up(self.size)
+
+
+def _rounded_up(count: int) -> int:
+    return -(-count // ROWS) * ROWS
 
 
 @dataclass(frozen=True)
@@ -52,12 +119,13 @@ class SampleFolder:
         self,
         model: ImageModel[Tensor],
         request: SampleRequest,
-        n: int,
-        batch_size: int,
+        share: Share,
         overwrite: bool = False,
         progress: bool = False,
     ) -> Path | None:
-        """Draw the images 0 to n - 1 that are not there yet.
+        """Draw the images of the share that are not there yet.
+
+        Nothing is written, and nothing replaced, before the first of them is made.
 
         Returns:
             The grid's path, or None where the images are not 2-D.
@@ -65,25 +133,60 @@ class SampleFolder:
         Raises:
             ConfigError: The folder holds images of other settings, or something else.
             CheckpointError: The folder cannot be written.
+            DivergedError: The network gave numbers that are not finite.
         """
         sampling = model.sampling(request.scheduler, request.steps, request.seed, request.label)
         calls = model.calls(sampling)
-        self._prepare(self._record(model, sampling, request.format), overwrite)
-        missing = [i for i in range(n) if not self._image(i, request.format).exists()]
-        batches = -(-len(missing) // batch_size)
-        with _progress(progress, batches * calls) as bar:
+        record = self._record(model, sampling, request.format)
+        replaced = self._to_replace(record, overwrite)
+        self._refuse_unwritable()
+        left_behind = self._left_behind(share.indices)
+        wanted: set[int] = set()
+        drawn: list[int] = []
+        at_once = 1
+        for batch, ours in share.batches():
+            missing = [i for i in ours if replaced or not self._whole(i, request.format, model)]
+            if missing:
+                wanted.update(missing)
+                drawn += batch
+                at_once = max(at_once, len(batch))
+        with _progress(progress, -(-len(drawn) // at_once) * calls) as bar:
             step = functools.partial(bar.advance, bar.task_ids[0])
-            for indices, images in model.draw(sampling, missing, batch_size, step):
+            begun = False
+            for indices, images in model.draw(sampling, drawn, at_once, step):
+                if not begun:
+                    self._begin(record, overwrite)
+                    begun = True
                 for i, image in zip(indices, images, strict=True):
-                    write_image(self._image(i, request.format), image)
-        if len(model.shape) != 3 or model.shape[0] not in (1, 3):
-            return None
-        shown = [self._load(i, request.format) for i in range(min(n, GRID_IMAGES))]
-        write_grid(self.path / GRID, torch.stack(shown))
-        return self.path / GRID
+                    if i in wanted:
+                        self._write(i, request.format, image, model)
+        if not begun:
+            self._begin(record, overwrite)
+        return self._finish(model, sampling, request.format, record, left_behind)
 
     def _image(self, i: int, suffix: str) -> Path:
         return self.path / f"{i:06d}.{suffix}"
+
+    def _write(self, i: int, suffix: str, image: Tensor, model: ImageModel[Tensor]) -> None:
+        try:
+            write_image(self._image(i, suffix), image)
+        except CheckpointError:  # unless another process has drawn it meanwhile
+            if not self._whole(i, suffix, model):
+                raise
+
+    def _whole(self, i: int, suffix: str, model: ImageModel[Tensor]) -> bool:
+        """Whether an image is there from its beginning to its end."""
+        try:
+            if suffix == "npy":
+                shape: tuple[int, ...] = np.load(
+                    self._image(i, suffix), mmap_mode="r", allow_pickle=False
+                ).shape
+                return shape == tuple(model.shape)
+            with self._image(i, suffix).open("rb") as file:
+                file.seek(-len(_END_OF_PNG), os.SEEK_END)
+                return file.read() == _END_OF_PNG
+        except (OSError, ValueError, EOFError):
+            return False
 
     def _load(self, i: int, suffix: str) -> Tensor:
         path = self._image(i, suffix)
@@ -106,34 +209,145 @@ class SampleFolder:
             "scheduler": dict(sampling.scheduler),
             "label": sampling.label,
             "format": suffix,
+            "made_by": f"ssmdiff {__version__}",
+            "classes": list(model.class_names),
         }
 
-    def _prepare(self, record: dict[str, Any], overwrite: bool) -> None:
+    # Before the first image
+
+    def _to_replace(self, record: dict[str, Any], overwrite: bool) -> bool:
+        """Whether the images that are there were drawn with other settings; nothing is touched.
+
+        Raises:
+            ConfigError: They were and may not be replaced, or the folder holds something else.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"--out {self.path} is a file; expected a folder, new or empty")
         file = self.path / RECORD
-        if self.path.is_dir() and any(self.path.iterdir()):
-            if not file.exists():
+        if not file.exists():
+            others = self.path.glob("*") if self.path.is_dir() else ()
+            if any(not path.name.startswith(TEMPORARY) for path in others):
                 raise ConfigError(
                     f"{self.path} is not empty and holds no samples of ssmdiff; "
                     "choose another --out"
                 )
-            before = load_json(file)
-            changed = sorted(k for k in record if record[k] != before.get(k))
-            if changed and not overwrite:
-                raise ConfigError(
-                    f"{self.path} holds images drawn with another {', '.join(changed)}; choose "
-                    "another --out, or replace them with --overwrite"
-                )
-            if changed:
-                for path in (*self.path.glob("[0-9]" * 6 + ".*"), self.path / GRID):
-                    path.unlink(missing_ok=True)
+            return False
+        before = load_json(file)
+        reason = drawn_before_0_2(before, record)
+        changed = sorted(k for k in record if k not in TOLD and record[k] != before.get(k))
+        if not reason and changed:
+            values = "; ".join(f"{k} {before.get(k)!r}, now {record[k]!r}" for k in changed)
+            reason = f"drawn with another {', '.join(changed)} ({values})"
+        if reason and not overwrite:
+            raise ConfigError(
+                f"{self.path} holds images {reason}; choose another --out, or replace them with "
+                "--overwrite"
+            )
+        return bool(reason)
+
+    def _refuse_unwritable(self) -> None:
+        """Say now, and not after the first batch, that the folder cannot be written."""
+        there = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            what = "cannot be written" if there.is_dir() else "is a file"
+            raise CheckpointError(f"cannot create {self.path}: {there} {what}")
+
+    def _begin(self, record: dict[str, Any], overwrite: bool) -> None:
+        """Make the folder with its record; images of other settings go, before the record does."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"cannot create {self.path}: {error.strerror}") from error
-        sweep(self.path)
-        write_atomically(file, (json.dumps(record, indent=2) + "\n").encode())
+        with self._alone():
+            if self._to_replace(record, overwrite):  # another process may have begun meanwhile
+                for path in (*self.path.iterdir(), self.path / GRID):
+                    if path.name == GRID or _IMAGE.fullmatch(path.name):
+                        path.unlink(missing_ok=True)
+            elif (self.path / RECORD).exists():
+                return
+            _write_json(self.path / RECORD, record)
+
+    # After the last one
+
+    def _finish(
+        self,
+        model: ImageModel[Tensor],
+        sampling: SamplingSettings,
+        suffix: str,
+        record: dict[str, Any],
+        left_behind: dict[Path, int],
+    ) -> Path | None:
+        """The classes of all images that are there, the grid of the first of them."""
+        for path, changed_ns in left_behind.items():
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime_ns == changed_ns:
+                    path.unlink()
+        with self._alone():
+            there = self._there(suffix)
+            labels = model.labels(sampling, there)
+            names = [] if labels is None else [model.class_names[label] for label in labels]
+            if names:
+                files = (self._image(i, suffix).name for i in there)
+                record["labels"] = dict(zip(files, names, strict=True))
+            _write_json(self.path / RECORD, record)
+            if len(model.shape) != 3 or model.shape[0] not in (1, 3):
+                return None
+            shown = [self._load(i, suffix) for i in there[:GRID_IMAGES]]
+            write_grid(self.path / GRID, torch.stack(shown))
+        return self.path / GRID
+
+    def _there(self, suffix: str) -> list[int]:
+        names = (_IMAGE.fullmatch(path.name) for path in self.path.iterdir())
+        return sorted(int(name[1]) for name in names if name and name[2] == suffix)
+
+    def _left_behind(self, indices: range) -> dict[Path, int]:
+        """Temporary files of our images and of the record that are there now, with their times.
+
+        One that is still there, unchanged, when all is drawn is of a process that was killed.
+        """
+        found = {}
+        for path in self.path.glob(f"{TEMPORARY}*"):
+            image = _IMAGE.match(path.name.removeprefix(TEMPORARY))
+            if image is None or int(image[1]) in indices:
+                with contextlib.suppress(OSError):
+                    found[path] = path.stat().st_mtime_ns
+        return found
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time, where the system can lock a folder; it is free when one dies."""
+        try:
+            import fcntl
+        except ModuleNotFoundError:
+            yield
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # some network drives cannot
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def drawn_before_0_2(before: dict[str, Any], record: dict[str, Any]) -> str:
+    """How the images of an older record differ from those of today's settings; empty if not."""
+    if "made_by" in before:
+        return ""
+    scheduler, then = record["scheduler"], before.get("scheduler", {})
+    if scheduler["name"] == then.get("name") == "ddim":
+        what = "whose ddim took other steps"
+    elif scheduler.get("variance") == then.get("variance") == "fixed_large":
+        what = "whose ddpm with fixed_large left noise in the image"
+    elif record["classes"] and record["label"] is before.get("label") is None:
+        what = "which drew the first class alone where no label was given"
+    else:
+        return ""
+    return f"drawn before ssmdiff 0.2, {what} (docs/sampling.md)"
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def _progress(show: bool, total: int) -> Progress:
