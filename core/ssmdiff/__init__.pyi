@@ -111,6 +111,8 @@ from ssmdiff.runs.jobs import TrainJob as TrainJob
 from ssmdiff.runs.jobs import job as job
 from ssmdiff.runs.jobs import train as train
 from ssmdiff.runs.pictures import write_grid as write_grid
+from ssmdiff.runs.provenance import made_otherwise as made_otherwise
+from ssmdiff.runs.provenance import order_digests as order_digests
 from ssmdiff.runs.provenance import provenance as provenance
 from ssmdiff.runs.provenance import providers as providers
 from ssmdiff.runs.provenance import versions as versions

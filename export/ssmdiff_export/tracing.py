@@ -30,6 +30,7 @@ from ssmdiff import (
     SsmdiffError,
     __version__,
     note_order,
+    order_digests,
     order_plan,
     providers,
 )
@@ -287,6 +288,7 @@ def _slots(interface: GraphInputs) -> tuple[tuple[Slot, ...], dict[str, GroupShu
     """Each S6 call with its input, and how the random orders among them are drawn."""
     recipes: dict[str, GroupShuffle] = {}
     slots = []
+    digests = order_digests(interface.plan)
     for slot, (grid,) in enumerate(interface.plan.slots):
         name, key = interface.order_inputs.get(slot), None
         recipe = interface.plan.scan.at(slot).recipe(grid) if name else None
@@ -295,7 +297,7 @@ def _slots(interface: GraphInputs) -> tuple[tuple[Slot, ...], dict[str, GroupShu
             known = (key for key, other in recipes.items() if other.to_json() == document)
             key = next(known, f"recipe_{len(recipes)}")
             recipes[key] = recipe
-        slots.append(Slot(grid, name, key))
+        slots.append(Slot(grid, name, key, digests[slot]))
     return tuple(slots), recipes
 
 

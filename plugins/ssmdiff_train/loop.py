@@ -31,6 +31,8 @@ from ssmdiff import (
     event_hooks,
     kernels_used,
     load_state,
+    made_otherwise,
+    order_digests,
     order_plan,
     order_tensors,
     provenance,
@@ -108,7 +110,8 @@ class Trainer:
             "data_fingerprint": self.dataset.fingerprint(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
             "config": self.config.to_dict(),
-            "provenance": provenance(self.config) | {"kernels": kernels_used()},
+            "provenance": provenance(self.config)
+            | {"kernels": kernels_used(), "orders": order_digests(self.plan)},
         }
         tensors = {
             "model": self.model.state_dict(),
@@ -130,7 +133,8 @@ class Trainer:
         state = found.state()
         prints = (str(state["data_fingerprint"]), self.dataset.fingerprint())
         before = validate(Config, state["config"], "")
-        told = refuse_changes(before, self.config, prints, allow_changes, found.path)
+        made = made_otherwise(state, self.config, self.plan, "model", "data")
+        told = refuse_changes(before, self.config, prints, allow_changes, found.path, made)
         if told and self.accelerator.is_main_process:
             warnings.warn(told, stacklevel=2)
         load_state(self.model, found.tensors("model"), found.path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ssmdiff import Config, ConfigError, did_you_mean, differences
@@ -29,7 +29,12 @@ FREE_ON_RESUME = (
 
 
 def refuse_changes(
-    before: Config, after: Config, prints: tuple[str, str], allowed: Iterable[str], where: object
+    before: Config,
+    after: Config,
+    prints: tuple[str, str],
+    allowed: Iterable[str],
+    where: object,
+    made: Mapping[str, tuple[str, str]] | None = None,
 ) -> str:
     """Check that a run goes on as it was begun.
 
@@ -39,6 +44,7 @@ def refuse_changes(
         prints: Fingerprints of the data set, then and now.
         allowed: Whole keys that may differ.
         where: The checkpoint, for messages.
+        made: What is installed here in the place of what it was made with.
 
     Returns:
         What differs and may, old -> new; empty where nothing does.
@@ -46,11 +52,12 @@ def refuse_changes(
     Raises:
         ConfigError: Another key differs, or there is no such key as one of those allowed.
     """
-    changes = differences(before, after)
+    changes = differences(before, after) | dict(made or {})
     if prints[0] != prints[1]:
         changes[FINGERPRINT] = (prints[0][:12], prints[1][:12])
     allowed = set(allowed)
-    refuse_unknown(allowed, {FINGERPRINT, *changes, *after.keys()})
+    made_of = {f"provenance.{key}" for key in ("orders", *after.components())}
+    refuse_unknown(allowed, {FINGERPRINT, *made_of, *changes, *after.keys()})
     told = {key: f"{key}: {_text(old)} -> {_text(new)}" for key, (old, new) in changes.items()}
     refused = [line for key, line in told.items() if not (key in allowed or _free(key))]
     if refused:

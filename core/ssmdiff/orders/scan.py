@@ -9,6 +9,7 @@ is handed, never from a global. An :class:`OrderPlan` draws the orders of a netw
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -102,6 +103,12 @@ class ScanOrder:
         if not anew.any():
             return cls(coded)
         return cls(np.where(anew, -1 - coded, coded), anew)
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that tell this order from any other."""
+        table = np.ascontiguousarray(self.coded, dtype="<i4")
+        return hashlib.sha256(table.tobytes()).hexdigest()[:16]
 
     @functools.cached_property
     def inverse(self) -> NDArray[np.int32]:

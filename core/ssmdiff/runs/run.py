@@ -34,7 +34,7 @@ from ssmdiff.registry.registry import create
 from ssmdiff.runs import checkpoint as ckpt
 from ssmdiff.runs import compose
 from ssmdiff.runs.config import Layer, load_file, resolve
-from ssmdiff.runs.provenance import provenance
+from ssmdiff.runs.provenance import made_otherwise, provenance
 from ssmdiff.runs.sections import Config
 
 CONFIG = "config.toml"
@@ -265,6 +265,17 @@ class Run(ImageModel[Tensor]):
         name = "ema" if ema else "model"
         load_state(self.model, self.checkpoint.tensors(name), self.checkpoint.path)
         self.diffusion = compose.build_diffusion(self.config)
+        self._warn_if_made_otherwise(state)
+
+    def _warn_if_made_otherwise(self, state: Mapping[str, Any]) -> None:
+        changes = made_otherwise(state, self.config, self.plan(), "model", "sample")
+        if changes:
+            listed = "; ".join(f"{key}: {then} -> {now}" for key, (then, now) in changes.items())
+            warnings.warn(
+                f"{self.checkpoint.path} was made with other code than is installed here ({listed})"
+                ", so what it draws is not what was trained. Try: install what it was made with",
+                stacklevel=4,
+            )
 
     def to(self, device: str | torch.device) -> Run:
         """Move the model."""

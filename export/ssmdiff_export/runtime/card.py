@@ -60,11 +60,14 @@ class Slot:
 
     ``order`` is the graph's input for its order, None where the order is fixed and in the graph;
     ``recipe`` says how the order is drawn, None where its scan has to be installed for that.
+    ``digest`` is that of the order, or of the first that is drawn under seed 0; files of before 0.2
+    have none.
     """
 
     grid: tuple[int, ...]
     order: str | None = None
     recipe: str | None = None
+    digest: str | None = None
 
     @property
     def tokens(self) -> int:
@@ -245,6 +248,7 @@ def _slot(table: Table) -> Slot:
         table.take("grid", checks.grid),
         table.take("order", checks.text) if table.has("order") else None,
         table.take("recipe", checks.text) if table.has("recipe") else None,
+        table.take("digest", checks.text) if table.has("digest") else None,
     )
     table.finish()
     return slot

@@ -9,6 +9,7 @@ documentation and has not run: there was no GPU.
 from __future__ import annotations
 
 import functools
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,24 @@ class FilePlan:
                 f"the scan and what ssmdiff requires have to be installed where it is sampled; the "
                 f"model was made with {made_with}: {error}"
             ) from error
+        self._warn_if_another(scan)
         return scan
+
+    def _warn_if_another(self, scan: Scan) -> None:
+        """The graph takes any order: one of a changed scan is drawn from without an error."""
+        for i, slot in enumerate(self.card.slots):
+            if slot.order is None or slot.recipe is not None or slot.digest is None:
+                continue
+            found = checked_order(scan.at(i), slot.grid, stream(0, "order", 0, i)).digest
+            if found != slot.digest:
+                made_with = self.card.components.get("model.scan", self.card.scan["name"])
+                warnings.warn(
+                    f"the scan that is installed here gives other orders than that of the file, "
+                    f"which was made with {made_with} (slot {i}: {slot.digest} -> {found}), so "
+                    "what it draws is not what was trained. Try: install what it was made with",
+                    stacklevel=4,
+                )
+                return
 
 
 def feeds(card: ModelCard, orders: Sequence[ScanOrder]) -> dict[str, NDArray[np.integer]]:
