@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ SMALLEST = {**STACK, "depth": 1}
 SCAN_WEIGHTS = ("x_proj.weight", "x_weight", "out_proj.weight")
 
 
-def tiny_run(folder: Path, classes: tuple[str, ...] = (), **model: Any) -> Run:
+def tiny_run(
+    folder: Path,
+    classes: tuple[str, ...] = (),
+    diffusion: Mapping[str, Any] = {"timesteps": 100},
+    **model: Any,
+) -> Run:
     """A run of ``model`` (keys of the configuration's table) on 8 x 8 images.
 
     Weights that start at zero are drawn, so that no part of the network is without effect, and the
@@ -25,7 +31,7 @@ def tiny_run(folder: Path, classes: tuple[str, ...] = (), **model: Any) -> Run:
     changes = {
         "data": {"image_size": 8},
         "model": {"backbone": UNET, "class_conditional": bool(classes), **model},
-        "diffusion": {"timesteps": 100},
+        "diffusion": diffusion,
         "sample": {"steps": 4},
     }
     config = resolve(merge({}, changes))
