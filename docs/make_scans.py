@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic.fields import FieldInfo
 from ssmdiff.registry.registry import Registry
-from ssmdiff_cli.scan_figures import figures_of, order_of_slot, table
-from ssmdiff_cli.scan_pictures import Panel, draw
+from ssmdiff_cli.scan_figures import figures_of, table
+from ssmdiff_cli.scan_pictures import draw_blocks
+from ssmdiff_cli.scans import panels_of
 
 PAGE = Path(__file__).with_name("scans.md")
 GALLERY = Path(__file__).parent / "images" / "scans" / "gallery.png"
@@ -93,16 +94,21 @@ def tables(registry: Registry) -> dict[str, str]:
 
 
 def gallery(registry: Registry, path: Path) -> None:
-    """The first direction of every scan on one sheet."""
+    """Every direction of every scan, or every layer, on one sheet."""
     from PIL import Image
 
-    panels = []
+    blocks = []
     for entry in registry.all("scan"):
         scan = registry.create("scan", entry.component.name)
-        grid = (4, 4, 4) if len(figures_of(scan)[0]) == 3 else (16, 16)
-        panels.append(Panel(entry.component.name, order_of_slot(scan, grid), grid))
+        grid = (4, 4, 4) if len(figures_of(scan)[0]) == 3 else (8, 8)
+        panels = panels_of(scan, grid)
+        words = [entry.component.name]
+        for what in ("direction", "layer"):
+            count = len({panel.title.partition(f"{what} ")[2][:1] for panel in panels})
+            words += [f"{count} {what}s"] * (count > 1)
+        blocks.append((", ".join(words), panels))
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw(panels, path, columns=6, panel_in=1.9, dpi=100)
+    draw_blocks(blocks, path, columns=6, block_in=2.0)
     with Image.open(path) as image:
         small = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
     small.save(path, optimize=True)

@@ -29,7 +29,8 @@ def sample(
         typer.Option(help="Where the images go; by default samples/NAME-HASH of what draws them."),
     ] = None,
     n: Annotated[
-        int | None, typer.Option("--n", min=1, help="How many images; 16 by default.")
+        int | None,
+        typer.Option("--n", "--count", min=1, help="How many images; 16 by default."),
     ] = None,
     indices: Annotated[
         str | None,

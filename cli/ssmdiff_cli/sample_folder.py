@@ -293,7 +293,8 @@ class SampleFolder:
             if len(model.shape) != 3 or model.shape[0] not in (1, 3):
                 return None
             shown = [self._load(i, suffix) for i in there[:GRID_IMAGES]]
-            write_grid(self.path / GRID, torch.stack(shown))
+            title = str(record.get("checkpoint", ""))
+            write_grid(self.path / GRID, torch.stack(shown), names[:GRID_IMAGES], title)
         return self.path / GRID
 
     def _there(self, suffix: str) -> list[int]:

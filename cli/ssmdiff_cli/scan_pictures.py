@@ -30,15 +30,8 @@ class Panel(NamedTuple):
     direction: int = 0
 
 
-def draw(
-    panels: Sequence[Panel],
-    path: Path,
-    title: str = "",
-    columns: int | None = None,
-    panel_in: float | None = None,
-    dpi: int = 110,
-) -> None:
-    """Write the panels as one PNG, a row of ``columns`` after the other; fewer for wide grids.
+def draw(panels: Sequence[Panel], path: Path, title: str = "") -> None:
+    """Write the panels as one PNG, in up to four columns; fewer for wide grids.
 
     Each path runs from a circle to a square, from dark to light; steps longer than two tokens
     are faint, and sequences of their own are drawn beside each other. A path of mostly long steps,
@@ -58,9 +51,9 @@ def draw(
             "Try: pip install 'ssmdiff[train]', or --ascii"
         ) from error
     tall = max(_height(panel.grid) for panel in panels)
-    columns = min(columns or int(np.clip(5 * tall, 1, 4)), len(panels))
+    columns = min(int(np.clip(5 * tall, 1, 4)), len(panels))
     rows = -(-len(panels) // columns)
-    panel_in = panel_in or {1: 4.4, 2: 3.4}.get(columns, 2.6)
+    panel_in = {1: 4.4, 2: 3.4}.get(columns, 2.6)
     size = columns * panel_in + 0.1, rows * (panel_in * tall + 0.3) + (0.3 if title else 0)
     figure: Any = Figure(figsize=size, layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.04, h_pad=0.03, wspace=0.02, hspace=0.02)
@@ -71,7 +64,32 @@ def draw(
         axes: Any = figure.add_subplot(rows, columns, i + 1, projection=projection)
         axes.set_title(panel.title, fontsize=9, color=_INK, pad=3)
         draw_panel(axes, panel, panel_in * 72)
-    figure.savefig(path, dpi=dpi)
+    figure.savefig(path, dpi=110)
+
+
+def draw_blocks(
+    blocks: Sequence[tuple[str, Sequence[Panel]]], path: Path, columns: int, block_in: float
+) -> None:
+    """Write several scans as one PNG: a title each, and under it its panels in a square."""
+    from matplotlib.figure import Figure
+
+    rows = -(-len(blocks) // columns)
+    figure: Any = Figure(figsize=(columns * block_in, rows * (block_in + 0.25)), facecolor="white")
+    top = 0.25 / (rows * (block_in + 0.25))
+    outer = figure.add_gridspec(
+        rows, columns, left=0.01, right=0.99, bottom=0.005, top=1 - top, wspace=0.1, hspace=0.17
+    )
+    for i, (title, panels) in enumerate(blocks):
+        side = int(np.ceil(np.sqrt(len(panels))))
+        inner = outer[i].subgridspec(side, side, wspace=0.08, hspace=0.08)
+        heading = figure.add_subplot(outer[i])
+        heading.set_axis_off()
+        heading.set_title(title, fontsize=9, color=_INK, pad=3)
+        for place, panel in enumerate(panels):
+            projection = "3d" if len(panel.grid) == 3 else None
+            axes: Any = figure.add_subplot(inner[divmod(place, side)], projection=projection)
+            draw_panel(axes, panel, block_in / side * 72)
+    figure.savefig(path, dpi=100)
 
 
 def _height(grid: Grid) -> float:
@@ -106,7 +124,7 @@ def draw_panel(axes: Any, panel: Panel, width_pt: float) -> None:
     H, W = shape
     axes.set(xlim=(-0.6, W - 0.4), ylim=(H - 0.4, -0.6), aspect="equal")
     if scattered(panel):
-        _draw_tokens(axes, panel, places[:, ::-1], shape)
+        _draw_tokens(axes, panel, places[:, ::-1], cell_pt)
         _mark_ends(axes, places[:, ::-1], cell_pt)
     else:
         _draw_cells(axes, shape)
@@ -130,11 +148,11 @@ def _beside_each_other(panel: Panel) -> NDArray[np.float64]:
     return np.stack([offset, offset], axis=1)
 
 
-def _draw_tokens(axes: Any, panel: Panel, points: NDArray[np.intp], shape: Grid) -> None:
+def _draw_tokens(axes: Any, panel: Panel, points: NDArray[np.intp], cell_pt: float) -> None:
     """Every token in the colour of the time of its visit, with the time where there is room."""
-    time = panel.order.inverse[panel.direction].reshape(shape)
+    time = panel.order.inverse[panel.direction].reshape(shown(panel.grid))
     axes.imshow(time, cmap=_COLOURS, interpolation="nearest")
-    if max(shape) <= 10:
+    if max(time.shape) <= 10 and cell_pt > 12:
         for (h, w), t in np.ndenumerate(time):
             colour = "white" if t < 0.6 * time.size else _INK
             axes.text(w, h, t, ha="center", va="center", fontsize=7, color=colour)

@@ -96,7 +96,7 @@ def show_scan(
     spec = {**(component("scan", name) or {}), **assignments(sets or ())}
     scan: Scan = registry().create("scan", spec)
     tokens = grid_of(grid)
-    panels = _panels(scan, tokens, seed, layers, direction)
+    panels = panels_of(scan, tokens, seed, layers, direction)
     if as_ascii:
         _type(panels)
     if out is None and as_ascii:
@@ -128,8 +128,12 @@ def grid_of(text: str) -> Grid:
     return grid
 
 
-def _panels(
-    scan: Scan, grid: Grid, seed: int, layers: int | None, direction: int | None
+def panels_of(
+    scan: Scan,
+    grid: Grid,
+    seed: int = 0,
+    layers: int | None = None,
+    direction: int | None = None,
 ) -> list[Panel]:
     """What is drawn: every direction of every layer, or the one that was asked for."""
     from ssmdiff_cli.scan_figures import order_of_slot

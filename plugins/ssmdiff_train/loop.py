@@ -315,10 +315,11 @@ class Trainer:
         if not self.accelerator.is_main_process or not picture:
             return
         path = self.folder.samples / f"step-{self.step:08d}.png"
-        images = reports.draw_grid(
+        images, captions = reports.draw_grid(
             self._averaged(), self.config, self.diffusion, self.plan, self.dataset
         )
-        write_grid(path, images)
+        real, of_real = reports.real_images(self.config, self.dataset)
+        write_grid(path, images, captions, f"step {self.step}", real, of_real)
         self.emit("samples_made", path=path, step=self.step)
 
     def _averaged(self) -> torch.nn.Module:

@@ -26,7 +26,7 @@ def draw_grid(
     diffusion: Diffusion,
     plan: OrderPlan,
     dataset: ImageDataset,
-) -> Tensor:
+) -> tuple[Tensor, list[str]]:
     """(count, C, *image_size): the first images of the run's seed; classes in turn, if any."""
     device = _device(model)
     count = config.sample.count
@@ -43,7 +43,15 @@ def draw_grid(
         steps=config.sample.steps,
         labels=labels,
     )
-    return images.cpu()
+    return images.cpu(), [dataset.class_names[label] for label in labels or ()]
+
+
+def real_images(config: Config, dataset: ImageDataset) -> tuple[Tensor, list[str]]:
+    """As many images of the data, with their classes if the model is told them."""
+    items = [dataset[i] for i in range(min(config.sample.count, len(dataset)))]
+    conditional = config.model.class_conditional
+    names = [dataset.class_names[item.label] for item in items] if conditional else []
+    return torch.stack([item.image for item in items]), names
 
 
 @torch.no_grad()

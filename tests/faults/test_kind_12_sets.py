@@ -96,7 +96,7 @@ def test_the_processes_of_torchrun_share_the_images(run, whole, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
                "--nproc-per-node", "2", "-m", "ssmdiff"]  # fmt: skip
     done = subprocess.run(
-        [*command, *arguments(run, tmp_path / "out", "--n", N)],
+        [*command, *arguments(run, tmp_path / "out", "--count", N)],
         capture_output=True, text=True, timeout=300, check=False, env={**os.environ},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from ssmdiff import differences, hookimpl
 from ssmdiff.errors import ConfigError, ContractError, DivergedError, PluginBrokenError
+from ssmdiff.runs.pictures import EDGE, WORDS
 from ssmdiff_train.callbacks import read_metrics
 from ssmdiff_train.job import train
 from ssmdiff_train.loop import Trainer
@@ -38,6 +39,9 @@ def test_a_run_leaves_what_the_design_promises(tiny, tmp_path):
     assert 0 < bits < 20
     with Image.open(folder.samples / "step-00000004.png") as grid:
         assert grid.mode == "L"
+        # Four drawn and four real ones side by side, 16 x 16 enlarged to 96, gaps of 2 likewise.
+        block = 2 * (96 + 12) + 12
+        assert grid.size == (2 * block + EDGE, block + WORDS)
     state = json.loads((folder.checkpoint().path / "state.json").read_text())
     assert state["images_seen"] == 16
 

@@ -6,6 +6,7 @@ import io
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,19 +61,70 @@ def write_image(path: Path, image: Tensor) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def write_grid(path: Path, images: Tensor) -> None:
-    """(n, C, H, W) in -1 .. 1 as one PNG, near square, two pixels apart, small images enlarged."""
-    n, channels, height, width = images.shape
-    columns = math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    gap = 2
-    sheet = images.new_full(
-        (channels, rows * (height + gap) + gap, columns * (width + gap) + gap), -1.0
-    )
-    for i, image in enumerate(images):
-        top, left = (gap + place * (side + gap) for place, side in zip(
-            divmod(i, columns), (height, width), strict=True
-        ))  # fmt: skip
-        sheet[:, top : top + height, left : left + width] = image
-    scale = max(1, 96 // max(height, width))
-    write_image(path, sheet.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
+def write_grid(
+    path: Path,
+    images: Tensor,
+    captions: Sequence[str] = (),
+    title: str = "",
+    real: Tensor | None = None,
+    real_captions: Sequence[str] = (),
+) -> None:
+    """(n, C, H, W) in -1 .. 1 as one PNG, near square, two pixels apart, small images enlarged.
+
+    Args:
+        path: The file.
+        images: What was drawn.
+        captions: A word over each image, such as its class; none by default.
+        title: Over all of them.
+        real: Images of the data set, beside the others.
+        real_captions: A word over each of these.
+    """
+    sheet = _sheet(images, captions, title)
+    if real is not None:
+        other = _sheet(real, real_captions, "real")
+        tall = max(len(sheet), len(other))
+        blocks = [_padded(block, tall, EDGE * (block is sheet)) for block in (sheet, other)]
+        sheet = np.concatenate(blocks, axis=1)
+    write_atomically(path, to_png(sheet))
+
+
+GAP, EDGE, WORDS = 2, 16, 14
+"""Pixels between images, between what was drawn and what is real, of a line of words."""
+
+
+def _padded(sheet: np.ndarray, height: int, right: int) -> np.ndarray:
+    more = ((0, height - len(sheet)), (0, right), *((0, 0),) * (sheet.ndim - 2))
+    return np.pad(sheet, more)
+
+
+def _sheet(images: Tensor, captions: Sequence[str], title: str) -> np.ndarray:
+    """(height, width[, 3]) uint8."""
+    levels = [to_uint8(image) for image in images]
+    scale = max(1, 96 // max(levels[0].shape[:2]))
+    levels = [image.repeat(scale, 0).repeat(scale, 1) for image in levels]
+    columns = math.ceil(math.sqrt(len(levels)))
+    rows = math.ceil(len(levels) / columns)
+    gap, line, top = GAP * scale, WORDS * bool(captions), WORDS * bool(title)
+    height, width = levels[0].shape[0] + gap + line, levels[0].shape[1] + gap
+    size = (top + rows * height + gap, columns * width + gap)
+    sheet = np.zeros((*size, *levels[0].shape[2:]), np.uint8)
+    words = [(title, 0, gap, size[1] - gap)] if title else []
+    for i, image in enumerate(levels):
+        y, x = top + gap + i // columns * height, gap + i % columns * width
+        sheet[y + line : y + line + len(image), x : x + image.shape[1]] = image
+        if captions:
+            words.append((captions[i], y, x, image.shape[1]))
+    return _written(sheet, words) if words else sheet
+
+
+def _written(sheet: np.ndarray, words: Sequence[tuple[str, int, int, int]]) -> np.ndarray:
+    """Words at (y, x), cut to a width."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture = Image.fromarray(sheet)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
+    for text, y, x, width in words:
+        while draw.textlength(text, font) > width and text.strip("."):
+            text = text.rstrip(".")[:-1] + ".."
+        draw.text((x, y), text, "white", font)
+    return np.asarray(picture)

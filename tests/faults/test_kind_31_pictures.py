@@ -1,0 +1,113 @@
+"""Pictures say what they show: every direction of a scan, the class, the step, what is real.
+
+In the gallery six scans were one panel, and ``regenerate`` was ``shuffle``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from ssmdiff.registry.registry import Registry
+from ssmdiff.runs.pictures import EDGE, GAP, WORDS, to_uint8, write_grid
+from ssmdiff_cli.main import app
+from tiny_runs import tiny_run
+from typer.testing import CliRunner
+
+SCRIPT = Path(__file__).parents[2] / "docs" / "make_scans.py"
+SIDE = 96  # of an image that is not enlarged
+
+
+@pytest.mark.needs_plugin("ssmdiff_scans")
+def test_no_two_scans_of_the_gallery_are_drawn_alike(monkeypatch, tmp_path):
+    spec = importlib.util.spec_from_file_location("make_scans", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    drawn = {}
+
+    def draw(blocks, path, **layout):
+        drawn.update(blocks)
+        Image.new("RGB", (8, 8)).save(path)
+
+    monkeypatch.setattr(script, "draw_blocks", draw)
+    script.gallery(Registry(allowed=[]), tmp_path / "gallery.png")
+    tables = {
+        title: tuple(panel.order.inverse[panel.direction].tobytes() for panel in panels)
+        for title, panels in drawn.items()
+    }
+    assert len(set(tables.values())) == len(tables)
+    assert {"cross, 4 directions", "regenerate, 4 directions", "shuffle", "sweep8, 8 layers",
+            "bidirectional, 2 directions"} <= tables.keys()  # fmt: skip
+    for title, panels in tables.items():
+        assert len(set(panels)) == len(panels), title
+        assert len(panels) == int(title.partition(", ")[2].partition(" ")[0] or 1)
+
+
+def images(count, channels=1):
+    values = np.random.default_rng(0).uniform(-1, 1, (count, channels, SIDE, SIDE))
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def read(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def has_words(strip):
+    """Bright letters on black, more than nothing and less than a bar."""
+    return strip.max() > 150 and 0.01 < (strip > 100).mean() < 0.5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_grid_has_a_title_a_word_over_each_image_and_the_images_unchanged(tmp_path, channels):
+    drawn = images(5, channels)
+    write_grid(tmp_path / "a.png", drawn, [f"class {i}" for i in range(5)], "step 1000")
+    sheet = read(tmp_path / "a.png")
+    assert has_words(sheet[:WORDS, :80])
+    strips = []
+    for i in range(5):
+        top = WORDS + GAP + i // 3 * (SIDE + GAP + WORDS)
+        left = GAP + i % 3 * (SIDE + GAP)
+        strips.append(sheet[top : top + WORDS, left : left + SIDE])
+        assert has_words(strips[-1][:, :50])
+        place = sheet[top + WORDS : top + WORDS + SIDE, left : left + SIDE]
+        np.testing.assert_array_equal(place, to_uint8(drawn[i]))
+    assert len({strip.tobytes() for strip in strips}) == 5
+
+
+def test_a_long_name_stays_over_its_image(tmp_path):
+    write_grid(tmp_path / "a.png", images(4), ["an endless name of a class" * 3, "", "b", ""])
+    sheet = read(tmp_path / "a.png")
+    assert has_words(sheet[GAP : GAP + WORDS, :SIDE])
+    assert sheet[GAP : GAP + WORDS, SIDE + 2 * GAP : 2 * SIDE].max() == 0
+
+
+def test_real_images_stand_beside_those_that_were_drawn(tmp_path):
+    drawn, real = images(2), images(6)[2:]
+    write_grid(tmp_path / "a.png", drawn, title="step 7", real=real, real_captions=list("abcd"))
+    sheet = read(tmp_path / "a.png")
+    left = 2 * SIDE + 3 * GAP + EDGE
+    assert has_words(sheet[:WORDS, left : left + 40])
+    first = sheet[2 * WORDS + GAP :, left + GAP :][:SIDE, :SIDE]
+    np.testing.assert_array_equal(first, to_uint8(real[0]))
+    np.testing.assert_array_equal(sheet[WORDS + GAP :, GAP:][:SIDE, :SIDE], to_uint8(drawn[0]))
+
+
+def test_the_grid_of_samples_carries_the_classes(tmp_path):
+    tiny_run(tmp_path / "run", ("disc", "ring"))
+    for label, out in (([], "turns"), (["--label", "disc"], "discs")):
+        done = CliRunner().invoke(
+            app, ["sample", str(tmp_path / "run"), "--n", "2", "--steps", "2", *label,
+                  "--out", str(tmp_path / out)],
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+    turns, discs = (read(tmp_path / out / "grid.png") for out in ("turns", "discs"))
+    width = turns.shape[1] // 2
+    top = WORDS + GAP * SIDE // 8  # of images that are enlarged, with the gaps between them
+    words = [sheet[top : top + WORDS] for sheet in (turns, discs)]
+    np.testing.assert_array_equal(words[0][:, :width], words[1][:, :width])
+    assert (words[0][:, width:] != words[1][:, width:]).any()
