@@ -21,22 +21,24 @@ def tiny_run(
     folder: Path,
     classes: tuple[str, ...] = (),
     diffusion: Mapping[str, Any] = {"timesteps": 100},
+    channels: int = 1,
+    side: int = 8,
     **model: Any,
 ) -> Run:
-    """A run of ``model`` (keys of the configuration's table) on 8 x 8 images.
+    """A run of ``model`` (keys of the configuration's table) on images of 8 x 8.
 
     Weights that start at zero are drawn, so that no part of the network is without effect, and the
     scan is made to weigh more, so that another order is another prediction.
     """
     changes = {
-        "data": {"image_size": 8},
+        "data": {"image_size": side},
         "model": {"backbone": UNET, "class_conditional": bool(classes), **model},
         "diffusion": diffusion,
         "sample": {"steps": 4},
     }
     config = resolve(merge({}, changes))
     torch.manual_seed(0)
-    network = compose.build_backbone(config, 1, len(classes))
+    network = compose.build_backbone(config, channels, len(classes))
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if not parameter.any():
@@ -48,5 +50,7 @@ def tiny_run(
     run = RunFolder(folder)
     run.create(config)
     weights = {"model": network.state_dict(), "ema": network.state_dict()}
-    checkpoint.save(run.checkpoints, 1, weights, {"channels": 1, "class_names": list(classes)})
+    checkpoint.save(
+        run.checkpoints, 1, weights, {"channels": channels, "class_names": list(classes)}
+    )
     return Run(folder)

@@ -147,3 +147,31 @@ def test_the_record_tells_of_the_images_of_all_parts(run, tmp_path):
     assert record["labels"] == {"000000.npy": "disc", "000001.npy": "ring",
                                 "000003.npy": "ring", "000004.npy": "disc"}  # fmt: skip
     assert np.load(tmp_path / "parts" / "000003.npy").shape == (1, 8, 8)
+
+
+PEAK = """
+import resource, sys
+from ssmdiff_cli.main import app
+app(sys.argv[1:], standalone_mode=False)
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.night
+@pytest.mark.parametrize("suffix", ["png", "npy"])
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path, suffix):
+    """10,000 images of 3 x 64 x 64, 492 MB as float32, take what 100 take, within a tenth."""
+    stack = {"name": "isotropic", "channels": 16, "depth": 1, "patch": 8}
+    tiny_run(tmp_path / "run", channels=3, side=64, backbone=stack)
+    peaks = {}
+    for n in (100, 10_000):
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, "sample", str(tmp_path / "run"), "--n", str(n),
+             "--steps", "2", "--format", suffix, "--out", str(tmp_path / str(n))],
+            capture_output=True, text=True, timeout=900, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        peaks[n] = int(done.stdout.rpartition("peak ")[2])
+    print(peaks)
+    assert len(list((tmp_path / "10000").glob(f"[0-9]*.{suffix}"))) == 10_000
+    assert peaks[10_000] < 1.1 * peaks[100]
