@@ -79,7 +79,7 @@ class Trainer:
         # What cannot work is refused now, before anything is written.
         prove_sampling(config, self.diffusion, self.dataset.channels)
         share_of(config.train.batch_size, accelerator.num_processes)
-        if accelerator.is_main_process and (doubt := self.diffusion.doubt()):
+        if accelerator.is_main_process and (doubt := reports.doubt_of(self.diffusion)):
             warnings.warn(doubt, stacklevel=2)
         torch.manual_seed(stream_seed(config.seed, "weights"))
         self.model = build_backbone(config, self.dataset.channels, classes_of(config, self.dataset))

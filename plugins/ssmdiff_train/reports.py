@@ -1,6 +1,8 @@
-"""What a run tells about its model: a grid of samples, and the variational bound."""
+"""What a run tells about its model: doubts, a grid of samples, and the variational bound."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from ssmdiff import (
@@ -18,6 +20,26 @@ from ssmdiff import (
 from torch import Tensor, nn
 
 BOUND_TIMESTEPS = 32
+MOST_LEFT = 0.01
+"""alpha_bar at the last timestep, at most: sampling begins with noise alone, at alpha_bar = 0."""
+
+
+def doubt_of(diffusion: Diffusion) -> str:
+    """Why sampling will not begin where training ended, in numbers; empty where it will."""
+    last, T = float(diffusion.alpha_bar[-1]), diffusion.timesteps
+    where = f"alpha_bar is {last:.2g} at the last of {T} timesteps"
+    end = float(diffusion.betas[-1]) * 10 / max(-math.log(max(last, 1e-300)), 1e-9)
+    advice = f"diffusion.beta_end = {end:.1g}, or " if end < 0.9 else ""
+    advice = f"Try: {advice}diffusion.beta_schedule = 'cosine'"
+    if last > MOST_LEFT:
+        return (
+            f"{where}, so the noisiest image of training still holds {math.sqrt(last):.0%} of "
+            f"the image, and sampling begins with noise alone; expected at most {MOST_LEFT}. "
+            f"{advice}"
+        )
+    if last < torch.finfo(torch.float32).tiny:
+        return f"{where}, less than float32 holds, so images are divided by nothing. {advice}"
+    return ""
 
 
 def draw_grid(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import ssmdiff
 from ssmdiff_cli.main import app
+from ssmdiff_train.reports import doubt_of
 from typer.testing import CliRunner
 
 SMALL = ["--image-size", "8", "--batch-size", "2", "--steps", "1", "--set", "train.bound_images=0",
@@ -16,7 +17,7 @@ SMALL = ["--image-size", "8", "--batch-size", "2", "--steps", "1", "--set", "tra
 
 
 def doubt(schedule, T, start=1e-4, end=0.02):
-    return ssmdiff.Diffusion(ssmdiff.make_betas(schedule, T, start, end)).doubt()
+    return doubt_of(ssmdiff.Diffusion(ssmdiff.make_betas(schedule, T, start, end)))
 
 
 @pytest.mark.parametrize(

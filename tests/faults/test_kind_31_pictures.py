@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from ssmdiff.registry.registry import Registry
+from ssmdiff.runs.letters import HEIGHT, line
 from ssmdiff.runs.pictures import EDGE, GAP, WORDS, to_uint8, write_grid
 from ssmdiff_cli.main import app
 from tiny_runs import tiny_run
@@ -77,6 +78,17 @@ def test_a_grid_has_a_title_a_word_over_each_image_and_the_images_unchanged(tmp_
         place = sheet[top + WORDS : top + WORDS + SIDE, left : left + SIDE]
         np.testing.assert_array_equal(place, to_uint8(drawn[i]))
     assert len({strip.tobytes() for strip in strips}) == 5
+
+
+def test_every_letter_is_another_and_what_is_none_is_told():
+    letters = {chr(code): line(chr(code), 100).tobytes() for code in range(33, 127)}
+    assert len(set(letters.values())) == len(letters) - 2
+    assert letters["I"] == letters["l"] == letters["|"]
+    np.testing.assert_array_equal(line("é", 100), line("e", 100))
+    np.testing.assert_array_equal(line("頭", 100), line("?", 100))
+    assert line("a b", 100).shape[1] > line("ab", 100).shape[1]
+    assert line("", 100).shape == (HEIGHT, 0)
+    assert max(line("w" * 40, width).shape[1] - width for width in range(100)) == 0
 
 
 def test_a_long_name_stays_over_its_image(tmp_path):

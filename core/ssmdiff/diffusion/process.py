@@ -24,9 +24,6 @@ from torch import Tensor
 from ssmdiff.diffusion.betas import Prediction
 from ssmdiff.diffusion.betas import make_betas as make_betas
 
-MOST_LEFT = 0.01
-"""alpha_bar at the last timestep, at most: sampling begins with noise alone, at alpha_bar = 0."""
-
 
 @dataclass(frozen=True, eq=False)
 class Diffusion:
@@ -44,23 +41,6 @@ class Diffusion:
     def alpha_bar(self) -> Tensor:
         """(T,) float64."""
         return torch.from_numpy(np.cumprod(1 - self.betas))
-
-    def doubt(self) -> str:
-        """Why sampling will not begin where training ended, in numbers; empty where it will."""
-        last, T = float(self.alpha_bar[-1]), self.timesteps
-        where = f"alpha_bar is {last:.2g} at the last of {T} timesteps"
-        end = float(self.betas[-1]) * 10 / max(-math.log(max(last, 1e-300)), 1e-9)
-        advice = f"diffusion.beta_end = {end:.1g}, or " if end < 0.9 else ""
-        advice = f"Try: {advice}diffusion.beta_schedule = 'cosine'"
-        if last > MOST_LEFT:
-            return (
-                f"{where}, so the noisiest image of training still holds {math.sqrt(last):.0%} of "
-                f"the image, and sampling begins with noise alone; expected at most {MOST_LEFT}. "
-                f"{advice}"
-            )
-        if last < torch.finfo(torch.float32).tiny:
-            return f"{where}, less than float32 holds, so images are divided by nothing. {advice}"
-        return ""
 
     def _at(self, values: Tensor, t: Tensor, like: Tensor) -> Tensor:
         """``values[t]`` as float32 or wider, shaped to multiply ``like`` (B, ...)."""

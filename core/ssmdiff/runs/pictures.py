@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ssmdiff.errors import ConfigError
 from ssmdiff.runs.checkpoint import write_atomically
+from ssmdiff.runs.letters import line
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
@@ -104,27 +105,18 @@ def _sheet(images: Tensor, captions: Sequence[str], title: str) -> np.ndarray:
     levels = [image.repeat(scale, 0).repeat(scale, 1) for image in levels]
     columns = math.ceil(math.sqrt(len(levels)))
     rows = math.ceil(len(levels) / columns)
-    gap, line, top = GAP * scale, WORDS * bool(captions), WORDS * bool(title)
-    height, width = levels[0].shape[0] + gap + line, levels[0].shape[1] + gap
+    gap, over, top = GAP * scale, WORDS * bool(captions), WORDS * bool(title)
+    height, width = levels[0].shape[0] + gap + over, levels[0].shape[1] + gap
     size = (top + rows * height + gap, columns * width + gap)
     sheet = np.zeros((*size, *levels[0].shape[2:]), np.uint8)
     words = [(title, 0, gap, size[1] - gap)] if title else []
     for i, image in enumerate(levels):
         y, x = top + gap + i // columns * height, gap + i % columns * width
-        sheet[y + line : y + line + len(image), x : x + image.shape[1]] = image
+        sheet[y + over : y + over + len(image), x : x + image.shape[1]] = image
         if captions:
             words.append((captions[i], y, x, image.shape[1]))
-    return _written(sheet, words) if words else sheet
-
-
-def _written(sheet: np.ndarray, words: Sequence[tuple[str, int, int, int]]) -> np.ndarray:
-    """Words at (y, x), cut to a width."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    picture = Image.fromarray(sheet)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
-    for text, y, x, width in words:
-        while draw.textlength(text, font) > width and text.strip("."):
-            text = text.rstrip(".")[:-1] + ".."
-        draw.text((x, y), text, "white", font)
-    return np.asarray(picture)
+    for text, y, x, room in words:
+        letters = line(text, room)
+        letters = letters.reshape(*letters.shape, *(1,) * (sheet.ndim - 2))
+        sheet[y + 1 : y + 1 + len(letters), x : x + letters.shape[1]] = letters
+    return sheet
