@@ -69,8 +69,9 @@ def draw_grid(
 
 
 def real_images(config: Config, dataset: ImageDataset) -> tuple[Tensor, list[str]]:
-    """As many images of the data, with their classes if the model is told them."""
-    items = [dataset[i] for i in range(min(config.sample.count, len(dataset)))]
+    """As many images, from all over the data, with their classes if the model is told them."""
+    count = min(config.sample.count, len(dataset))
+    items = [dataset[len(dataset) * i // count] for i in range(count)]
     conditional = config.model.class_conditional
     names = [dataset.class_names[item.label] for item in items] if conditional else []
     return torch.stack([item.image for item in items]), names

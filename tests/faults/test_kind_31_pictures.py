@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ssmdiff
 import torch
 from PIL import Image
 from ssmdiff.registry.registry import Registry
 from ssmdiff.runs.letters import HEIGHT, line
 from ssmdiff.runs.pictures import EDGE, GAP, WORDS, to_uint8, write_grid
 from ssmdiff_cli.main import app
+from ssmdiff_train.reports import real_images
 from tiny_runs import tiny_run
 from typer.testing import CliRunner
 
@@ -125,3 +127,23 @@ def test_the_grid_of_samples_carries_the_classes(tmp_path):
     words = [sheet[top : top + WORDS] for sheet in (turns, discs)]
     np.testing.assert_array_equal(words[0][:, :width], words[1][:, :width])
     assert (words[0][:, width:] != words[1][:, width:]).any()
+
+
+def test_the_real_images_beside_a_grid_are_from_all_over_the_data():
+    class TwoFolders:
+        class_names = ("disc", "ring")
+
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, i):
+            return ssmdiff.ImageItem(torch.full((1, 8, 8), i / 10), int(i >= 5))
+
+    config = ssmdiff.resolve({"sample": {"count": 4}, "model": {"class_conditional": True}})
+    images, names = real_images(config, TwoFolders())
+    assert images[:, 0, 0, 0].tolist() == pytest.approx([0, 0.2, 0.5, 0.7])
+    assert names == ["disc", "disc", "ring", "ring"]
+    config = ssmdiff.resolve({"sample": {"count": 16}})
+    images, names = real_images(config, TwoFolders())
+    assert len(images) == 10
+    assert names == []
