@@ -55,6 +55,15 @@ def test_parts_give_the_bytes_of_the_whole(run, whole, tmp_path, parts):
     assert files(tmp_path / "parts") == whole
 
 
+def test_parts_give_the_float32_bits_of_the_whole(run, tmp_path):
+    """Which levels of 8 bits would round away: an image has the neighbours that it has in one."""
+    flags = ["--format", "npy"]
+    sample(run, tmp_path / "whole", "--n", N, *flags)
+    for part in ("0:3", "3:11", "11:22"):
+        sample(run, tmp_path / "parts", "--indices", part, *flags)
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+
+
 def test_a_set_that_grows_gives_the_bytes_of_the_whole(run, whole, tmp_path):
     for n in (3, 6, 9, N):
         sample(run, tmp_path / "grown", "--n", n)
