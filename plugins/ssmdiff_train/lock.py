@@ -16,26 +16,44 @@ NAME = "run.lock"
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold ``run.lock`` in a run folder; a lock whose process is gone is taken over.
+    """Hold ``run.lock`` in a run folder, made if need be; one whose process is gone is taken over.
 
     Raises:
         CheckpointError: Another live process, or one on another host, holds it.
     """
     path = folder / NAME
     host = socket.gethostname()
-    _refuse_if_held(path, host)
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        folder.mkdir(parents=True, exist_ok=True)
+        _refuse_if_held(path, host)
+        _take(path, json.dumps({"host": host, "pid": os.getpid()}))
     except FileExistsError:
         raise CheckpointError(f"another process has just started a run in {folder}") from None
     except OSError as error:
         raise CheckpointError(f"cannot write in {folder}: {error.strerror or error}") from error
-    with os.fdopen(descriptor, "w") as file:
-        json.dump({"host": host, "pid": os.getpid()}, file)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def _take(path: Path, text: str) -> None:
+    """Make the lock with its text in it: nobody ever reads half of it.
+
+    Raises:
+        FileExistsError: Another process was faster.
+    """
+    draft = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    draft.write_text(text)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        with path.open("x") as file:
+            file.write(text)
+    finally:
+        draft.unlink()
 
 
 def _refuse_if_held(path: Path, host: str) -> None:
@@ -45,7 +63,7 @@ def _refuse_if_held(path: Path, host: str) -> None:
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError):
-        path.unlink(missing_ok=True)  # a process was killed while it wrote the lock
+        path.unlink(missing_ok=True)  # where there are no hard links: killed while it wrote
         return
     if there == host and not _alive(pid):
         path.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from ssmdiff import DTYPES, Config, ConfigError, RunFolder, require_kernel, set_kernel
+from ssmdiff import DTYPES, Config, ConfigError, RunFolder, require_kernel, set_kernel, summary_of
 
 from ssmdiff_train.lock import run_lock
 from ssmdiff_train.loop import PRECISION, Trainer
@@ -33,16 +33,24 @@ def run_training(
     try:
         require_kernel(accelerator.device, DTYPES[config.train.precision])
         with ExitStack() as stack:
+            main = accelerator.is_main_process
             if resume:
                 folder.config_layer()
-            elif accelerator.is_main_process:
+                folder.refuse_data(config)
+            elif main:
                 folder.refuse_to_replace(config, overwrite)
+            locked = main and folder.path.is_dir()
+            if locked:  # before anything of a run that may be alive is touched
+                stack.enter_context(run_lock(folder.path))
             trainer = Trainer(config, folder, accelerator, callbacks)
+            told = summary_of(trainer.dataset)
+            folder.refuse_data_in(told.folders)
             # The data and the model are sound: only now is anything written.
-            if accelerator.is_main_process:
+            if main:
+                if not locked:
+                    stack.enter_context(run_lock(folder.path))
                 if not resume:
                     folder.create(config, overwrite)
-                stack.enter_context(run_lock(folder.path))
                 folder.sweep()
             accelerator.wait_for_everyone()
             stop = stack.enter_context(stop_on_signals())

@@ -29,7 +29,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 STATE = "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"
+"""What a name starts with whose file or folder is being written or deleted."""
 
 Tensors = Mapping[str, Tensor]
 
@@ -83,9 +84,9 @@ def save(
         CheckpointError: The disk is full or not writable; what was there before is untouched.
     """
     final = folder / f"step-{step:08d}"
-    temporary = folder / f"{_TEMPORARY}{final.name}-{os.getpid()}"
+    temporary = folder / f"{TEMPORARY}{final.name}-{os.getpid()}"
     try:
-        _remove(temporary)
+        remove(temporary)
         temporary.mkdir(parents=True)
         contents = {f"{name}.safetensors": save_tensors(_plain(t)) for name, t in tensors.items()}
         contents[STATE] = _json_bytes(state)
@@ -96,11 +97,10 @@ def save(
         manifest = {"format": FORMAT, "step": step, "files": files}
         _write(temporary / MANIFEST, _json_bytes(manifest))
         _sync_folder(temporary)
-        _remove(final)
-        temporary.rename(final)
+        _put(temporary, final)
         _sync_folder(folder)
     except OSError as error:
-        _remove(temporary)
+        remove(temporary)
         needed = sum(t.numel() * t.element_size() for ts in tensors.values() for t in ts.values())
         raise CheckpointError(
             f"cannot write checkpoint {final}: {error.strerror or error}; it needs about "
@@ -125,6 +125,8 @@ def verify(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path / MANIFEST} has format {manifest.get('format')!r}; this version reads {FORMAT}"
         )
+    if not all(isinstance(entry, dict) for entry in files.values()):
+        raise CheckpointError(f"{path / MANIFEST}: a file has no size and sha256 beside its name")
     present = {p.name for p in path.iterdir()} - {MANIFEST}
     if present != set(files):
         raise CheckpointError(
@@ -132,22 +134,29 @@ def verify(path: Path) -> Checkpoint:
             f"{sorted(present - set(files))}"
         )
     for name, expected in files.items():
-        data = (path / name).read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        if len(data) != expected["bytes"] or digest != expected["sha256"]:
+        try:
+            data = (path / name).read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path / name}: {error.strerror}") from error
+        digest, told = hashlib.sha256(data).hexdigest(), expected.get("sha256")
+        if len(data) != expected.get("bytes") or digest != told:
             raise CheckpointError(
                 f"{path / name} is damaged: {len(data)} bytes, sha256 {digest[:12]}...; "
-                f"the manifest says {expected['bytes']} bytes, sha256 {expected['sha256'][:12]}..."
+                f"the manifest says {expected.get('bytes')} bytes, sha256 {str(told)[:12]}..."
             )
     return Checkpoint(path, manifest)
 
 
 def candidates(folder: Path) -> list[Path]:
-    """Folders that are named like checkpoints, newest step first; times on disk play no part."""
+    """Folders that are named like checkpoints, newest step first; times on disk play no part.
+
+    Of two of the same step, which a killed :func:`save` may leave, the one that replaces the other
+    comes first.
+    """
     if not folder.is_dir():
         return []
     found = [p for p in folder.iterdir() if _NAME.fullmatch(p.name) and p.is_dir()]
-    return sorted(found, key=lambda p: int(p.name.partition("-")[2]), reverse=True)
+    return sorted(found, key=lambda p: (int(p.name.partition("-")[2]), len(p.name)), reverse=True)
 
 
 def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -164,18 +173,30 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the newest ``keep``; call it only after the newest was verified."""
     for path in candidates(folder)[keep:]:
-        _remove(path)
+        discard(path)
 
 
 def sweep(folder: Path) -> None:
-    """Delete what a killed process left half-written."""
-    for path in folder.glob(f"{_TEMPORARY}*"):
-        _remove(path)
+    """Finish or delete what a killed process left half-done."""
+    for second in folder.glob("step-0*"):
+        final = second.with_name(f"step-{int(second.name.partition('-')[2]):08d}")
+        if second != final and _NAME.fullmatch(second.name):
+            _replace(second, final)
+    for path in folder.glob(f"{TEMPORARY}*"):
+        remove(path)
+
+
+def discard(path: Path) -> None:
+    """Delete a folder; killed in between, it leaves nothing that could be taken for the whole."""
+    doomed = path.with_name(f"{TEMPORARY}{path.name}-old-{os.getpid()}")
+    remove(doomed)
+    path.rename(doomed)
+    remove(doomed)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file whole: a reader sees the old one or the new one."""
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
     try:
         _write(temporary, data)
         temporary.replace(path)
@@ -236,9 +257,32 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _remove(path: Path) -> None:
-    if path.exists():
+def _put(whole: Path, final: Path) -> None:
+    """Give a checkpoint its name. Where one has it already, one of the two is there all the time:
+    a leading zero more is a name of the same step."""
+    if final.exists():
+        second = final.with_name(final.name.replace("-", "-0"))
+        whole.rename(second)
+        _replace(second, final)
+    else:
+        whole.rename(final)
+
+
+def _replace(second: Path, final: Path) -> None:
+    old = final.with_name(f"{TEMPORARY}{final.name}-old-{os.getpid()}")
+    if final.exists():
+        remove(old)
+        final.rename(old)
+    second.rename(final)
+    remove(old)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _free(folder: Path) -> int:

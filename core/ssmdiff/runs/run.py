@@ -6,15 +6,15 @@ RUN/
     loss.png, tensorboard/
     samples/step-00001000.png
     checkpoints/step-00001000/
+    replaced/              the run that this one takes the place of, until it has a checkpoint
+    run.lock               which process trains here
 """
 
 from __future__ import annotations
 
-import shutil
 import tomllib
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,13 @@ from ssmdiff.networks.compiling import compile_backbone
 from ssmdiff.orders.scan import OrderPlan
 from ssmdiff.registry.registry import create
 from ssmdiff.runs import checkpoint as ckpt
-from ssmdiff.runs import compose
+from ssmdiff.runs import compose, replacing
 from ssmdiff.runs.config import Layer, load_file, resolve
 from ssmdiff.runs.provenance import made_otherwise, provenance
 from ssmdiff.runs.sections import Config
 
 CONFIG = "config.toml"
-EVENTS = "*/events.out.tfevents.*"
+LOCK = "run.lock"
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,16 @@ class RunFolder:
         Raises:
             ConfigError: Something is there already and may not be replaced.
         """
-        self._refuse_data(config)
+        self.refuse_data(config)
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"--out {self.path} is a file; expected a folder, new or empty")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and any(self._contents()):
             if not overwrite:
                 raise ConfigError(
                     f"{self.path} is not empty. Go on with --resume, start anew with --overwrite, "
                     "or choose another --out"
                 )
-            if not self.exists:
+            if not self.exists and replacing.kept(self.path) is None:
                 raise ConfigError(
                     f"{self.path} is not empty and holds no run, so --overwrite does not touch it; "
                     "choose another --out"
@@ -87,15 +87,25 @@ class RunFolder:
     def create(self, config: Config, overwrite: bool = False) -> None:
         """Make the folder and write the configuration; a probe that fails now, not after hours.
 
+        A run that is there is set aside, see :mod:`ssmdiff.runs.replacing`.
+
         Raises:
             ConfigError: Something is there already and may not be replaced.
             CheckpointError: The folder cannot be written.
         """
         self.refuse_to_replace(config, overwrite)
-        if overwrite:
-            self._clear()
+        if overwrite and self.path.is_dir():
+            replacing.set_aside(self.path)
         self.make_folders()
         self.write_config(config)
+
+    def _contents(self) -> Iterator[Path]:
+        """What lies here, but for what a process leaves that was killed before it wrote a run."""
+        for path in self.path.iterdir():
+            made = path in (self.samples, self.checkpoints) and path.is_dir()
+            empty = made and not any(path.iterdir())
+            if path.name != LOCK and not path.name.startswith(ckpt.TEMPORARY) and not empty:
+                yield path
 
     def make_folders(self) -> None:
         """The folders that a run writes into, also where a copy of the run left out empty ones.
@@ -111,23 +121,28 @@ class RunFolder:
                 f"cannot create {self.path}: {error.strerror or error}"
             ) from error
 
-    def _refuse_data(self, config: Config) -> None:
+    def refuse_data(self, config: Config) -> None:
+        """:meth:`refuse_data_in` for a data set that has a path."""
         source = config.data.dataset.get("path")
-        if isinstance(source, str) and Path(source).exists():
-            data, out = Path(source).resolve(), self.path.resolve()
-            if out == data or out in data.parents:
-                raise ConfigError(f"--out {self.path} holds the data ({source}); choose another")
+        if isinstance(source, str):
+            self.refuse_data_in([Path(source).expanduser()])
 
-    def _clear(self) -> None:
-        """Delete what a run writes, and nothing else."""
-        for name in ("samples", "checkpoints"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        for events in self.path.glob(EVENTS):
-            events.unlink()
-            with suppress(OSError):  # it holds more
-                events.parent.rmdir()
-        for name in (CONFIG, "metrics.jsonl", "loss.png"):
-            (self.path / name).unlink(missing_ok=True)
+    def refuse_data_in(self, folders: Iterable[Path]) -> None:
+        """Check that the run's folder lies in none of these folders of images, and none in it.
+
+        Raises:
+            ConfigError: One does; links are followed.
+        """
+        out = self.path.resolve()
+        for folder in folders:
+            data = folder.resolve()
+            if data == out or out in data.parents:
+                raise ConfigError(f"--out {self.path} holds the data ({folder}); choose another")
+            if data in out.parents:
+                raise ConfigError(
+                    f"--out {self.path} lies in the data ({folder}), where the run's own pictures "
+                    "would be trained on; choose a folder outside of it"
+                )
 
     def write_config(self, config: Config) -> None:
         text = config.to_toml() + "\n" + tomli_w.dumps({"provenance": provenance(config)})
@@ -141,7 +156,9 @@ class RunFolder:
         """
         if not self.exists:
             what = "holds no run (no config.toml)" if self.path.is_dir() else "does not exist"
-            raise CheckpointError(f"{self.path} {what}; expected the --out of ssmdiff train")
+            raise CheckpointError(
+                f"{self.path} {what}; expected the --out of ssmdiff train{self._kept()}"
+            )
         layer = load_file(self.config_file)
         layer.pop("provenance", None)
         layer.base = True
@@ -180,10 +197,14 @@ class RunFolder:
         found, skipped = ckpt.latest(self.checkpoints)
         if found is None:
             detail = "".join(f"\n{sentence}" for sentence in skipped)
-            raise CheckpointError(f"{self.path} holds no valid checkpoint{detail}")
+            raise CheckpointError(f"{self.path} holds no valid checkpoint{self._kept()}{detail}")
         for sentence in skipped:
             warnings.warn(f"fell back to {found.path.name}: {sentence}", stacklevel=2)
         return found
+
+    def _kept(self) -> str:
+        kept = replacing.kept(self.path)
+        return f". The run that was to be replaced is kept in {kept}" if kept else ""
 
     def checkpoint_paths(self) -> list[Path]:
         """What looks like a checkpoint, the newest first; nothing is verified."""
@@ -202,14 +223,18 @@ class RunFolder:
         Raises:
             CheckpointError: The disk is full or not writable; earlier checkpoints are untouched.
         """
-        return ckpt.verify(ckpt.save(self.checkpoints, step, tensors, state).path)
+        saved = ckpt.verify(ckpt.save(self.checkpoints, step, tensors, state).path)
+        replacing.let_go(self.path)
+        return saved
 
     def prune(self, keep: int) -> None:
         """Delete all but the newest checkpoints."""
         ckpt.prune(self.checkpoints, keep)
 
     def sweep(self) -> None:
-        """Delete what an interrupted write left behind."""
+        """Finish or delete what a killed process left half-done."""
+        replacing.bring_back(self.path)
+        ckpt.sweep(self.path)
         ckpt.sweep(self.checkpoints)
 
 
