@@ -97,8 +97,10 @@ from ssmdiff.runs.config import load_preset as load_preset
 from ssmdiff.runs.config import merge as merge
 from ssmdiff.runs.config import resolve as resolve
 from ssmdiff.runs.config import resolve_flags as resolve_flags
+from ssmdiff.runs.datasets import DatasetSummary as DatasetSummary
 from ssmdiff.runs.datasets import ImageDataset as ImageDataset
 from ssmdiff.runs.datasets import ImageItem as ImageItem
+from ssmdiff.runs.datasets import summary_of as summary_of
 from ssmdiff.runs.exporting import Exporter as Exporter
 from ssmdiff.runs.exporting import ExportPrecision as ExportPrecision
 from ssmdiff.runs.exporting import ExportRequest as ExportRequest

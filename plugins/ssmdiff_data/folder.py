@@ -7,31 +7,24 @@ import logging
 import math
 import operator
 import os
-import stat
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import torch
 from PIL import Image
 from pydantic import Field
-from ssmdiff import ConfigError, DataError, ImageItem
+from ssmdiff import ConfigError, DataError, DatasetSummary, ImageItem
 from torch import Tensor
 from torch.nn import functional
 
-from ssmdiff_data.images import (
-    PILLOW_LIMIT,
-    SUFFIXES,
-    Header,
-    ReadRules,
-    kind_of,
-    printable,
-    read_header,
-    read_image,
-)
+from ssmdiff_data.decoding import printable
+from ssmdiff_data.describing import classes_in_words, sizes_in_words, spread_over, values_in_words
+from ssmdiff_data.finding import find_images, in_words
+from ssmdiff_data.images import PILLOW_LIMIT, Header, ReadRules, read_header, read_image
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +134,13 @@ class FolderDataset:
         self.class_names, self._labels = (), [0] * len(good)
         if labels == "folders":
             self.class_names, self._labels = _classes(self.root, found.folders, self._names)
+        self._looked_at = {good[i].name: good[i].header for i in spread_over(len(good))}
+        self._told = (
+            sizes_in_words([item.header for item in good], self.image_size, resize),
+            classes_in_words(self.class_names, self._labels),
+        )
+        self._places, self._left_out = found.places, in_words(found.left_out)
+        self._others = sum(len(names) for names in found.left_out.values())
 
     def __len__(self) -> int:
         return len(self._names)
@@ -174,6 +174,28 @@ class FolderDataset:
             digest.update(hashlib.sha256(os.fsencode(name)).digest())
             digest.update(size.to_bytes(8, "little"))
         return digest.hexdigest()
+
+    def summary(self) -> DatasetSummary:
+        """What is read and how, and where the values lie, by the files decoded for it."""
+        read = len(self._names)
+        lines = [f"{read} images in {printable(self.root)}, {self.channels} channels each"]
+        lines.append(f"left out: {self._left_out or 'nothing'}")
+        warnings = []
+        if self._others > read:
+            warnings.append(
+                f"{read} files of {printable(self.root)} are read and {self._others} are not: "
+                f"{self._left_out}. Convert them to PNG, TIFF or .npy if they belong to the images"
+            )
+        if self.quarantined:
+            shown = [item.reason for item in self.quarantined[:_LISTED]]
+            more = len(self.quarantined) - len(shown)
+            lines.append(
+                f"quarantined: {len(self.quarantined)} damaged images: "
+                + "; ".join(shown) + (f"; and {more} more" if more else "")
+            )  # fmt: skip
+        values, doubts = values_in_words(self.root, self._looked_at, read, self._rules)
+        lines += [*values, *self._told]
+        return DatasetSummary(tuple(lines), tuple(warnings + doubts), self._places)
 
     def _check_all(self, names: Sequence[str], *, decode: bool) -> list[_File | BadFile]:
         """Every file in order; threads, since it is mostly the disk that is waited for."""
@@ -222,83 +244,6 @@ class _File(NamedTuple):
     name: str
     header: Header
     size_bytes: int
-
-
-class Found(NamedTuple):
-    """What a folder holds."""
-
-    images: list[str]
-    """Relative paths with ``/``, sorted by their bytes."""
-    folders: list[str]
-    """Names of the folders directly in it, sorted."""
-    ignored: Counter[str]
-    """How many files have another suffix, by suffix."""
-
-
-def find_images(root: Path) -> Found:
-    """Every image file under ``root``, by suffix alone. Each real folder is entered once.
-
-    Raises:
-        DataError: ``root`` is no folder, cannot be listed, or holds no image.
-    """
-    try:
-        status = root.stat()
-    except OSError as error:
-        raise DataError(
-            f"no folder {printable(root)} ({error.strerror}); expected a folder of images"
-        ) from None
-    if not stat.S_ISDIR(status.st_mode):
-        raise DataError(
-            f"{printable(root)} is {kind_of(status.st_mode)}; expected a folder of images"
-        )
-    images: list[str] = []
-    folders: list[str] = []
-    ignored: Counter[str] = Counter()
-    entered = {(status.st_dev, status.st_ino)}
-    pending = [""]
-    while pending:
-        within = pending.pop()
-        inner = []
-        for entry in _entries(root / within):
-            name = f"{within}/{entry.name}" if within else entry.name
-            suffix = PurePosixPath(entry.name).suffix.lower()
-            if _is_folder(entry):
-                inner.append(name)
-            elif suffix in SUFFIXES:
-                images.append(name)
-            else:
-                ignored[suffix] += 1
-        if not within:
-            folders = inner
-        for name in reversed(inner):
-            status = (root / name).stat()
-            if (status.st_dev, status.st_ino) not in entered:
-                entered.add((status.st_dev, status.st_ino))
-                pending.append(name)
-    if not images:
-        others = ", ".join(f"{n} x {s or 'no suffix'}" for s, n in ignored.most_common(_LISTED))
-        raise DataError(
-            f"no images in {printable(root)}; expected files that end in "
-            f"{', '.join(sorted(SUFFIXES))}. Other files there: {printable(others) or 'none'}"
-        )
-    return Found(sorted(images, key=os.fsencode), folders, ignored)
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder and not hidden, sorted by name."""
-    try:
-        with os.scandir(folder) as entries:
-            shown = [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"cannot list the folder {printable(folder)}: {error.strerror}") from None
-    return sorted(shown, key=lambda entry: os.fsencode(entry.name))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself: no folder
-        return False
 
 
 def _kinds(files: Sequence[_File]) -> str:

@@ -6,25 +6,21 @@ reader would cut to 8 bits, or that needs a colour profile is refused, and told 
 
 from __future__ import annotations
 
-import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from ssmdiff import DataError
+
+from ssmdiff_data.decoding import errors_name, kind_of, open_picture, refuse_several_planes
 
 SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".npy"})
 PILLOW_LIMIT = 89_478_485
 """Pillow warns of a decompression bomb above so many pixels; no limit of ours is higher."""
 
-_FORMATS = ("PNG", "TIFF", "JPEG")
-_PNG_START = 26
-"""Signature and header of a PNG, up to its bit depth and colour type."""
 _ALPHA_MODES = ("L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa")
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 _SIGNED = 2
@@ -57,12 +53,6 @@ class Header(NamedTuple):
     """The largest value, for TIFF's WhiteIsZero where Pillow leaves it to us: above 8 bits."""
 
 
-def printable(path: str | os.PathLike[str]) -> str:
-    """A file name as one line of valid text: odd bytes and control characters escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def read_header(path: Path, rules: ReadRules) -> Header:
     """Check a file from its header alone.
 
@@ -70,11 +60,11 @@ def read_header(path: Path, rules: ReadRules) -> Header:
         DataError: It is no regular file, empty, not an image, larger than ``max_pixels``, or of a
             kind that is refused. The message names the file.
     """
-    with _errors_name(path):
+    with errors_name(path):
         _check_regular(path)
         if path.suffix.lower() == ".npy":
             return _npy_header(path, rules)
-        with _open(path) as (picture, start):
+        with open_picture(path) as (picture, start):
             return _picture_header(picture, start, rules)
 
 
@@ -85,52 +75,46 @@ def read_image(path: Path, rules: ReadRules) -> NDArray[np.float32]:
         DataError: As :func:`read_header`; or it is cut short or damaged, or holds NaN, infinity or
             values outside the range. The message names the file.
     """
-    with _errors_name(path):
-        _check_regular(path)
-        if path.suffix.lower() == ".npy":
-            header = _npy_header(path, rules)
-            return _normalise(np.load(path, allow_pickle=False), header, rules)
-        with _open(path) as (picture, start):
-            header = _picture_header(picture, start, rules)
-            return _normalise(_pixels(picture, header), header, rules)
+    with errors_name(path):
+        values, (low, high) = _read_values(path, rules)
+        least, most = float(values.min()), float(values.max())
+        if (least < low or most > high) and not rules.clip:
+            raise DataError(
+                f"values from {least:g} to {most:g}; expected {low:g} to {high:g}. Widen "
+                "data.dataset.value_range, or use it as a window with --set data.dataset.clip=true"
+            )
+        scaled = np.clip((values - low) / (high - low) * 2 - 1, -1, 1).astype(np.float32)
+        return np.ascontiguousarray(
+            scaled[None] if scaled.ndim == 2 else np.moveaxis(scaled, -1, 0)
+        )
 
 
-@contextmanager
-def _errors_name(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises on a bad file into a DataError that names the file."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{printable(path)}: {error}") from None
-    except UnidentifiedImageError:
-        raise DataError(
-            f"{printable(path)}: not a PNG, TIFF or JPEG image, or not one that Pillow reads"
-        ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{printable(path)}: {error}") from None
-    except MemoryError:
-        raise
-    except Exception as error:
-        # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error and more by format.
-        raise DataError(
-            f"{printable(path)}: cannot be read ({type(error).__name__}: {printable(str(error))}); "
-            "it is cut short, damaged or not permitted. Replace it, or leave such files out with "
-            "--set data.dataset.on_bad=quarantine"
-        ) from error
+class Spread(NamedTuple):
+    """Where the values of a file lie."""
+
+    least: float
+    most: float
+    outside: float
+    """The fraction beyond the range in use."""
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
-    """A picture of which the header is read, and the first bytes of its file.
+def read_spread(path: Path, rules: ReadRules) -> Spread:
+    """The values of a file as they are stored; raises as :func:`read_image`."""
+    with errors_name(path):
+        values, (low, high) = _read_values(path, rules)
+        outside = float(((values < low) | (values > high)).mean())
+        return Spread(float(values.min()), float(values.max()), outside)
 
-    Pillow gets an open file, never a name: given a name, it maps an uncompressed TIFF into memory,
-    and scrambles one that its Orientation tag turns by 90 degrees (Pillow 13.0).
-    """
-    with path.open("rb") as file:
-        start = file.read(_PNG_START)
-        file.seek(0)
-        with Image.open(file, formats=_FORMATS) as picture:
-            yield picture, start
+
+def _read_values(path: Path, rules: ReadRules) -> tuple[NDArray[Any], tuple[float, float]]:
+    """The values (H, W) or (H, W, C), grey the right way round, and those of black and white."""
+    _check_regular(path)
+    if path.suffix.lower() == ".npy":
+        header = _npy_header(path, rules)
+        return _values(np.load(path, allow_pickle=False), header, rules), header.value_range
+    with open_picture(path) as (picture, start):
+        header = _picture_header(picture, start, rules)
+        return _values(_pixels(picture, header), header, rules), header.value_range
 
 
 def _check_regular(path: Path) -> None:
@@ -144,15 +128,6 @@ def _check_regular(path: Path) -> None:
         raise DataError(f"{kind_of(status.st_mode)}; expected a regular file")
     if status.st_size == 0:
         raise DataError("the file is empty (0 bytes)")
-
-
-def kind_of(mode: int) -> str:
-    """What a ``st_mode`` stands for, in words."""
-    names = ((stat.S_ISREG, "a file"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"))
-    for test, name in (*names, (stat.S_ISSOCK, "a socket")):
-        if test(mode):
-            return name
-    return "a device"
 
 
 def _check_size(height: int, width: int, rules: ReadRules) -> None:
@@ -207,7 +182,7 @@ def _npy_header(path: Path, rules: ReadRules) -> Header:
 
 def _picture_header(picture: Image.Image, start: bytes, rules: ReadRules) -> Header:
     _check_size(picture.height, picture.width, rules)
-    _check_one_frame(picture)
+    refuse_several_planes(picture)
     bits, signed, inverted = _stored_depth(picture, start)
     mode = picture.mode
     if mode.startswith("I;16"):
@@ -234,17 +209,6 @@ def _picture_header(picture: Image.Image, start: bytes, rules: ReadRules) -> Hea
     top = default[1] if inverted and default else None
     value_range = _range_of(default, depth, rules)
     return Header(picture.height, picture.width, channels, depth, value_range, alpha, top)
-
-
-def _check_one_frame(picture: Image.Image) -> None:
-    if picture.format == "TIFF":
-        try:
-            picture.seek(1)  # n_frames would walk a file of any number of pages
-        except EOFError:
-            return
-    elif picture.format != "PNG" or getattr(picture, "n_frames", 1) == 1:
-        return
-    raise DataError("it holds several pages or frames; save each as a file of its own")
 
 
 def _stored_depth(picture: Image.Image, start: bytes) -> tuple[int, bool, bool]:
@@ -284,8 +248,8 @@ def _pixels(picture: Image.Image, header: Header) -> NDArray[Any]:
     return np.asarray(upright)
 
 
-def _normalise(stored: NDArray[Any], header: Header, rules: ReadRules) -> NDArray[np.float32]:
-    """Stored values to (C, H, W) float32 in -1 to 1."""
+def _values(stored: NDArray[Any], header: Header, rules: ReadRules) -> NDArray[Any]:
+    """Stored values as finite numbers, on what lies behind them where they are transparent."""
     exact = stored.dtype.itemsize <= 2 or stored.dtype == np.float32
     values: NDArray[Any] = stored.astype(np.float32 if exact else np.float64)
     if stored.dtype.kind == "f" and not np.isfinite(values).all():
@@ -298,11 +262,4 @@ def _normalise(stored: NDArray[Any], header: Header, rules: ReadRules) -> NDArra
         values = values[..., :-1] * opacity + behind * (1 - opacity)
     if header.inverted_from is not None:
         values = header.inverted_from - values
-    least, most = float(values.min()), float(values.max())
-    if (least < low or most > high) and not rules.clip:
-        raise DataError(
-            f"values from {least:g} to {most:g}; expected {low:g} to {high:g}. Widen "
-            "data.dataset.value_range, or use it as a window with --set data.dataset.clip=true"
-        )
-    scaled = np.clip((values - low) / (high - low) * 2 - 1, -1, 1).astype(np.float32)
-    return np.ascontiguousarray(scaled[None] if scaled.ndim == 2 else np.moveaxis(scaled, -1, 0))
+    return values

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 from ssmdiff.errors import ConfigError, DataError
-from ssmdiff_data.folder import FolderDataset, find_images, scale
-from ssmdiff_data.images import printable
+from ssmdiff_data.decoding import printable
+from ssmdiff_data.finding import find_images
+from ssmdiff_data.folder import FolderDataset, scale
 from torch.utils.data import DataLoader
 
 RNG = np.random.default_rng(0)
@@ -330,7 +331,10 @@ def test_files_are_sorted_recursive_and_any_case(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"junk")
     found = find_images(tmp_path)
     assert found.images == ["Z.npy", "a.b.png", "a.png", "b.PNG", "sub/a.tif", "sub/deep/c.JPeG"]
-    assert found.ignored == {".txt": 1, "": 1}
+    assert found.left_out == {
+        ".txt": ["notes.txt"], "no suffix": ["readme"],
+        "hidden": [".cache", ".hidden.png", "__MACOSX/._a.png"],
+    }  # fmt: skip
     dataset = FolderDataset((2, 2), path=str(tmp_path))
     values = [round((float(dataset[i].image[0, 0, 0]) + 1) * 127.5) for i in range(6)]
     assert values == [4, 5, 1, 0, 3, 2]

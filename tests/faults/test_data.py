@@ -332,7 +332,7 @@ def test_d12_empty_folder_and_one_image(tmp_path: Path) -> None:
     refuses(tmp_path, "no images in", ".png", "Other files there: none")
     (tmp_path / "a.dcm").write_bytes(b"DICM")
     (tmp_path / "b.dcm").write_bytes(b"DICM")
-    refuses(tmp_path, "2 x .dcm")
+    refuses(tmp_path, "2 DICOM (a.dcm, b.dcm)")
     good(tmp_path)
     assert len(dataset(tmp_path)) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -16,10 +17,22 @@ class ImageItem(NamedTuple):
     """Class index, 0 where the data set has no classes."""
 
 
+class DatasetSummary(NamedTuple):
+    """What a data set tells people before it is trained on; nothing of it is written down."""
+
+    lines: tuple[str, ...] = ()
+    """What is read and how, what is left out: a fact a line."""
+    warnings: tuple[str, ...] = ()
+    """What may be wrong with it, each with the option or step that mends it."""
+    folders: tuple[Path, ...] = ()
+    """Where its images lie; a run may not be written there."""
+
+
 class ImageDataset(Protocol):
     """Images of one size; a map-style ``torch.utils.data.Dataset``, a pure function of the index.
 
-    A factory is called as ``factory(image_size=(H, W), **options)``.
+    A factory is called as ``factory(image_size=(H, W), **options)``. A data set may have a method
+    ``summary() -> DatasetSummary``; see :func:`summary_of`.
     """
 
     channels: int
@@ -33,3 +46,9 @@ class ImageDataset(Protocol):
     def fingerprint(self) -> str:
         """A digest of what the images are made from, so that a resumed run can tell a change."""
         ...
+
+
+def summary_of(dataset: ImageDataset) -> DatasetSummary:
+    """What the data set says of itself; nothing, if it has no ``summary``."""
+    summary = getattr(dataset, "summary", None)
+    return summary() if summary else DatasetSummary()
