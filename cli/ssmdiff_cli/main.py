@@ -1,7 +1,7 @@
 """``ssmdiff``: the entry point, and how errors become exit codes.
 
-0 ok, 1 failed, 2 usage or configuration, 3 plugin, 4 data, 5 diverged, 130/143 interrupted and
-saved.
+0 ok, 1 failed, 2 usage or configuration, 3 plugin, 4 data, 5 diverged, 75 out of time and saved,
+130/143 interrupted and saved.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from ssmdiff.errors import DataError as DataError
 from ssmdiff.errors import DivergedError as DivergedError
 from ssmdiff.errors import ExportError as ExportError
 from ssmdiff.errors import KernelUnavailableError as KernelUnavailableError
+from ssmdiff.errors import OutOfTimeError as OutOfTimeError
 from ssmdiff.errors import PluginBrokenError as PluginBrokenError
 from ssmdiff.errors import PluginError as PluginError
 from ssmdiff.errors import RunInterruptedError as RunInterruptedError

@@ -75,6 +75,14 @@ class RunInterruptedError(SsmdiffError):
         self.exit_code = 128 + signal_number
 
 
+class OutOfTimeError(RunInterruptedError):
+    """``train.max_hours`` was over; training saved first. The code is EX_TEMPFAIL: start again."""
+
+    def __init__(self, message: str) -> None:
+        SsmdiffError.__init__(self, message)
+        self.exit_code = 75
+
+
 def did_you_mean(got: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest known word, or all of them when none is near."""
     words = sorted(known)

@@ -178,7 +178,7 @@ class FolderDataset:
     def summary(self) -> DatasetSummary:
         """What is read and how, and where the values lie, by the files decoded for it."""
         read = len(self._names)
-        lines = [f"{read} images in {printable(self.root)}, {self.channels} channels each"]
+        lines = [f"read: {read} images in {printable(self.root)}"]
         lines.append(f"left out: {self._left_out or 'nothing'}")
         warnings = []
         if self._others > read:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,6 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from ssmdiff import Config, StepRecord, hookimpl
 
@@ -114,40 +114,58 @@ class LossCurve:
 
 
 def draw_loss_curve(metrics: Path, picture: Path) -> None:
-    """The loss of every step and its running mean, as a PNG."""
+    """The loss of every step and its mean over the steps around, as a PNG."""
+    import numpy as np
     from matplotlib.figure import Figure
 
     rows = [line for line in read_metrics(metrics) if "loss" in line]
     if not rows:
         return
     steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
-    mean, smooth = losses[0], []
-    for loss in losses:
-        mean += 0.05 * (loss - mean)
-        smooth.append(mean)
+    half = max(10, len(losses) // 100)
+    sums = np.concatenate([[0.0], np.cumsum(losses)])
+    first = np.maximum(np.arange(len(losses)) - half, 0)
+    last = np.minimum(np.arange(len(losses)) + half + 1, len(losses))
+    smooth = (sums[last] - sums[first]) / (last - first)
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="loss", yscale="log")
     axes.plot(steps, losses, color="0.8", linewidth=0.8, label="each step")
-    axes.plot(steps, smooth, color="C0", linewidth=1.8, label="running mean")
+    axes.plot(steps, smooth, color="C0", linewidth=1.8, label=f"mean of {2 * half + 1} steps")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(picture, dpi=120)
 
 
 class ConsoleProgress:
-    """A progress bar with loss, rate and time left; plain lines where there is no terminal."""
+    """A progress bar with loss, rate and time left; plain lines where there is no terminal.
+
+    Loss and rate are those of the recent steps. The first step of a process is left out of the
+    rate, since kernels are compiled in it, and so is the time of checkpoints and samples.
+    """
 
     LINE_EVERY_S = 20.0
+    RECENT = 20  # steps
+    PATIENCE_S = 3.0
+    compiles = False
+    """Whether there is a kernel that may have to be compiled."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(file=sys.stderr)
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        self._mean = math.nan
+        self._losses: deque[float] = deque(maxlen=self.RECENT)
+        self._speeds: deque[tuple[int, float]] = deque(maxlen=self.RECENT)
+        self._images_seen: int | None = None
+        self._hinted = False
+        self._timer: threading.Timer | None = None
 
     @hookimpl
     def ssmdiff_run_start(self, config: Config, step: int) -> None:
         self._steps, self._last_line_s = config.train.steps, time.monotonic()
+        if self.compiles and step < self._steps:
+            self._timer = threading.Timer(self.PATIENCE_S, self.say, [_COMPILING])
+            self._timer.daemon = True
+            self._timer.start()
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("training"),
@@ -155,7 +173,6 @@ class ConsoleProgress:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[state]}"),
                 TimeElapsedColumn(),
-                TimeRemainingColumn(),
                 console=self._console,
             )
             self._task = self._bar.add_task("train", total=self._steps, completed=step, state="")
@@ -163,37 +180,71 @@ class ConsoleProgress:
 
     @hookimpl
     def ssmdiff_step_end(self, record: StepRecord) -> None:
-        first = math.isnan(self._mean)
-        self._mean = record.loss if first else self._mean + 0.05 * (record.loss - self._mean)
-        state = f"loss {self._mean:.4f}  {record.images_per_s:.1f} images/s"
+        self._stop_timer()
+        first = self._images_seen is None
+        if self._images_seen is not None and record.images_per_s:
+            images = record.images_seen - self._images_seen
+            self._speeds.append((images, images / record.images_per_s))
+        self._images_seen = record.images_seen
+        self._losses.append(record.loss)
+        state = f"loss {sum(self._losses) / len(self._losses):.4f}"
+        if self._speeds:
+            seconds = sum(s for _, s in self._speeds)
+            left_s = (self._steps - record.step) * seconds / len(self._speeds)
+            rate = sum(images for images, _ in self._speeds) / seconds
+            state += f"  {rate:.1f} images/s  {in_time(left_s)} left"
         if self._bar:
             self._bar.update(self._task, completed=record.step, state=state)
         elif first or time.monotonic() - self._last_line_s > self.LINE_EVERY_S:
             self._last_line_s = time.monotonic()
-            left_s = (self._steps - record.step) * self._step_s(record)
-            self._say(f"step {record.step}/{self._steps}  {state}  {left_s:.0f} s left")
-
-    @staticmethod
-    def _step_s(record: StepRecord) -> float:
-        batch = record.images_seen / record.step
-        return batch / record.images_per_s if record.images_per_s else 0.0
+            self.say(f"step {record.step}/{self._steps}  {state}")
 
     @hookimpl
     def ssmdiff_checkpoint_saved(self, path: Path) -> None:
-        self._say(f"checkpoint {path}")
+        self.say(f"checkpoint {path}")
 
     @hookimpl
-    def ssmdiff_samples_made(self, path: Path) -> None:
-        self._say(f"samples {path}")
+    def ssmdiff_samples_made(self, path: Path, step: int) -> None:
+        self.say(f"samples {path}")
+        if step < FEW_STEPS and not self._hinted:
+            self._hinted = True
+            self.say(_NOISE.format(step=step))
 
     @hookimpl
     def ssmdiff_reported(self, name: str, value: float) -> None:
-        self._say(f"{name} {value:.3f}")
+        self.say(f"{name} {value:.3f}")
 
     @hookimpl
     def ssmdiff_run_end(self) -> None:
+        self._stop_timer()
         if self._bar:
             self._bar.stop()
 
-    def _say(self, text: str) -> None:
+    def _stop_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar if there is one."""
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+FEW_STEPS = 300
+_COMPILING = (
+    "compiling the scan kernel, once: the first run on a machine takes up to a minute for it; "
+    "the time left is told from the second step on"
+)
+_NOISE = (
+    "  after {step} steps samples are noise, whatever the settings. Known is: the built-in heads "
+    "at 32 x 32 show outlines from about 300 steps and are heads at 600 (preset tiny). Larger "
+    "images and other data take thousands of steps; the loss alone does not tell"
+)
+
+
+def in_time(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -32,6 +32,10 @@ def train(
     ] = False,
     workers: flags.Workers = None,
     seed: flags.Seed = None,
+    max_hours: Annotated[
+        float | None,
+        typer.Option("--max-hours", help="Stop and save before a queue's limit; --resume goes on."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder; by default a new one under runs/.")
     ] = None,
@@ -68,6 +72,7 @@ def train(
         ),
         "--compile": ("train.compile", compile or None),
         "--kernel": ("train.kernel", kernel),
+        "--max-hours": ("train.max_hours", max_hours),
     }
     from ssmdiff import RunFolder, resolve_flags
 
@@ -92,4 +97,7 @@ def train(
     )
     typer.echo(f"run: {folder.path}")
     typer.echo(f"samples: {folder.samples / f'step-{resolved.train.steps:08d}.png'}")
+    typer.echo(f"loss: {folder.path / 'loss.png'}, every step in {folder.path / 'metrics.jsonl'}")
+    if any(folder.path.glob("tensorboard/events.*")):
+        typer.echo(f"curves: tensorboard --logdir {folder.path}")
     typer.echo(f"next: ssmdiff sample {folder.path} --n 16 --out samples")

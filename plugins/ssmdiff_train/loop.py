@@ -10,14 +10,15 @@ import functools
 import math
 import time
 import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing, nullcontext
 
 import torch
 from accelerate import Accelerator
 from ssmdiff import (
     Config,
     DivergedError,
+    OutOfTimeError,
     RunFolder,
     RunInterruptedError,
     SsmdiffError,
@@ -45,6 +46,7 @@ from torch import Tensor
 
 from ssmdiff_train import faults, reports
 from ssmdiff_train.callbacks import LossCurve, MetricsFile
+from ssmdiff_train.limit import OUT_OF_TIME, TimeLimit
 from ssmdiff_train.optimizer import (
     build_ema,
     build_optimizer,
@@ -55,7 +57,15 @@ from ssmdiff_train.optimizer import (
 from ssmdiff_train.proof import prove_sampling
 from ssmdiff_train.resume import refuse_changes
 from ssmdiff_train.signals import StopRequest
-from ssmdiff_train.stream import TrainingImage, TrainingStream, loader, share_of
+from ssmdiff_train.stream import (
+    ReaderDiedError,
+    TrainingImage,
+    TrainingStream,
+    Unread,
+    loader,
+    reading,
+    share_of,
+)
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 SKIPPED_STEPS = 20  # consecutive overflows that the fp16 loss scaler may need to find its scale
@@ -83,6 +93,7 @@ class Trainer:
             warnings.warn(doubt, stacklevel=2)
         torch.manual_seed(stream_seed(config.seed, "weights"))
         self.model = build_backbone(config, self.dataset.channels, classes_of(config, self.dataset))
+        self.parameters: int = sum(p.numel() for p in self.model.parameters())
         self.plan = order_plan(self.model, config)
         self.model.to(accelerator.device)
         self.ema = build_ema(self.model, config.train.ema_decay)
@@ -95,6 +106,7 @@ class Trainer:
         self.step = self.images_seen = 0
         self.saved_step = -1
         self.saved_s = time.monotonic()
+        self.limit = TimeLimit(config.train.max_hours, 16 * self.parameters)
         self.skipped = 0
 
     # Checkpoints
@@ -120,8 +132,10 @@ class Trainer:
             "ema": self.ema.module.state_dict(),
             "optimizer": optimizer_tensors(self.model, self.optimizer),
         }
+        start_s = time.monotonic()
         written = self.folder.save_checkpoint(self.step, tensors, state)
         self.saved_step, self.saved_s = self.step, time.monotonic()
+        self.limit.saved(self.saved_s - start_s)
         self.folder.prune(self.config.train.keep_checkpoints)
         self.emit("checkpoint_saved", path=written.path, step=self.step)
 
@@ -167,48 +181,80 @@ class Trainer:
         finally:
             self.emit("run_end", status=status)
         if status == "interrupted":
-            raise RunInterruptedError(
-                f"stopped by signal {stop.signal} after step {self.step} of {train.steps}; saved. "
-                f"Go on with: ssmdiff train --out {self.folder.path} --resume",
-                stop.signal,
+            text = (
+                f"after step {self.step} of {train.steps}; saved. "
+                f"Go on with: ssmdiff train --out {self.folder.path} --resume"
             )
+            if stop.signal == OUT_OF_TIME:
+                raise OutOfTimeError(f"stopped in time for train.max_hours {text}")
+            raise RunInterruptedError(f"stopped by signal {stop.signal} {text}", stop.signal)
 
     def _steps(self, stop: StopRequest) -> None:
-        train = self.config.train
-        images = TrainingStream(
-            self.dataset, self.config.seed, self.diffusion.timesteps, self.config.data.flip
-        )
-        batches = loader(
-            images,
-            self.images_seen,
-            self.images_seen + (train.steps - self.step) * train.batch_size,
-            train.batch_size,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-            self.config.data.workers,
-        )
         self.wrapped.train()
-        start_s = time.perf_counter()
-        for batch in batches:
-            rate = learning_rate(train, self.step)
-            try:
-                loss, norm, signal = self._step(batch, rate, stop.signal)
-            except SsmdiffError:
-                raise
-            except Exception as error:
-                raise faults.explain(error, self.step + 1, self.config, self._fallback()) from error
-            self.step += 1
-            self.images_seen += train.batch_size
-            now_s = time.perf_counter()
-            speed = train.batch_size / (now_s - start_s)
-            start_s = now_s
-            self.emit(
-                "step_end", record=StepRecord(self.step, self.images_seen, loss, rate, norm, speed)
-            )
-            if signal:
-                stop.signal = signal
-                return
-            self._at_intervals()
+        self._asked_s = time.perf_counter()
+        with closing(self._batches(stop)) as batches:
+            for batch in batches:
+                if not self._go_on(batch, stop):
+                    return
+
+    def _batches(self, stop: StopRequest) -> Generator[TrainingImage]:
+        """This process's batches from here to the last step."""
+        train, data = self.config.train, self.config.data
+        images = TrainingStream(self.dataset, self.config.seed, self.diffusion.timesteps, data.flip)
+        start, rank = self.images_seen, self.accelerator.process_index
+        end = start + (train.steps - self.step) * train.batch_size
+        processes = self.accelerator.num_processes
+        batches = loader(images, start, end, train.batch_size, rank, processes, data.workers)
+        with reading(batches) as numbered:
+            while True:
+                try:
+                    batch = next(numbered, None)
+                    if isinstance(batch, Unread):
+                        raise faults.unreadable(batch, len(self.dataset), self.config)
+                except Exception as error:
+                    if isinstance(error, ReaderDiedError) and stop.signal:
+                        return  # the signal reached the whole group of processes
+                    raise self._rescued(error) from None
+                if batch is None:
+                    return
+                yield batch
+
+    def _rescued(self, error: Exception) -> SsmdiffError:
+        """What was met between two steps, once the last of them is saved."""
+        if self.step:
+            self.save()
+            kept = f"step {self.step} is saved, go on with: ssmdiff train --out {self.folder.path} "
+            kept += "--resume"
+        else:
+            kept = "no step was done yet"
+        if not isinstance(error, SsmdiffError):
+            return faults.explain(error, self.step + 1, self.config, kept)
+        return type(error)(f"step {self.step + 1}: {error}; {kept}")
+
+    def _go_on(self, batch: TrainingImage, stop: StopRequest) -> bool:
+        """A step and what is due after it; False when a signal or the clock says stop."""
+        train, start_s = self.config.train, time.perf_counter()
+        rate = learning_rate(train, self.step)
+        try:
+            loss, norm, signal = self._step(batch, rate, max(stop.signal, self.limit.signal()))
+        except SsmdiffError:
+            raise
+        except Exception as error:
+            raise faults.explain(error, self.step + 1, self.config, self._fallback()) from error
+        self.step += 1
+        self.images_seen += train.batch_size
+        now_s = time.perf_counter()
+        speed = train.batch_size / (now_s - self._asked_s)
+        self.emit(
+            "step_end", record=StepRecord(self.step, self.images_seen, loss, rate, norm, speed)
+        )
+        if signal:
+            stop.signal = signal
+            return False
+        self._at_intervals()
+        self._asked_s = time.perf_counter()
+        self.limit.stepped(now_s - start_s, self._asked_s - now_s)
+        return True
 
     def _step(self, batch: TrainingImage, rate: float, signal: int) -> tuple[float, float, int]:
         """One optimiser step. Returns the global loss, the gradient norm, any signal."""

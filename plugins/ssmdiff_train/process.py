@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from ssmdiff import DTYPES, Config, ConfigError, RunFolder, require_kernel, set_kernel, summary_of
+from ssmdiff import (
+    DTYPES,
+    Config,
+    ConfigError,
+    DatasetSummary,
+    RunFolder,
+    require_kernel,
+    set_kernel,
+    summary_of,
+)
 
+from ssmdiff_train import faults, summary
+from ssmdiff_train.callbacks import ConsoleProgress
 from ssmdiff_train.lock import run_lock
 from ssmdiff_train.loop import PRECISION, Trainer
 from ssmdiff_train.signals import stop_on_signals
@@ -22,14 +34,17 @@ def run_training(
     overwrite: bool,
     allow_changes: Iterable[str],
     callbacks: Sequence[object],
+    console: ConsoleProgress | None = None,
 ) -> None:
     """Train a run to ``config.train.steps`` and leave it in its folder; see ``ssmdiff.train``."""
+    callbacks = [*callbacks, console] if console else callbacks
     if config.train.precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("train.precision = 'fp16' needs a GPU; on a CPU use 'bf16' or 'fp32'")
     set_kernel(config.train.kernel)
     accelerator = Accelerator(
         mixed_precision=PRECISION[config.train.precision], cpu=not torch.accelerator.is_available()
     )
+    trainer = None
     try:
         require_kernel(accelerator.device, DTYPES[config.train.precision])
         with ExitStack() as stack:
@@ -45,6 +60,8 @@ def run_training(
             trainer = Trainer(config, folder, accelerator, callbacks)
             told = summary_of(trainer.dataset)
             folder.refuse_data_in(told.folders)
+            if main:
+                _tell(trainer, told, console)
             # The data and the model are sound: only now is anything written.
             if main:
                 if not locked:
@@ -57,6 +74,26 @@ def run_training(
             if resume:
                 trainer.restore(allow_changes)
             trainer.run(stop)
+    except Exception as error:
+        if not (which := faults.out_of_memory(error)):
+            raise
+        where = f"after step {trainer.step}" if trainer else "before the first step"
+        kept = faults.newest_checkpoint_clause(folder.checkpoint_paths())
+        raise faults.memory_error(which, where, config, kept) from error
     finally:
         accelerator.free_memory()
         AcceleratorState._reset_state()  # so that one process can train again in another precision
+
+
+def _tell(trainer: Trainer, told: DatasetSummary, console: ConsoleProgress | None) -> None:
+    """What will be trained on and what will be trained, to whoever looks; doubts to everyone."""
+    doubts = list(told.warnings)
+    if console:
+        for line in (*summary.of_data(trainer, told), *summary.of_model(trainer)):
+            console.say(line)
+        console.compiles = summary.kernel_of(trainer) not in ("torch", "of no scan")
+        line, doubt = summary.of_memory(trainer)
+        console.say(line)
+        doubts += [doubt] if doubt else []
+    for doubt in doubts:
+        warnings.warn(doubt, stacklevel=2)

@@ -18,6 +18,7 @@ FREE_ON_RESUME = (
     "train.kernel",
     "train.checkpoint_every",
     "train.checkpoint_minutes",
+    "train.max_hours",
     "train.keep_checkpoints",
     "train.sample_every",
     "train.bound_images",

@@ -8,15 +8,18 @@ changes what any i is.
 from __future__ import annotations
 
 import functools
+import pickle
 import signal
-from collections.abc import Iterator
-from typing import NamedTuple
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from ssmdiff import ConfigError, ImageDataset, permutation, stream
+from ssmdiff import ConfigError, DataError, ImageDataset, name_of, permutation, stream
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 
 class TrainingImage(NamedTuple):
@@ -28,7 +31,22 @@ class TrainingImage(NamedTuple):
     label: Tensor  # () int64
 
 
-class TrainingStream(Dataset[TrainingImage]):
+class Unread(NamedTuple):
+    """In the place of an image, why it could not be read: an error is not raised in a reader
+    process, since what arrives of it here would be a page of traceback in its message."""
+
+    number: int
+    """Of the image in the run."""
+    item: int
+    """Its index in the data set."""
+    error: Exception
+
+
+class ReaderDiedError(DataError):
+    """A process that reads images has gone."""
+
+
+class TrainingStream(Dataset[TrainingImage | Unread]):
     """Image number i of a run, for any i >= 0.
 
     Args:
@@ -41,9 +59,13 @@ class TrainingStream(Dataset[TrainingImage]):
     def __init__(self, dataset: ImageDataset, seed: int, timesteps: int, flip: bool) -> None:
         self.dataset, self.seed, self.timesteps, self.flip = dataset, seed, timesteps, flip
 
-    def __getitem__(self, i: int) -> TrainingImage:
+    def __getitem__(self, i: int) -> TrainingImage | Unread:
         epoch, place = divmod(i, len(self.dataset))
-        image, label = self.dataset[int(self._permutation(epoch)[place])]
+        index = int(self._permutation(epoch)[place])
+        try:
+            image, label = self.dataset[index]
+        except Exception as error:
+            return Unread(i, index, _portable(error))
         draws = stream(self.seed, "training image", i)
         timestep = int(draws.integers(self.timesteps))
         if self.flip and draws.random() < 0.5:
@@ -95,7 +117,7 @@ class _BatchSlices(Sampler[list[int]]):
 
 
 def loader(
-    images: TrainingStream,
+    images: Dataset[Any],
     start: int,
     stop: int,
     batch: int,
@@ -110,8 +132,69 @@ def loader(
         num_workers=workers,
         worker_init_fn=_ignore_interrupts if workers else None,
         persistent_workers=False,
+        collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+@contextmanager
+def reading(batches: DataLoader[TrainingImage]) -> Iterator[Iterator[TrainingImage | Unread]]:
+    """The batches of a loader. That a reader process died is told where a batch is asked for.
+
+    torch would raise it from a signal handler, anywhere: in the midst of a step, whose state could
+    not be saved then.
+    """
+    iterator = iter(batches)
+    handled = batches.num_workers and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if handled else None
+    try:
+        yield _told(iterator)
+    finally:
+        if handled:
+            signal.signal(signal.SIGCHLD, before)
+
+
+def _told(batches: Iterator[TrainingImage]) -> Iterator[TrainingImage | Unread]:
+    while True:
+        try:
+            yield next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            gone = [w for w in getattr(batches, "_workers", ()) if not w.is_alive()]
+            raise ReaderDiedError(
+                f"a process that reads images died ({_how(gone)}). The system may be short of "
+                "memory: try fewer --workers"
+            ) from None
+
+
+def _how(gone: Sequence[object]) -> str:
+    words = []
+    for process in gone:
+        code = getattr(process, "exitcode", None) or 0
+        how = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+        words.append(f"process {getattr(process, 'pid', '?')}, {how}")
+    return "; ".join(words) or "it was killed"
+
+
+def _collate(items: list[TrainingImage | Unread]) -> TrainingImage | Unread:
+    for item in items:
+        if isinstance(item, Unread):
+            return item
+    batch: TrainingImage = default_collate(items)
+    return batch
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one that says the same, if it does not survive the way between processes."""
+    try:
+        if str(pickle.loads(pickle.dumps(error))) == str(error):
+            return error
+    except Exception:  # whatever a stranger's class does
+        pass
+    return RuntimeError(name_of(error))
 
 
 def _ignore_interrupts(worker: int) -> None:

@@ -97,6 +97,8 @@ class TrainConfig(Section):
     """Steps between checkpoints."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 30.0
     """At most so long between two checkpoints."""
+    max_hours: Annotated[float, Field(gt=0)] | None = None
+    """Stop and save before so many hours are over; --resume goes on, with as many again."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
     sample_every: Count = 1000
     """Steps between sample grids; 0 for none but the last."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssmdiff.errors import ConfigError
 from ssmdiff.orders.scan import Grid, size_text
-from ssmdiff.runs.datasets import ImageDataset
+from ssmdiff.runs.datasets import DatasetSummary, ImageDataset, summary_of
 from ssmdiff.testing import probes
 from ssmdiff.testing.report import NotApplicableError, ViolationError
 from ssmdiff.testing.suite import Subject, Suite
@@ -155,6 +155,23 @@ def fingerprint(subject: DatasetSubject) -> str:
     if len(prints) != 1 or not all(isinstance(p, str) and p for p in prints):
         raise ViolationError(f"{sorted(map(repr, prints))}", "one word that is the same every time")
     return f"{next(iter(prints))[:12]}..."
+
+
+@suite.check
+def summary(subject: DatasetSubject) -> str:
+    """What it says of itself, if anything, is lines of text, the same every time."""
+    dataset = subject.new()
+    if not hasattr(dataset, "summary"):
+        raise NotApplicableError("no summary")
+    told = summary_of(dataset)
+    if not isinstance(told, DatasetSummary):
+        raise ViolationError(f"summary() is a {type(told).__name__}", "an ssmdiff.DatasetSummary")
+    for line in (*told.lines, *told.warnings):
+        if not isinstance(line, str) or not line.strip() or "\n" in line:
+            raise ViolationError(f"summary() has the line {line!r}", "text of one line")
+    if summary_of(dataset) != told:
+        raise ViolationError("summary() differs when it is called again", "the same every time")
+    return f"{len(told.lines)} lines, {len(told.warnings)} warnings"
 
 
 def _assert_equal(a: Any, b: Any, items: str) -> None:
