@@ -40,13 +40,12 @@ class Train:
         if resume and out is None:
             raise ConfigError("resume needs out, the folder of the run to go on with")
         whole = _configuration(config, RunFolder(Path(out)) if resume and out else None, layers)
-        console = None
         if progress:
             from ssmdiff_train.callbacks import ConsoleProgress
 
-            console = ConsoleProgress()
+            callbacks = [*callbacks, ConsoleProgress()]
         folder = RunFolder(_new_folder(whole) if out is None else Path(out))
-        run_training(whole, folder, resume, overwrite, allow_changes, callbacks, console)
+        run_training(whole, folder, resume, overwrite, allow_changes, callbacks)
         return folder
 
     def build_optimizer(self, model: nn.Module, config: TrainConfig) -> Optimizer:

@@ -34,10 +34,9 @@ def run_training(
     overwrite: bool,
     allow_changes: Iterable[str],
     callbacks: Sequence[object],
-    console: ConsoleProgress | None = None,
 ) -> None:
     """Train a run to ``config.train.steps`` and leave it in its folder; see ``ssmdiff.train``."""
-    callbacks = [*callbacks, console] if console else callbacks
+    console = next((one for one in callbacks if isinstance(one, ConsoleProgress)), None)
     if config.train.precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("train.precision = 'fp16' needs a GPU; on a CPU use 'bf16' or 'fp32'")
     set_kernel(config.train.kernel)

@@ -10,7 +10,6 @@ from PIL import Image
 from rich.console import Console
 from ssmdiff import DatasetSummary
 from ssmdiff_data.folder import FolderDataset
-from ssmdiff_train import process
 from ssmdiff_train.callbacks import ConsoleProgress
 from ssmdiff_train.job import train
 
@@ -138,22 +137,19 @@ SMALL = {
 }  # fmt: skip
 
 
-def test_a_run_prints_it_before_it_works(tmp_path, monkeypatch):
+def test_a_run_prints_it_before_it_works(tmp_path):
     """In the order: what is read, what is trained, and only then a step."""
     (tmp_path / "images").mkdir()
     Image.fromarray(NOISE.astype(np.uint16) * 16).save(tmp_path / "images" / "a.png")
     text = io.StringIO()
     console = ConsoleProgress(Console(file=text, width=200))
-    monkeypatch.setattr(process, "ConsoleProgress", lambda: console)
     config = ssmdiff.resolve(
         ssmdiff.load_preset("tiny"),
         SMALL,
         {"data": {"dataset": {"name": "folder", "path": str(tmp_path / "images")}}},
     )
     with pytest.warns(UserWarning, match=r"value_range=\[0,4095\]"):
-        process.run_training(
-            config, ssmdiff.RunFolder(tmp_path / "run"), False, False, (), [], console
-        )
+        train(config, tmp_path / "run", callbacks=[console])
     lines = text.getvalue().splitlines()
     places = [
         next(i for i, line in enumerate(lines) if words in line)

@@ -72,8 +72,9 @@ def test_samples_of_few_steps_are_called_noise_once(tmp_path):
     console, text = progress()
     for number in (2, 4, 900):
         console.ssmdiff_samples_made(path=tmp_path / "a.png", step=number)
-    assert text.getvalue().count("after 2 steps samples are noise") == 1
-    assert text.getvalue().count("samples are noise") == 1
+    assert text.getvalue().count("samples of so few steps (2) are noise") == 1
+    assert text.getvalue().count("noise") == 1
+    assert "600 steps of 16 images" in text.getvalue()
     console, text = progress()
     console.ssmdiff_samples_made(path=tmp_path / "a.png", step=900)
     assert "noise" not in text.getvalue()

@@ -109,6 +109,7 @@ print(told, most - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "block", "batch"), [(64, "conv", 24), (96, "conv", 8)])
 def test_the_estimate_is_within_its_factor_of_what_is_taken(tmp_path, size, block, batch):
     """Against the growth of the process over two whole steps: activations, gradients, Adam."""
@@ -134,6 +135,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_process_short_of_memory_is_warned_and_then_told_in_one_sentence(tmp_path):
     """N6: RLIMIT_AS in a child, 600 MB for a step of some 10 GB."""
     out = tmp_path / "run"
