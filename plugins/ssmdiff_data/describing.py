@@ -41,9 +41,7 @@ def sizes_in_words(headers: Sequence[Header], size: tuple[int, int], how: str) -
 def classes_in_words(names: Sequence[str], labels: Sequence[int]) -> str:
     """``classes: cat 20, dog 12``."""
     if not names:
-        return (
-            "classes: none (--set data.dataset.labels=folders takes them from the names of folders)"
-        )
+        return "classes: none (--set data.dataset.labels=folders takes the folders' names)"
     counts = Counter(labels)
     shown = ", ".join(f"{name} {counts[i]}" for i, name in enumerate(names[: 2 * _LISTED]))
     more = f", and {len(names) - 2 * _LISTED} more" if len(names) > 2 * _LISTED else ""
