@@ -27,6 +27,7 @@ FLAGS = {
     "--lr": "train.learning_rate",
     "--precision": "train.precision",
     "--kernel": "train.kernel",
+    "--max-hours": "train.max_hours",
     "--seed": "seed",
 }
 SWITCHES = {
