@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from ssmdiff import (
     Config,
+    DataError,
     DivergedError,
     OutOfTimeError,
     RunFolder,
@@ -225,6 +226,8 @@ class Trainer:
             self.save()
             kept = f"step {self.step} is saved, go on with: ssmdiff train --out {self.folder.path} "
             kept += "--resume"
+            if isinstance(error, DataError) and not isinstance(error, ReaderDiedError):
+                kept += " --allow-config-change data.fingerprint, once the images are mended"
         else:
             kept = "no step was done yet"
         if not isinstance(error, SsmdiffError):

@@ -144,9 +144,13 @@ def reading(batches: DataLoader[TrainingImage]) -> Iterator[Iterator[TrainingIma
     torch would raise it from a signal handler, anywhere: in the midst of a step, whose state could
     not be saved then.
     """
-    iterator = iter(batches)
     handled = batches.num_workers and threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if handled else None
+    if handled:  # torch's handler must not be there for a moment
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    iterator = iter(batches)
+    if handled:
+        before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
     try:
         yield _told(iterator)
     finally:

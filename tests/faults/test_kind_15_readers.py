@@ -67,9 +67,11 @@ def test_a_damaged_file_met_in_training(tmp_path, workers):
     assert text.startswith(f"step {step + 1}: image 7 of 9 (number ")
     assert f"{images}/7.png: it is cut short or damaged" in text
     assert f"step {step} is saved, go on with: ssmdiff train --out {tmp_path}/run --resume" in text
+    assert "--allow-config-change data.fingerprint, once the images are mended" in text
     (images / "7.png").write_bytes(whole)
     layers = {"train": {"steps": step + 3}, "data": {"workers": workers}}
-    assert train(layers, tmp_path / "run", resume=True).checkpoint().step == step + 3
+    mended = train(layers, tmp_path / "run", resume=True, allow_changes=["data.fingerprint"])
+    assert mended.checkpoint().step == step + 3
 
 
 class AwkwardError(Exception):
