@@ -228,7 +228,7 @@ def need_onnx() -> None:
     """Check that what an ONNX file is made with is installed.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: It is not, or it does not work.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
@@ -236,6 +236,13 @@ def need_onnx() -> None:
                 f"export to ONNX needs {package}, which is not installed. "
                 "Try: pip install 'ssmdiff[onnx]'"
             )
+        try:
+            importlib.import_module(package)
+        except Exception as error:  # one built for another numpy, say
+            raise ConfigError(
+                f"export to ONNX needs {package}, which is installed and does not work "
+                f"({type(error).__name__}: {error})"
+            ) from error
 
 
 def _head(path: Path, size: int) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from ssmdiff import ConfigError
 from ssmdiff.nn import is_transformed
 from torch import Tensor, nn
 
@@ -123,9 +124,18 @@ def runs_on(x: Tensor) -> bool:
 def installed(module: str, function: str) -> Callable[..., Any] | None:
     """A function of an optional package, or None where the package is not installed.
 
-    A package that is there and does not import raises: nothing slower runs in its place unseen.
+    Nothing slower runs unseen in the place of a package that is there and does not import.
+
+    Raises:
+        ConfigError: There is such a package.
     """
     if importlib.util.find_spec(module.partition(".")[0]) is None:
         return None
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    except Exception as error:
+        raise ConfigError(
+            f"{module} is installed and does not work ({type(error).__name__}: {error}); mend it, "
+            "or uninstall it for the slower way through torch"
+        ) from error
     return found

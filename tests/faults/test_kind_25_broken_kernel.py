@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from ssmdiff import ConfigError
 
 OP = """
     import json, warnings, torch, ssmdiff
@@ -53,3 +57,42 @@ def test_numba_that_does_not_work(python, tmp_path: Path, how: str) -> None:
     assert row["status"] == "broken"
     assert cause in row["detail"]
     assert total > 0
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """``broken("package")``: it is found, and does not import."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def install(package: str) -> None:
+        for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
+            monkeypatch.delitem(sys.modules, name)
+        (tmp_path / f"{package}.py").write_text("raise ImportError('built for NumPy 1')\n")
+        importlib.invalidate_caches()
+
+    return install
+
+
+def test_an_exporter_whose_package_does_not_import(broken) -> None:
+    from ssmdiff_export.model_file import need_onnx
+
+    need_onnx()
+    broken("onnxscript")
+    with pytest.raises(ConfigError, match=r"onnxscript, which is .* not work .*built for NumPy 1"):
+        need_onnx()
+
+
+def test_an_optional_kernel_of_a_block_that_does_not_import(broken) -> None:
+    from ssmdiff_blocks.sequence import installed
+
+    broken("causal_conv1d")
+    with pytest.raises(ConfigError, match=r"causal_conv1d is installed and does not work .*NumPy"):
+        installed("causal_conv1d", "causal_conv1d_fn")
+
+
+def test_a_compiler_that_does_not_import(broken) -> None:
+    from ssmdiff.networks.compiling import _refuse_without_compiler
+
+    broken("triton")
+    with pytest.raises(ConfigError, match=r"needs Triton \(ImportError: built for NumPy 1\)"):
+        _refuse_without_compiler(torch.device("cuda"))

@@ -12,7 +12,15 @@ import pytest
 import ssmdiff
 import torch
 from ssmdiff.errors import ConfigError, KernelUnavailableError, PluginBrokenError
-from ssmdiff.ops import kernel_for, kernels_used, load_kernel, scan_op, set_kernel, use_kernel
+from ssmdiff.ops import (
+    ScanInputs,
+    kernel_for,
+    kernels_used,
+    load_kernel,
+    scan_op,
+    set_kernel,
+    use_kernel,
+)
 from ssmdiff.ops.reference import TorchKernel
 from ssmdiff.registry.component import Component
 from ssmdiff.registry.registry import Registry
@@ -56,6 +64,14 @@ def forget() -> None:
     for remembered in (scan_op._resolve, scan_op.load_kernel, scan_op._warn_slow):
         remembered.cache_clear()
     scan_op._used.clear()
+
+
+class Fails(Able):
+    name = "fails"
+    preference = 90
+
+    def forward(self, inputs: ScanInputs) -> torch.Tensor:
+        raise OSError("the driver is another one\nand more")
 
 
 Offer = Callable[..., None]
@@ -259,6 +275,64 @@ def test_a_kernel_that_was_only_chosen_is_not_recorded(offer) -> None:
     offer(able=Able)
     set_kernel("able")
     assert kernels_used() == []
+
+
+def test_auto_passes_over_what_fails_when_it_is_tried(offer) -> None:
+    offer(fails=Fails, able=Able)
+    assert scan().isfinite().all()
+    assert kernels_used() == ["able"]
+
+
+def test_what_fails_is_named_in_the_one_warning(offer) -> None:
+    offer(fails=Fails)
+    with pytest.warns(UserWarning, match="slow reference") as caught:
+        [scan(scan_op.LONG + 1) for _ in range(2)]
+    (warning,) = caught
+    assert "fails: it fails on one token: OSError: the driver is another one)" in str(
+        warning.message
+    )
+
+
+def test_a_kernel_asked_for_by_name_that_fails_is_an_error(offer) -> None:
+    offer(fails=Fails)
+    with (
+        use_kernel("fails"),
+        pytest.raises(KernelUnavailableError, match="'fails' cannot run here: it fails on one"),
+    ):
+        scan()
+
+
+def test_a_kernel_given_as_an_object_fails_in_its_own_words(offer) -> None:
+    offer()
+    with use_kernel(Fails()), pytest.raises(OSError, match="the driver is another one"):
+        scan()
+
+
+def test_a_kernel_may_refuse_the_call_that_it_is_tried_with(offer) -> None:
+    class Picky(Able):
+        def forward(self, inputs: ScanInputs) -> torch.Tensor:
+            if inputs.discretization != "zoh":
+                raise KernelUnavailableError("it has zoh alone")
+            return super().forward(inputs)
+
+    offer(picky=Picky)
+    assert chosen() == "able"
+
+
+def test_a_fake_tensor_does_not_say_that_a_kernel_fails(offer) -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    class Reads(Able):
+        def forward(self, inputs: ScanInputs) -> torch.Tensor:
+            inputs.u.numpy()
+            return super().forward(inputs)
+
+    offer(reads=Reads)
+    with FakeTensorMode():
+        u, B = torch.randn(1, 4, 2, requires_grad=True), torch.randn(1, 1, 4, 3)
+        order = torch.zeros(1, 4, dtype=torch.int32)
+        ssmdiff.selective_scan(u, u[:, None], -torch.ones(1, 2, 3), B, B, order)
+    assert chosen() == "able"
 
 
 def test_the_reference_is_registered() -> None:

@@ -7,7 +7,7 @@ compilation serves every step of a batch size.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import shutil
 
@@ -40,7 +40,11 @@ def _refuse_without_compiler(device: torch.device) -> None:
             "--compile needs a C++ compiler, and there is none on the PATH or in $CXX (looked for "
             f"{', '.join(_COMPILERS)}); install one, such as g++, or leave out --compile"
         )
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        raise ConfigError(
-            f"--compile on {device} needs Triton; try: pip install triton, or leave out --compile"
-        )
+    if device.type == "cuda":
+        try:
+            importlib.import_module("triton")
+        except Exception as error:  # absent, or installed and broken
+            raise ConfigError(
+                f"--compile on {device} needs Triton ({type(error).__name__}: {error}); try: "
+                "pip install triton, or leave out --compile"
+            ) from error
