@@ -45,6 +45,5 @@ def _refuse_without_compiler(device: torch.device) -> None:
             importlib.import_module("triton")
         except Exception as error:  # absent, or installed and broken
             raise ConfigError(
-                f"--compile on {device} needs Triton ({type(error).__name__}: {error}); try: "
-                "pip install triton, or leave out --compile"
+                f"--compile needs Triton ({type(error).__name__}: {error}); try: pip install triton"
             ) from error

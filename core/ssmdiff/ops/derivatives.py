@@ -21,7 +21,6 @@ transform of ``torch.func`` or forward mode is at work and only there.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -33,13 +32,11 @@ from torch.utils._pytree import tree_map_only
 
 from ssmdiff.errors import ConfigError
 from ssmdiff.ops.kernels import ScanInputs, check_order
-from ssmdiff.ops.reference import Sequences
+from ssmdiff.ops.reference import Sequences, zoh_moment
 
 TENSORS = (0, 1, 2, 3, 4, 6, 7)  # the places in ScanInputs of what has a derivative
 _ROWS = (0, 1, 3, 4)  # with a batch: u, delta, B, C
 _PARAMETERS = (2, 5, 6, 7)  # without: A, order, D, delta_bias
-_NEAR = 0.5  # where a series takes the place of closed forms that cancel
-_TERMS = 15
 
 
 # In a compiled function it is asked once, when that is traced; torch itself guards what it asks.
@@ -49,10 +46,9 @@ def is_transformed() -> bool:
 
     torch has public names for neither.
     """
-    if forward_ad._current_level >= 0:
-        return True
     layer = torch._C._functorch.peek_interpreter_stack()
-    return layer is not None and layer.key() != torch._C._functorch.TransformType.Functionalize
+    inside = layer is not None and layer.key() != torch._C._functorch.TransformType.Functionalize
+    return inside or forward_ad._current_level >= 0
 
 
 def refuse_forward_mode() -> None:
@@ -74,8 +70,7 @@ def refuse_forward_mode() -> None:
 )
 def transformed_scan(inputs: ScanInputs) -> Tensor:
     """The scan as a function that torch's transforms and forward mode differentiate."""
-    y: Tensor = Scan.apply(*_with_all(inputs))  # type: ignore[no-untyped-call]
-    return y
+    return Scan.apply(*_with_all(inputs))  # type: ignore
 
 
 def _with_all(inputs: ScanInputs) -> ScanInputs:
@@ -109,9 +104,8 @@ class Scan(torch.autograd.Function):
         return tuple(_placed(found))
 
     @staticmethod
-    def jvp(ctx: Any, *changes: Any) -> Tensor:
-        y: Tensor = _one_level_down(_change_of_scan, ctx, changes)
-        return y
+    def jvp(ctx: Any, *changes: Any) -> Any:
+        return _one_level_down(_change_of_scan, ctx, changes)
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Tensor, int]:
@@ -120,8 +114,8 @@ class Scan(torch.autograd.Function):
         if size == 0:
             raise ConfigError("selective_scan: vmap over an axis of length 0; expected at least 1")
         if any(in_dims[i] is not None for i in _PARAMETERS):
-            calls = _calls(size, in_dims, arguments)
-            return torch.stack([Scan.apply(*call) for call in calls]), 0  # type: ignore[no-untyped-call]
+            each = [Scan.apply(*call) for call in _calls(size, in_dims, arguments)]  # type: ignore
+            return torch.stack(each), 0
         folded = list(arguments)
         for i in _ROWS:
             x, dim = arguments[i], in_dims[i]
@@ -154,7 +148,7 @@ class Gradient(torch.autograd.Function):
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
         """One call for each: the gradients of A, D and delta_bias sum over a batch."""
         calls = _calls(info.batch_size, in_dims, arguments)
-        each = [Gradient.apply(*call) for call in calls]  # type: ignore[no-untyped-call]
+        each = (Gradient.apply(*call) for call in calls)  # type: ignore[no-untyped-call]
         found = tuple(torch.stack(gradients) for gradients in zip(*each, strict=True))
         return found, (0,) * len(found)
 
@@ -168,8 +162,6 @@ def _change_of_gradient(saved: Any, options: Any, changes: Any) -> Any:
     change_of_g, *rest = changes
     inputs = ScanInputs(*tensors, *options)
     by_x = second(inputs, [rest[i] for i in TENSORS], grad_y)
-    if change_of_g is None:
-        return by_x
     along_g = Gradient.apply(change_of_g, *inputs)  # type: ignore[no-untyped-call]
     return tuple(a + b for a, b in zip(along_g, by_x, strict=True))
 
@@ -208,21 +200,16 @@ def _placed(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
     return placed
 
 
-def tangent(inputs: ScanInputs, changes: Sequence[Tensor | None]) -> Tensor:
-    """T: how y changes with a change of each of the seven tensors, None where one has none.
+def tangent(inputs: ScanInputs, changes: Sequence[Tensor]) -> Tensor:
+    """T: how y changes with a change of each of the seven tensors.
 
     h'_t = a_t h'_{t-1} + a'_t h_{t-1} + g'_t B_t u_t + g_t (B_t u_t)', with a_t the decay, g_t the
     gain; all in the names and shapes of `reference.py`.
     """
     scan, zoh = Sequences(inputs), inputs.discretization == "zoh"
-    dtype = scan.u.dtype
-    du, ddelta, dA, dB, dC, dD, dbias = (None if x is None else x.to(dtype) for x in changes)
-    du = torch.zeros_like(scan.u) if du is None else du[:, scan.order]
-    dB, dC = (torch.zeros_like(scan.B) if x is None else scan.gather(x) for x in (dB, dC))
-    ddelta = torch.zeros_like(scan.delta) if ddelta is None else scan.gather(ddelta)
-    dA = torch.zeros_like(scan.A) if dA is None else dA
-    if dbias is not None:
-        ddelta = ddelta + dbias[:, None]
+    du, ddelta, dA, dB, dC, dD, dbias = (x.to(scan.u.dtype) for x in changes)
+    du, dB, dC = du[:, scan.order], scan.gather(dB), scan.gather(dC)
+    ddelta = scan.gather(ddelta) + dbias[:, None]
     if inputs.delta_softplus:
         ddelta = ddelta * torch.sigmoid(scan.delta_raw)
 
@@ -235,37 +222,19 @@ def tangent(inputs: ScanInputs, changes: Sequence[Tensor | None]) -> Tensor:
         a = torch.exp(z)
         gain, dgain = d, dd
         if zoh:  # g = d m_0(z), and its derivatives by d and A are a and d^2 m_1(z)
-            gain, dgain = d * _moment(z, 0), a * dd + d * d * _moment(z, 1) * dA
+            gain, dgain = d * zoh_moment(z, 0), a * dd + d * d * zoh_moment(z, 1) * dA
         h, dh = scan.after_restart(h, t), scan.after_restart(dh, t)
         dh = a * (dh + (dd * scan.A + d * dA) * h) + dgain * (B_t * u_t)
         dh = dh + gain * (dB[:, :, t, None, :] * u_t + B_t * du_t)
         h = a * h + gain * (B_t * u_t)
         dy.append((dh * C_t + h * dC[:, :, t, None, :]).sum(-1))
-    y = torch.stack(dy, 2)
+    y = torch.stack(dy, 2) + scan.u * dD[:, None]
     if scan.D is not None:
         y = y + du * scan.D[:, None]
-    if dD is not None:
-        y = y + scan.u * dD[:, None]
     return scan.merge(y).to(inputs.u.dtype)
 
 
-def _moment(z: Tensor, k: int) -> Tensor:
-    """The integral of s^k exp(s z) for s from 0 to 1: the zoh gain over d, and its derivative by z.
-
-    As (exp(z) - 1) / z and (z exp(z) - exp(z) + 1) / z^2, but accurate near 0, with its derivative.
-    """
-    near = z.abs() < _NEAR
-    small, z = torch.where(near, z, 0.0), torch.where(near, 1.0, z)
-    series = torch.zeros_like(z)
-    for n in reversed(range(_TERMS)):
-        series = series * small + 1 / (math.factorial(n) * (n + k + 1))
-    closed = torch.expm1(z) / z
-    if k:
-        closed = (torch.exp(z) - closed) / z
-    return torch.where(near, series, closed)
-
-
-def second(inputs: ScanInputs, changes: Sequence[Tensor | None], grad_y: Tensor) -> Any:
+def second(inputs: ScanInputs, changes: Sequence[Tensor], grad_y: Tensor) -> Any:
     """H, in the dtypes of the inputs."""
 
     def along(*tensors: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class TorchKernel:
             d, A = scan.delta[:, :, t, :, None], scan.A
             if scan.zoh:  # g = (exp(d A) - 1) / A
                 ddelta[:, :, t] = (da * a * A + dg * a).sum(-1)
-                dA += (da * a * d + dg * d * d * _zoh_slope(d * A)).sum(0)
+                dA += (da * a * d + dg * d * d * zoh_moment(d * A, 1)).sum(0)
             else:  # g = d
                 ddelta[:, :, t] = (da * a * A + dg).sum(-1)
                 dA += (da * a * d).sum(0)
@@ -168,13 +168,16 @@ def _zoh_ratio(z: Tensor) -> Tensor:
     return torch.where(z == 0, 1.0, torch.expm1(z) / z)
 
 
-def _zoh_slope(z: Tensor) -> Tensor:
-    """(z exp(z) - exp(z) + 1) / z^2: the derivative of the zoh gain by A over delta^2.
+def zoh_moment(z: Tensor, k: int) -> Tensor:
+    """The integral of s^k exp(s z) for s from 0 to 1.
 
-    The closed form cancels near 0; there it is its series, the sum of z^n / (n! (n + 2)).
+    For k = 0 the zoh gain over delta, (exp(z) - 1) / z; for k = 1 its derivative by z, which is
+    that by A over delta^2. Near 0, where the closed forms and their derivatives cancel, a series.
     """
+    near = z.abs() < 0.5
+    small, z = torch.where(near, z, 0.0), torch.where(near, 1.0, z)
     series = torch.zeros_like(z)
-    for n in reversed(range(9)):
-        series = series * z + 1 / (math.factorial(n) * (n + 2))
-    closed = (z * torch.exp(z) - torch.expm1(z)) / z.square()
-    return torch.where(z.abs() < 0.1, series, closed)
+    for n in reversed(range(15)):
+        series = series * small + 1 / (math.factorial(n) * (n + k + 1))
+    gain = torch.expm1(z) / z
+    return torch.where(near, series, (torch.exp(z) - gain) / z if k else gain)

@@ -93,11 +93,9 @@ def selective_scan(
     inputs = ScanInputs(u, delta, A, B, C, order, D, delta_bias, delta_softplus, discretization)
     _check(inputs)
     check_order(order)
-    y: Tensor
     if is_transformed():
-        y = transformed_scan(inputs)
-        return y
-    y = _keeping_op(*inputs)[0] if _is_worth_keeping(inputs) else _op(*inputs)
+        return transformed_scan(inputs)  # type: ignore[no-any-return]
+    y: Tensor = _keeping_op(*inputs)[0] if _is_worth_keeping(inputs) else _op(*inputs)
     return y
 
 
