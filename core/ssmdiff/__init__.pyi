@@ -30,6 +30,7 @@ from ssmdiff.networks.backbone import DTYPES as DTYPES
 from ssmdiff.networks.backbone import Backbone as Backbone
 from ssmdiff.networks.backbone import Block as Block
 from ssmdiff.networks.backbone import BlockFactory as BlockFactory
+from ssmdiff.networks.backbone import order_tensors as order_tensors
 from ssmdiff.networks.backbone import own_orders as own_orders
 from ssmdiff.networks.compiling import compile_backbone as compile_backbone
 from ssmdiff.ops import Kernel as Kernel
@@ -48,7 +49,6 @@ from ssmdiff.ops import kernels_used as kernels_used
 from ssmdiff.ops import load_kernel as load_kernel
 from ssmdiff.ops import note_order as note_order
 from ssmdiff.ops import order_rows as order_rows
-from ssmdiff.ops import order_tensors as order_tensors
 from ssmdiff.ops import preferred_kernels as preferred_kernels
 from ssmdiff.ops import require_kernel as require_kernel
 from ssmdiff.ops import restarts_in as restarts_in

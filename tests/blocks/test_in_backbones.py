@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from ssmdiff.ops import order_tensors
+from ssmdiff import order_tensors
 from ssmdiff.runs.compose import build_backbone, order_plan
 from ssmdiff.runs.config import resolve
 

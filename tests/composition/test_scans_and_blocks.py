@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from ssmdiff import order_tensors
 from ssmdiff.errors import ConfigError
-from ssmdiff.ops import order_tensors
 from ssmdiff.registry.registry import registry
 from ssmdiff.runs import compose
 from ssmdiff.runs.config import resolve

@@ -262,9 +262,17 @@ def test_every_package_says_what_it_is(room: str) -> None:
         assert text.startswith('"""'), folder
 
 
-CORE_LINES = 3550
+CAPABILITIES = {
+    "the op's calculus": 215,
+    "configuration proven, key by key": 90,
+    "runs that are not lost, and say what they do": 100,
+    "sets of samples by index; orders compared": 140,
+}
+"""What came to the core after the house was moved, and the lines it may have for it: at most 250
+each. docs/architecture.md says why each belongs there."""
+CORE_LINES = 3300 + sum(CAPABILITIES.values())
 """Lines of code of the core without its tests' kit; blank lines, comments and docstrings do not
-count. A later capability may add up to 250, and says why in docs/architecture.md."""
+count."""
 
 
 def code_lines(text: str) -> int:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import ssmdiff
 import torch
+from ssmdiff import order_tensors
 from ssmdiff.errors import ConfigError
 from ssmdiff.networks.layers import to_tokens
-from ssmdiff.ops import order_tensors
 from ssmdiff.orders.scan import OrderPlan
 from torch import Tensor, nn
 

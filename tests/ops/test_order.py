@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from ssmdiff import order_tensors
 from ssmdiff.errors import ConfigError
 from ssmdiff.ops import (
     decode_order,
     kernels,
     note_order,
     order_rows,
-    order_tensors,
     restarts_in,
     selective_scan,
     use_kernel,

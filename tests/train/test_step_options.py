@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import ssmdiff
 import torch
-from ssmdiff import hookimpl
+from ssmdiff import hookimpl, order_tensors
 from ssmdiff.errors import ConfigError, DivergedError, KernelUnavailableError, SsmdiffError
 from ssmdiff.networks import compiling
 from ssmdiff.networks.backbone import recompute_activations
-from ssmdiff.ops import load_kernel, order_tensors, use_kernel
+from ssmdiff.ops import load_kernel, use_kernel
 from ssmdiff.orders.scan import OrderPlan, ScanOrder, fixed_order
 from ssmdiff.runs import compose
 from ssmdiff.runs.run import load_run

@@ -147,17 +147,17 @@ def test_n2_nan_in_a_gradient_alone_stops(tiny, tmp_path, monkeypatch):
 def test_p14_a_plugin_that_raises_is_named_with_the_step_and_the_checkpoint(
     tiny, tmp_path, monkeypatch
 ):
-    from ssmdiff_vmddpm import csm
+    from ssmdiff_vmddpm import blocks
 
-    plain, calls = csm.to_map, []
+    plain, calls = blocks.to_map, []
 
     def fails(x, grid):
         calls.append(None)
-        if len(calls) > 12:
-            csm.math.sqrt("no number")
+        if len(calls) > 36:
+            blocks.math.sqrt("no number")
         return plain(x, grid)
 
-    monkeypatch.setattr(csm, "to_map", fails)
+    monkeypatch.setattr(blocks, "to_map", fails)
     with pytest.raises(PluginBrokenError) as broken:
         train(tiny(train={"checkpoint_every": 1}), tmp_path / "run")
     assert "plugin 'vmddpm' (ssmdiff " in str(broken.value)

@@ -6,7 +6,7 @@ from typing import Any
 
 import ssmdiff
 import torch
-from ssmdiff.ops import order_tensors
+from ssmdiff import order_tensors
 from ssmdiff.orders.scan import OrderPlan
 from torch import nn
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ssmdiff.ops.kernels import order_tensors
+from ssmdiff.networks.backbone import order_tensors
 from ssmdiff.orders.scan import ScanOrder
 
 TensorDenoiser = Callable[..., Tensor]

@@ -1,25 +1,28 @@
 """What blocks and backbones are, and what backbones share.
 
-First the interfaces that plugins fill, then the time embedding and the checks of images, labels and
-orders. Axis letters: B batch, C channels, H W (D) grid, L tokens, K directions, T timesteps.
+First the interfaces that plugins fill, then the time embedding, the checks of images, labels and
+orders, and the orders of a plan on a device. Axis letters: B batch, C channels, H W (D) grid, L
+tokens, K directions, T timesteps.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ssmdiff.errors import ConfigError
 from ssmdiff.ops.derivatives import is_transformed
-from ssmdiff.ops.kernels import is_readable, order_tensors
-from ssmdiff.orders.scan import Grid, OrderPlan, Scan, ScanSlot, size_text
+from ssmdiff.ops.kernels import is_readable, is_watched, note_order
+from ssmdiff.orders.scan import Grid, OrderPlan, Scan, ScanOrder, ScanSlot, size_text
 
 
 class Block(Protocol):
@@ -324,3 +327,33 @@ def _per_image(timesteps: Tensor, batch: int) -> Tensor:
             f"timesteps have shape {tuple(timesteps.shape)}; expected (), (1,) or ({batch},)"
         )
     return timesteps.reshape(-1).expand(batch)
+
+
+def order_tensors(orders: Sequence[ScanOrder], device: torch.device) -> tuple[Tensor, ...]:
+    """The orders of a plan on a device. Each table is copied there once, and never written to.
+
+    The copies live as long as their tables: those of fixed scans from step to step, those of random
+    ones for the step that drew them. To a GPU they go through pinned memory, without a wait.
+    """
+    # Under a mode that watches or replaces tensors (a fake one, say) a copy is no plain tensor, and
+    # must not be met again outside of it.
+    cache = {} if is_watched() else _on_device
+    found = []
+    for order in orders:
+        copies = cache.setdefault(order, {})
+        if device not in copies:
+            copies[device] = note_order(_copy_to(order.coded, device), order.restart is not None)
+        found.append(copies[device])
+    return tuple(found)
+
+
+_on_device: MutableMapping[ScanOrder, dict[torch.device, Tensor]] = WeakKeyDictionary()
+
+
+def _copy_to(table: NDArray[Any], device: torch.device) -> Tensor:
+    # No inference tensor even while sampling, and none of a transform's: training meets the same.
+    with torch.inference_mode(False), torch._C._DisableFuncTorch():
+        host = torch.tensor(table)
+        if device.type == "cuda":
+            return host.pin_memory().to(device, non_blocking=True)
+        return host.to(device)

@@ -13,7 +13,6 @@ from ssmdiff.ops.kernels import (
     kept_shape,
     note_order,
     order_rows,
-    order_tensors,
     restarts_in,
 )
 from ssmdiff.ops.reference import TorchKernel, states_of
@@ -45,7 +44,6 @@ __all__ = [
     "load_kernel",
     "note_order",
     "order_rows",
-    "order_tensors",
     "preferred_kernels",
     "require_kernel",
     "restarts_in",

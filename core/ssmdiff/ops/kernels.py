@@ -13,51 +13,18 @@ checked at every call.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
-from weakref import WeakKeyDictionary
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ssmdiff.errors import ConfigError, ContractError
-from ssmdiff.orders.scan import ScanOrder, check_permutations
+from ssmdiff.orders.scan import check_permutations
 
 
 class _Note(NamedTuple):
     version: int
     restarts: bool
-
-
-def order_tensors(orders: Sequence[ScanOrder], device: torch.device) -> tuple[Tensor, ...]:
-    """The orders of a plan on a device. Each table is copied there once, and never written to.
-
-    The copies live as long as their tables: those of fixed scans from step to step, those of random
-    ones for the step that drew them. To a GPU they go through pinned memory, without a wait.
-    """
-    # Under a mode that watches or replaces tensors (a fake one, say) a copy is no plain tensor, and
-    # must not be met again outside of it.
-    cache = {} if _is_watched() else _on_device
-    found = []
-    for order in orders:
-        copies = cache.setdefault(order, {})
-        if device not in copies:
-            copies[device] = note_order(_copy_to(order.coded, device), order.restart is not None)
-        found.append(copies[device])
-    return tuple(found)
-
-
-_on_device: MutableMapping[ScanOrder, dict[torch.device, Tensor]] = WeakKeyDictionary()
-
-
-def _copy_to(table: NDArray[Any], device: torch.device) -> Tensor:
-    # No inference tensor even while sampling, and none of a transform's: training meets the same.
-    with torch.inference_mode(False), torch._C._DisableFuncTorch():
-        host = torch.tensor(table)
-        if device.type == "cuda":
-            return host.pin_memory().to(device, non_blocking=True)
-        return host.to(device)
 
 
 def note_order(order: Tensor, restarts: bool) -> Tensor:
@@ -118,12 +85,12 @@ def is_readable(order: Tensor) -> bool:
     """Whether the values are there to be read: no tracer, capture or transform is at work."""
     if torch.compiler.is_compiling() or type(order) is not Tensor or order.is_meta:
         return False
-    if _is_watched() or torch._C._functorch.is_functorch_wrapped_tensor(order):
+    if is_watched() or torch._C._functorch.is_functorch_wrapped_tensor(order):
         return False
     return not (order.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
-def _is_watched() -> bool:
+def is_watched() -> bool:
     """Whether a mode of torch replaces or records what tensors do: fake tensors, tracers.
 
     torch has no public name for it.

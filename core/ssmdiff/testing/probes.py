@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssmdiff.ops import decode_order, order_tensors, selective_scan
+from ssmdiff.networks.backbone import order_tensors
+from ssmdiff.ops import decode_order, selective_scan
 from ssmdiff.orders.scan import Grid, OrderPlan, Scan, ScanOrder, ScanSlot
 from ssmdiff.testing.report import ViolationError
 
