@@ -15,6 +15,7 @@ LEAVES = {
     **{f"data.{key}": value for key, value in PLAIN.data if key in ("flip", "workers")},
     **{f"diffusion.{key}": value for key, value in PLAIN.diffusion},
     **{f"train.{key}": value for key, value in PLAIN.train if key != "callbacks"},
+    "train.max_hours": 1.5,  # none by default, and of no type then
     "model.class_conditional": False,
     "model.block.state": 8,
     "model.backbone.dropout": 0.0,

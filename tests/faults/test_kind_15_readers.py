@@ -87,9 +87,17 @@ class AwkwardError(Exception):
     ("error", "kind", "code", "words"),
     [
         (KeyError, PluginBrokenError, 3, "data set|dataset 'phantom'.*KeyError: 'spoon'"),
-        (AwkwardError, PluginBrokenError, 3, "AwkwardError: spoon"),
+        pytest.param(
+            AwkwardError, PluginBrokenError, 3, "AwkwardError: spoon", marks=pytest.mark.slow
+        ),
         (OSError, DataError, 4, "image 5 of 12 .*cannot be used: spoon"),
-        (MemoryError, SsmdiffError, 1, "the host is out of memory with 2 images of 16 x 16"),
+        pytest.param(
+            MemoryError,
+            SsmdiffError,
+            1,
+            "the host is out of memory with 2 images of 16 x 16",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_whatever_a_data_set_raises(tmp_path, monkeypatch, workers, error, kind, code, words):
@@ -109,7 +117,9 @@ def failing(plain, error):
     return read
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSEGV, marks=pytest.mark.slow)]
+)
 def test_a_killed_reader(tmp_path, monkeypatch, number):
     """torch raises it from a signal handler in the midst of a step; here it waits for its end."""
     killed = []
