@@ -119,18 +119,31 @@ def is_part_of(module: str, package: str | None) -> bool:
 
 
 def missing_module(error: ModuleNotFoundError, plugin: Plugin) -> str:
-    """What is missing and what to install: our extra that carries it, or the package itself."""
-    install = f"'ssmdiff[{_extra_of(error.name)}]'" if plugin.built_in else error.name
+    """What is missing and what to install: our extra that brings it, or the package itself."""
+    package = str(error.name).partition(".")[0]
+    name = {"PIL": "pillow"}.get(package, package)
+    extra = _extra_of(name.lower().replace("_", "-")) if plugin.built_in else None
+    install = f"'ssmdiff[{extra}]'" if extra else name
     return (
-        f"needs the Python package {error.name!r}, which is not installed. "
-        f"Try: pip install {install}"
+        f"needs the Python package {package!r}, which is not installed. Try: pip install {install}"
     )
 
 
-def _extra_of(package: str | None) -> str:
-    """The extra of ours that names a package, as the installed metadata has it; else ``all``."""
-    for requirement in importlib.metadata.requires(BUILT_IN) or ():
-        found = re.match(r"""([\w.-]+).*\bextra == ['"]([\w-]+)['"]""", requirement)
-        if found and found[1].lower().replace("-", "_") == package and found[2] != "all":
-            return found[2]
-    return "all"
+def _extra_of(name: str) -> str | None:
+    """The extra that names a distribution, or one that requires it, as the metadata have it."""
+    ours = {(n, e) for n, e in _requirements(BUILT_IN) if e != "all"}
+    direct = {e for n, e in ours if n == name}
+    if not direct:
+        direct = {e for n, e in ours if e and (name, None) in _requirements(n)}
+    return None if None in direct else min(filter(None, direct), default=None)
+
+
+def _requirements(distribution: str) -> set[tuple[str, str | None]]:
+    """The distributions that one requires, each with the extra that does; nothing if not here."""
+    try:
+        lines = importlib.metadata.requires(distribution) or ()
+    except importlib.metadata.PackageNotFoundError:
+        return set()
+    pattern = re.compile(r"""([\w.-]+)(?:.*\bextra == ['"]([\w-]+)['"])?""")
+    found = (match for line in lines if (match := pattern.match(line)))
+    return {(match[1].lower().replace("_", "-"), match[2]) for match in found}
