@@ -13,6 +13,17 @@ _YEAR = re.compile(r"\b(?:18|19|20)\d{2}\b")
 _APART = re.compile(r"(?<=\d{4}\.\d{5}),\s*(?:and\s+)?(?=[A-Z][\w'-]+ (?:et al|and))|;\s*")
 """Between two references of one line: a semicolon, or an arXiv number that another author follows.
 """
+_HEAD = re.compile(r"\s*@\w+\s*\{\s*([^,\s]*)")
+_HEAD_NEXT = re.compile(r"\n\s*(?=@\w+\s*\{)")
+_NUMBER = re.compile(
+    r"\b(?:eprint|doi|journal|url|howpublished)\s*=\s*[{\"]?[^{}\"\n]*?"
+    r"(\d{4}\.\d{4,5}|10\.\d{4,9}/[^\s,;{}\"]+)",
+    re.IGNORECASE,
+)
+"""The arXiv number or the DOI of an entry that is BibTeX already."""
+_TITLE = re.compile(
+    r"\btitle\s*=\s*(\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}|\"[^\"]*\")", re.IGNORECASE
+)
 _LEAD = re.compile(r"^[a-z].*?(?=[A-Z][\w'-]+(?: et al| and [A-Z]|,))")
 """What is said before the authors, such as ``as a scan: ``."""
 
@@ -23,7 +34,7 @@ class Entry(NamedTuple):
     key: str
     text: str
     identity: str
-    """The arXiv number or the DOI, or else the text."""
+    """The arXiv number or the DOI, or else the title."""
 
 
 def bibtex(reference: str) -> list[Entry]:
@@ -33,9 +44,34 @@ def bibtex(reference: str) -> list[Entry]:
     several references stand in one line with ``;`` between them.
     """
     if reference.lstrip().startswith("@"):
-        key = re.match(r"\s*@\w+\s*\{\s*([^,\s]*)", reference)
-        return [Entry(key.group(1) if key else "", reference.strip(), reference.strip())]
+        return [_written(text.strip()) for text in _HEAD_NEXT.split(reference.strip())]
     return [_entry(part) for part in _APART.split(reference) if re.search("[A-Za-z]", part)]
+
+
+def own(version: str) -> Entry:
+    """The entry of ssmdiff itself, as CITATION.cff has it."""
+    return _written(
+        "@software{ssmdiff,\n"
+        "  author = {{The ssmdiff developers}},\n"
+        "  title = {{ssmdiff: a modular plugin ecosystem for state-space (Mamba) diffusion "
+        "models}},\n"
+        f"  version = {{{version}}},\n"
+        "  license = {Apache-2.0},\n"
+        "}"
+    )
+
+
+def _written(text: str) -> Entry:
+    """An entry that is BibTeX already."""
+    head, number = _HEAD.match(text), _NUMBER.search(text)
+    identity = number[1].lower() if number else _words(text)
+    return Entry(head[1] if head else "", text, identity)
+
+
+def _words(text: str) -> str:
+    """Of an entry without a number: its title, or all of it, in small letters and digits alone."""
+    title = _TITLE.search(text)
+    return re.sub(r"\W+", "", (title[1] if title else text).lower())
 
 
 def _entry(line: str) -> Entry:
@@ -65,7 +101,7 @@ def _entry(line: str) -> Entry:
     key = _key(authors, fields)
     lines = "".join(f"  {name} = {{{value}}},\n" for name, value in fields.items())
     text = f"@misc{{{key},\n{lines}}}"
-    return Entry(key, text, fields.get("eprint") or fields.get("doi") or text)
+    return Entry(key, text, fields.get("eprint") or fields.get("doi", "").lower() or _words(text))
 
 
 def collected(references: Iterable[str]) -> list[Entry]:
@@ -78,11 +114,13 @@ def collected(references: Iterable[str]) -> list[Entry]:
     taken: set[str] = set()
     found = []
     for entry in works.values():
-        key = entry.key
-        while key in taken:
+        key = entry.key or "reference"
+        while key.lower() in taken:  # BibTeX takes Ho2020 and ho2020 for one
             key += "x"
-        taken.add(key)
-        found.append(Entry(key, entry.text.replace(entry.key, key, 1), entry.identity))
+        taken.add(key.lower())
+        start, end = head.span(1) if (head := _HEAD.match(entry.text)) else (0, 0)
+        text = f"{entry.text[:start]}{key}{entry.text[end:]}"
+        found.append(Entry(key, text, entry.identity))
     return found
 
 
