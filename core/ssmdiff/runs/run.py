@@ -27,9 +27,9 @@ from ssmdiff.diffusion.cuda_graphs import RecordedDenoiser
 from ssmdiff.diffusion.denoisers import TorchDenoiser, module_denoiser
 from ssmdiff.diffusion.image_model import ImageModel, SamplingSettings
 from ssmdiff.diffusion.interfaces import NoiseScheduler
-from ssmdiff.errors import CheckpointError, ConfigError, did_you_mean
+from ssmdiff.errors import CheckpointError, ConfigError, SsmdiffError, did_you_mean
 from ssmdiff.networks.compiling import compile_backbone
-from ssmdiff.orders.scan import OrderPlan
+from ssmdiff.orders.scan import OrderPlan, size_text
 from ssmdiff.registry.registry import create
 from ssmdiff.runs import checkpoint as ckpt
 from ssmdiff.runs import compose, replacing
@@ -46,6 +46,15 @@ class RunFolder:
     """Where a run keeps what."""
 
     path: Path
+
+    def __repr__(self) -> str:
+        """What is trained here and how far, as the files have it; nothing is checked."""
+        try:
+            about = _parts(self.config_layer()["model"])
+            saved = [found.name for found in self.checkpoint_paths()[:1]] or ["no checkpoint yet"]
+        except (SsmdiffError, OSError, LookupError, TypeError):
+            about, saved = "no run that can be read", []
+        return f"<RunFolder {self.path}: {', '.join([about, *saved])}>"
 
     @property
     def config_file(self) -> Path:
@@ -238,6 +247,13 @@ class RunFolder:
         ckpt.sweep(self.checkpoints)
 
 
+def _parts(model: Mapping[str, Any]) -> str:
+    """The components of a network by name."""
+    kinds = ("backbone", "block", "scan")
+    names = [t if isinstance(t := model[kind], str) else t["name"] for kind in kinds]
+    return ", ".join(f"{kind} {name}" for kind, name in zip(kinds, names, strict=True))
+
+
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
     """Load weights, strictly.
 
@@ -301,6 +317,14 @@ class Run(ImageModel[Tensor]):
                 ", so what it draws is not what was trained. Try: install what it was made with",
                 stacklevel=4,
             )
+
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        return (
+            f"<Run {self.folder.path}, {self.checkpoint.path.name}: "
+            f"{_parts(self.config.to_dict()['model'])}, {count:,} parameters on {self.device}, "
+            f"images {size_text(self.shape)}>"
+        )
 
     def to(self, device: str | torch.device) -> Run:
         """Move the model."""

@@ -25,6 +25,7 @@ from ssmdiff import (
     Prediction,
     ScanSlot,
     make_betas,
+    size_text,
 )
 
 from ssmdiff_export.runtime import checks
@@ -129,6 +130,8 @@ class ModelCard:
         parity: Agreement with torch; None where it was not compared.
         external_data: The file with the weights; None where they are in the file itself.
         normalisation: What black and white are in the images.
+
+    ``print(card)`` is a page for a person, ``repr(card)`` a line.
     """
 
     ssmdiff: str
@@ -152,6 +155,38 @@ class ModelCard:
     parity: Parity | None = None
     external_data: ExternalData | None = None
     normalisation: tuple[float, float] = (-1.0, 1.0)
+
+    def __repr__(self) -> str:
+        """One line: the parts and the size of an image."""
+        return f"<ModelCard {self._parts()}, images {size_text(self.shape)}>"
+
+    def __str__(self) -> str:
+        """A page for a person: what it draws, from what it was made, how near it is to torch."""
+        process, drawn = self.diffusion, sum(slot.order is not None for slot in self.slots)
+        black, white = self.normalisation
+        lines = {
+            "network": self._parts(),
+            "images": f"{size_text(self.shape)}, black {black:g} and white {white:g}",
+            "process": f"{process.timesteps} timesteps, {process.beta_schedule} betas from "
+            f"{process.beta_start:g} to {process.beta_end:g}, predicts {process.prediction}",
+            "sampling": f"{self.scheduler['name']}, {self.steps} steps",
+            "scans": f"{len(self.slots)} calls, {drawn} of them with an order drawn anew each step",
+            "file": f"{self.precision}, scan body {self.body}, from {self.checkpoint} "
+            f"by ssmdiff {self.ssmdiff}",
+        }
+        if self.class_names:
+            known = ", ".join(self.class_names)
+            lines["classes"] = known if self.class_conditional else f"{known} (not asked for)"
+        if self.parity is not None:
+            lines["torch"] = (
+                f"{self.parity.max_abs:.1e} apart at most over {self.parity.cases} cases; "
+                f"{self.parity.tolerance:g} is allowed"
+            )
+        return "\n".join(f"{name:<9} {text}" for name, text in lines.items())
+
+    def _parts(self) -> str:
+        tables = {"backbone": self.backbone, "block": self.block, "scan": self.scan}
+        return ", ".join(f"{kind} {table['name']}" for kind, table in tables.items())
 
     @property
     def shape(self) -> tuple[int, int, int]:

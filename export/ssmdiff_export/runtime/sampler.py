@@ -129,6 +129,10 @@ class CardModel(ImageModel[Images]):
 
     card: ModelCard
 
+    def __repr__(self) -> str:
+        file = self.origin().get("file", "in memory")
+        return f"<{type(self).__name__} {file}: {repr(self.card)[len('<ModelCard ') :]}"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W)."""
