@@ -10,6 +10,8 @@ from ssmdiff.errors import ConfigError, ContractError, PluginBrokenError, did_yo
 from ssmdiff.registry.component import KINDS
 from ssmdiff.registry.registry import registry
 
+from ssmdiff_cli.flags import names_of
+
 if TYPE_CHECKING:
     from ssmdiff.registry.plugin import Registered
     from ssmdiff.testing import Report
@@ -21,7 +23,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 def check_scan(
-    name: Annotated[str, typer.Argument(help="A scan; see: ssmdiff scans list.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A scan; see: ssmdiff scans list.", autocompletion=names_of("scan")),
+    ],
     sets: Sets = None,
     as_json: AsJson = False,
 ) -> None:
@@ -30,7 +35,12 @@ def check_scan(
 
 
 def check_plugin(
-    name: Annotated[str, typer.Argument(help="A component, or a distribution for all it has.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A component, or a distribution for all it has.", autocompletion=names_of(*KINDS)
+        ),
+    ],
     kind: Annotated[
         str | None, typer.Option(help="scan, block, ... where a name is of several kinds.")
     ] = None,

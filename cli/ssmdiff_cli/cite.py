@@ -6,22 +6,31 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from ssmdiff import __version__
 from ssmdiff.errors import ConfigError, did_you_mean
 from ssmdiff.registry.component import KINDS
 from ssmdiff.registry.registry import registry
 
+from ssmdiff_cli.flags import names_of
+
 
 def cite(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Components, or folders of runs.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME...",
+            help="Components, or folders of runs.",
+            autocompletion=names_of(*KINDS),
+        ),
+    ] = None,
 ) -> None:
-    """Print BibTeX for components, or for all components of a run."""
-    from ssmdiff_cli.citations import bibtex, collected
+    """Print BibTeX for ssmdiff itself, and for components, or for all components of a run."""
+    from ssmdiff_cli.citations import bibtex, collected, own
 
-    users: dict[str, list[str]] = {}
-    references = []
-    for kind, name in dict.fromkeys(pair for named in names for pair in _components(named)):
+    ours = own(__version__)
+    users: dict[str, list[str]] = {ours.identity: ["ssmdiff itself"]}
+    references = [ours.text]
+    for kind, name in dict.fromkeys(pair for named in names or () for pair in _components(named)):
         reference = registry().find(kind, name).component.cite
         if not reference:
             typer.echo(f"% {kind} {name}: nothing to cite")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import typer
-from ssmdiff.errors import ConfigError, PluginBrokenError, PluginNotFoundError
+from ssmdiff.errors import ConfigError, PluginBrokenError, PluginNotFoundError, SsmdiffError
 from ssmdiff.registry.plugin import Registered, is_part_of, missing_module, name_of
 from ssmdiff.registry.registry import registry
 from typer.core import TyperCommand, TyperGroup
@@ -38,7 +39,12 @@ class PluginCommands(TyperGroup):
         """
         if args[0].startswith("-"):
             return super().resolve_command(ctx, args)
-        return args[0], loaded(args[0]), args[1:]
+        try:
+            return args[0], loaded(args[0]), args[1:]
+        except SsmdiffError:
+            if ctx.resilient_parsing:  # a shell that completes: what is wrong is told when it runs
+                return args[0], TyperCommand(args[0], rich_markup_mode=None), []
+            raise
 
 
 def loaded(name: str) -> Any:
@@ -93,4 +99,19 @@ def _of(entry: Registered, factory: Any) -> Any:
             ) from error
 
     command.invoke = invoke_or_explain
+    _show_examples(command, getattr(entry.component, "examples", ()), f"ssmdiff {name}")
     return command
+
+
+def _show_examples(command: Any, examples: tuple[str, ...], path: str) -> None:
+    """Below the help of a command and of each of its sub-commands, those that call it."""
+    lines = [line for line in examples if f"{line} ".startswith(f"{path} ")]
+    if lines:
+        command.epilog = example_text(lines)
+    for name, inner in getattr(command, "commands", {}).items():
+        _show_examples(inner, examples, f"{path} {name}")
+
+
+def example_text(lines: Sequence[str]) -> str:
+    """An epilog whose lines stay as they are."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])

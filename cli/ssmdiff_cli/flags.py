@@ -15,6 +15,7 @@ is one function, :func:`ssmdiff.resolve_flags`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,8 +23,28 @@ import typer
 from ssmdiff.errors import ConfigError, did_you_mean
 from ssmdiff.registry.registry import registry
 
+
+def names_of(*kinds: str) -> Callable[[str], list[tuple[str, str]]]:
+    """For ``autocompletion=``: the components of these kinds, by name and summary."""
+
+    def complete(incomplete: str) -> list[tuple[str, str]]:
+        components = [entry.component for kind in kinds for entry in registry().all(kind)]
+        return [(c.name, c.summary) for c in components if c.name.startswith(incomplete)]
+
+    return complete
+
+
+def _presets(incomplete: str) -> list[str]:
+    from ssmdiff.runs.config import presets
+
+    return [name for name in presets() if name.startswith(incomplete)]
+
+
 Preset = Annotated[
-    str | None, typer.Option("--preset", help="tiny (the default), small or paper-128.")
+    str | None,
+    typer.Option(
+        "--preset", help="tiny (the default), small or paper-128.", autocompletion=_presets
+    ),
 ]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="A TOML file laid over the preset.")
@@ -32,9 +53,18 @@ Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", help="path.to.key=value, such as model.backbone.channels=96."),
 ]
-Scan = Annotated[str | None, typer.Option(help="Scan ordering; see: ssmdiff scans list.")]
-Block = Annotated[str | None, typer.Option(help="Block; see: ssmdiff plugins list.")]
-Backbone = Annotated[str | None, typer.Option(help="Backbone: vmddpm or isotropic.")]
+Scan = Annotated[
+    str | None,
+    typer.Option(help="Scan ordering; see: ssmdiff scans list.", autocompletion=names_of("scan")),
+]
+Block = Annotated[
+    str | None,
+    typer.Option(help="Block; see: ssmdiff plugins list.", autocompletion=names_of("block")),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(help="Backbone: vmddpm or isotropic.", autocompletion=names_of("backbone")),
+]
 Data = Annotated[
     str | None, typer.Option(help="A folder of images, or a data set by name, such as phantom.")
 ]
@@ -43,7 +73,12 @@ Steps = Annotated[int | None, typer.Option(help="Optimiser steps.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images a step, over all processes.")]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate.")]
 Precision = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16 (GPU).")]
-Kernel = Annotated[str | None, typer.Option(help="auto, or a kernel by name, which then must run.")]
+Kernel = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, or a kernel by name, which then must run.", autocompletion=names_of("kernel")
+    ),
+]
 Workers = Annotated[int | None, typer.Option(help="Processes that read images.")]
 Seed = Annotated[int | None, typer.Option(help="0 to 2**63 - 1.")]
 

@@ -21,7 +21,7 @@ from ssmdiff.errors import SsmdiffError
 # on an idle machine, and much where another program runs too (docs/performance.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from ssmdiff_cli.commands import PluginCommands
+from ssmdiff_cli.commands import PluginCommands, example_text
 
 
 class _Commands(PluginCommands):
@@ -60,10 +60,17 @@ app = typer.Typer(
     cls=_Commands,
     name="ssmdiff",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # Without a bound of its own help is 80 columns wide on any terminal.
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 1000},
+    epilog=example_text(
+        [
+            "ssmdiff train",
+            "ssmdiff train --data images --image-size 64 --out runs/mine",
+            "ssmdiff sample runs/mine --n 16 --out drawn",
+        ]
+    ),
 )
 
 
@@ -85,7 +92,8 @@ def root(
 def main() -> None:
     """Run the command line and exit with its code."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    app()
+    # By name, so that `python -m ssmdiff` explains itself and completes as the command does.
+    app(prog_name="ssmdiff")
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:

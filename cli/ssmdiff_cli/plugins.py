@@ -13,6 +13,7 @@ from ssmdiff.registry.plugin import Plugin, Registered
 from ssmdiff.registry.registry import registry
 
 from ssmdiff_cli.check import check_plugin
+from ssmdiff_cli.flags import names_of
 
 app = typer.Typer(help="The plugins of this environment.", no_args_is_help=True)
 app.command("check")(check_plugin)
@@ -67,7 +68,12 @@ def _row(plugin: Plugin) -> dict[str, Any]:
 
 @app.command("info")
 def info(
-    name: Annotated[str, typer.Argument(help="A plugin, a distribution or a component.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A plugin, a distribution or a component.", autocompletion=names_of(*KINDS)
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Where something comes from: distribution, module, components, their options, citations."""

@@ -40,7 +40,11 @@ def sample(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="Noise scheduler: ddpm, ddim, dpmpp, unipc, euler, heun.")
+        str | None,
+        typer.Option(
+            help="Noise scheduler: ddpm, ddim, dpmpp, unipc, euler, heun.",
+            autocompletion=flags.names_of("scheduler"),
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
     label: Annotated[

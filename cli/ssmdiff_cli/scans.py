@@ -12,7 +12,7 @@ from ssmdiff.orders.scan import size_text
 from ssmdiff.registry.registry import registry
 
 from ssmdiff_cli.check import check_scan
-from ssmdiff_cli.flags import component
+from ssmdiff_cli.flags import component, names_of
 
 if TYPE_CHECKING:
     from ssmdiff.orders.scan import Grid, Scan
@@ -67,7 +67,10 @@ def list_scans(
 
 @app.command("show")
 def show_scan(
-    name: Annotated[str, typer.Argument(help="A scan; see: ssmdiff scans list.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A scan; see: ssmdiff scans list.", autocompletion=names_of("scan")),
+    ],
     grid: Annotated[str, typer.Option(help="Tokens, such as 16x16 (H x W) or 4x8x8.")] = "16x16",
     out: Annotated[
         Path | None, typer.Option(help="The PNG to write; NAME.png if neither this nor --ascii.")

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 def export(
     run: Annotated[Path | None, typer.Argument(help="The --out of ssmdiff train.")] = None,
-    to: Annotated[str, typer.Option(help="onnx, pt2, tensorrt or triton-server.")] = "onnx",
+    to: Annotated[
+        str,
+        typer.Option(
+            help="onnx, pt2, tensorrt or triton-server.", autocompletion=flags.names_of("exporter")
+        ),
+    ] = "onnx",
     out: Annotated[
         Path | None, typer.Option(help="The file to write, or the folder for triton-server.")
     ] = None,

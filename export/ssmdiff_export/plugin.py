@@ -12,6 +12,11 @@ def ssmdiff_commands() -> Iterable[Command]:
         "ssmdiff_export.command:export",
         "write a trained model for other runtimes",
         job="ssmdiff_export.command:job",
+        examples=(
+            "ssmdiff export runs/mine --out mine.onnx",
+            "ssmdiff export runs/mine --precision fp16 --body chunked --out small.onnx",
+            "ssmdiff export runs/mine --to pt2 --out mine.pt2",
+        ),
     )
 
 

@@ -18,4 +18,9 @@ def ssmdiff_commands() -> Iterable[Command]:
         "ssmdiff_bench.command:app",
         "time and memory beside what others have, in one run",
         job="ssmdiff_bench.job:bench",
+        examples=(
+            "ssmdiff bench scan --tokens 256,1024 --directions 4",
+            "ssmdiff bench step --pixels 64,128 --json step.json --plot step.png",
+            "ssmdiff bench sample runs/mine --n 4 --steps 10",
+        ),
     )

@@ -12,6 +12,12 @@ def ssmdiff_commands() -> Iterable[Command]:
         "ssmdiff_train.command:train",
         "train a diffusion model into a folder, or go on with one",
         job="ssmdiff_train.job:train",
+        examples=(
+            "ssmdiff train --scan hilbert --steps 1000",
+            "ssmdiff train --data images --image-size 64 --out runs/mine",
+            "ssmdiff train --preset paper-128 --data images --set model.scan.base=cross",
+            "ssmdiff train --out runs/mine --resume --steps 20000",
+        ),
     )
 
 

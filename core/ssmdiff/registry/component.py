@@ -99,14 +99,23 @@ class Command(Component):
     Args:
         job: What :func:`ssmdiff.job` returns for the command's name: a callable, or
             ``"package.module:attribute"``. None if the command has nothing to offer in Python.
+        examples: Lines to type, ``ssmdiff NAME ...``, shown below the help of the command or
+            sub-command that they call.
 
     Raises:
-        ContractError: As :class:`Component`, and where the job is not of that form.
+        ContractError: As :class:`Component`, and where the job or a line is not of that form.
     """
 
     job: str | Callable[..., Any] | None = None
+    examples: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.job is not None:
             self._check_target("job", self.job)
+        for line in self.examples:
+            if line.split()[:2] != ["ssmdiff", self.name]:
+                raise ContractError(
+                    f"command {self.name!r}: the example {line!r} does not begin with "
+                    f"'ssmdiff {self.name}'"
+                )
