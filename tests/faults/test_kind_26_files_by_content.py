@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import ssmdiff
 import torch
-from model_files import write
+from model_files import model, write
 from PIL import Image
 from ssmdiff_cli.main import app
 from ssmdiff_export.runtime import OnnxSampler
@@ -40,10 +40,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> ssmdiff.Run:
 
 @pytest.mark.parametrize("name", ["m.pt2", "m.pth", "m.zip", "m.engine", "m", "m.onnx.bak"])
 def test_an_onnx_file_draws_its_images_under_any_name(tmp_path: Path, name: str) -> None:
-    known = OnnxSampler(write(tmp_path / "known.onnx")).sample(2, steps=2)
-    out = tmp_path / "drawn"
+    proto, out = model(), tmp_path / "drawn"
+    proto.producer_name = "pytorch"  # as what exports has it
+    known = OnnxSampler(write(tmp_path / "known.onnx", proto)).sample(2, steps=2)
     result = invoke(
-        "sample", write(tmp_path / name), "--n", 2, "--steps", 2, "--format", "npy", "--out", out
+        "sample",
+        write(tmp_path / name, proto),
+        "--n",
+        2,
+        "--steps",
+        2,
+        "--format",
+        "npy",
+        "--out",
+        out,
     )
     assert result.exit_code == 0, result.output
     drawn = np.stack([np.load(out / f"00000{i}.npy") for i in range(2)])
