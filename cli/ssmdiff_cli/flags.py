@@ -24,20 +24,20 @@ from ssmdiff.errors import ConfigError, did_you_mean
 from ssmdiff.registry.registry import registry
 
 
-def names_of(*kinds: str) -> Callable[[str], list[tuple[str, str]]]:
+def names_of(*kinds: str) -> Callable[[], list[tuple[str, str]]]:
     """For ``autocompletion=``: the components of these kinds, by name and summary."""
 
-    def complete(incomplete: str) -> list[tuple[str, str]]:
+    def complete() -> list[tuple[str, str]]:
         components = [entry.component for kind in kinds for entry in registry().all(kind)]
-        return [(c.name, c.summary) for c in components if c.name.startswith(incomplete)]
+        return [(component.name, component.summary) for component in components]
 
     return complete
 
 
-def _presets(incomplete: str) -> list[str]:
+def _presets() -> list[str]:
     from ssmdiff.runs.config import presets
 
-    return [name for name in presets() if name.startswith(incomplete)]
+    return presets()
 
 
 Preset = Annotated[

@@ -30,7 +30,8 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="onnx, pt2, tensorrt or triton-server.", autocompletion=flags.names_of("exporter")
+            help="onnx, pt2, tensorrt or triton-server.",
+            autocompletion=lambda: registry().names("exporter"),
         ),
     ] = "onnx",
     out: Annotated[
