@@ -15,7 +15,7 @@ import re
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from typing import Any
 
 from ssmdiff.errors import (
@@ -53,7 +53,7 @@ class Registry:
         self.plugins: list[Plugin] = []
         self.manager = hooks.new_manager()
         self._components: dict[tuple[str, str], list[Registered]] = {}
-        found = list(entry_points(group=GROUP) if points is None else points)
+        found = _entry_points() if points is None else list(points)
         for point in self._selected(found, allowed):
             self._load(point)
 
@@ -260,10 +260,35 @@ def _kind(name: str) -> Kind:
     return KINDS[name]
 
 
+def _entry_points() -> list[EntryPoint]:
+    """Of our group; a distribution whose metadata cannot be read is warned of and left out."""
+    try:
+        return list(entry_points(group=GROUP))
+    except (ValueError, TypeError):  # as importlib.metadata has it, of any one of all of them
+        found = []
+        for dist in distributions():
+            try:
+                found += [point for point in dist.entry_points if point.group == GROUP]
+            except (ValueError, TypeError) as error:
+                warnings.warn(
+                    f"the entry points of {dist.locate_file('')}, distribution "
+                    f"{_named(dist)[0]!r}, cannot be read, so that its plugins are missing: "
+                    f"{name_of(error)}",
+                    stacklevel=2,
+                )
+        return found
+
+
 def _distribution(point: EntryPoint) -> tuple[str, str]:
-    dist = point.dist
-    # Damaged metadata gives None for either, whatever its annotation says.
-    return (dist.name or "unknown", dist.version or "0") if dist else ("unknown", "0")
+    return _named(point.dist) if point.dist else ("unknown", "0")
+
+
+def _named(dist: Distribution) -> tuple[str, str]:
+    """Name and version; damaged metadata has neither, whatever the annotations say."""
+    try:
+        return dist.name or "unknown", dist.version or "0"
+    except (ValueError, TypeError):
+        return "unknown", "0"
 
 
 def _canonical(name: str) -> str:
