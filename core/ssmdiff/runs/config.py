@@ -25,6 +25,7 @@ from ssmdiff.registry.registry import registry
 from ssmdiff.runs.sections import COMPONENTS, Config, flat
 
 MAX_FILE_BYTES = 1 << 20
+MAX_DEPTH = 50
 DEFAULT_PRESET = "tiny"
 DEFAULTS = "defaults"
 _PRESETS = files("ssmdiff.runs") / "presets"
@@ -100,6 +101,7 @@ def resolve(*layers: Mapping[str, Any] | Config) -> Config:
         if isinstance(layer, Config):
             layer = Layer(layer.to_dict(), "the configuration", base=True)
         stack.append(layer if isinstance(layer, Layer) else Layer(layer, f"layer {i}"))
+        _refuse_depth(stack[-1])
     chosen: dict[str, tuple[Any, str]] = {}
     for layer in stack:
         chosen |= {path: (name, layer.source) for path, name in _choices(layer).items()}
@@ -115,6 +117,20 @@ def resolve(*layers: Mapping[str, Any] | Config) -> Config:
         registry().find("kernel", config.train.kernel)
     _refuse_lost([layer for layer in stack if not layer.base], flat(values))
     return validate(Config, _without_none(values), "")
+
+
+def _refuse_depth(layer: Layer) -> None:
+    """Check that what walks the tables one in the other comes to an end."""
+    inner: list[Any] = [layer]
+    for _ in range(MAX_DEPTH):
+        inner = [
+            value
+            for holder in inner
+            for value in (holder.values() if isinstance(holder, Mapping) else holder)
+            if isinstance(value, Mapping | list)
+        ]
+    if inner:
+        raise ConfigError(f"{layer.source} nests tables more than {MAX_DEPTH} deep")
 
 
 def _choices(layer: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,7 +236,7 @@ def load_file(path: Path) -> Layer:
         )
     try:
         return Layer(tomllib.loads(path.read_bytes().decode("utf-8-sig")), str(path))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise ConfigError(f"config file {path} is no TOML: {error}") from None
 
 

@@ -247,6 +247,19 @@ class RunFolder:
         ckpt.sweep(self.checkpoints)
 
 
+def _images_of(checkpoint: ckpt.Checkpoint) -> tuple[int, list[str]]:
+    """C and the names of the classes; a file may say anything."""
+    state = checkpoint.state()
+    channels, names = state.get("channels"), state.get("class_names")
+    if type(channels) is not int or not 1 <= channels <= 4096:
+        raise CheckpointError(
+            f"{checkpoint.path}: 'channels' of its state is {channels!r}; expected 1 to 4096"
+        )
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{checkpoint.path}: 'class_names' of its state are no list of words")
+    return channels, names
+
+
 def _parts(model: Mapping[str, Any]) -> str:
     """The components of a network by name."""
     kinds = ("backbone", "block", "scan")
@@ -299,8 +312,7 @@ class Run(ImageModel[Tensor]):
         self.folder = RunFolder(Path(path))
         self.config = self.folder.config()
         self.checkpoint = self.folder.checkpoint(checkpoint)
-        state = self.checkpoint.state()
-        self.channels, self.classes = int(state["channels"]), list(state["class_names"])
+        self.channels, self.classes = _images_of(self.checkpoint)
         num_classes = len(self.classes) if self.config.model.class_conditional else 0
         self.model = compose.build_backbone(self.config, self.channels, num_classes).eval()
         name = "ema" if ema else "model"

@@ -145,7 +145,7 @@ class EngineCache:
         for path in sorted(self.folder.iterdir()):
             if _NAME.fullmatch(path.name):
                 try:
-                    yield load_json(path / MANIFEST)
+                    yield _manifest(path)
                 except CheckpointError:
                     continue  # removed meanwhile, or damaged: it vouches for nothing
 
@@ -227,9 +227,27 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+def _manifest(path: Path) -> dict[str, Any]:
+    """The manifest of an engine's folder.
+
+    Raises:
+        CheckpointError: It is missing or damaged, or it names no machine or holds no card.
+    """
+    manifest = load_json(path / MANIFEST)
+    key = manifest.get("key")
+    machine = key.get("machine") if isinstance(key, dict) else None
+    try:
+        Machine(**machine)  # type: ignore[arg-type]  # of any form, in a file
+    except TypeError as error:
+        raise CheckpointError(f"{path / MANIFEST} names no machine: {error}") from error
+    if not isinstance(manifest.get("card"), dict) or not isinstance(manifest.get("sha256"), str):
+        raise CheckpointError(f"{path / MANIFEST} holds no model card, or no sha256")
+    return manifest
+
+
 def _read(path: Path) -> Engine:
     try:
-        manifest = load_json(path / MANIFEST)
+        manifest = _manifest(path)
         plan = (path / PLAN).read_bytes()
     except (OSError, CheckpointError) as error:
         raise ExportError(f"{path} is damaged: {error}") from error
