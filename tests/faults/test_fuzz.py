@@ -1,0 +1,94 @@
+"""Damaged files of every sort, opened: images, checkpoints, models, configurations, plugins.
+
+Bounded here; ``python tests/faults/fuzzing.py --seconds 3600`` goes on for an hour. What each
+opener holds stands in ``openers.py``, what counts as a finding in ``fuzzing.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from fuzzing import FindingError, Opener, once
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from openers import NAMES, openers
+
+SEEDS = st.integers(0, 2**32)
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, Opener]:
+    return openers()
+
+
+def opened(name: str, opener: Opener, seed: int) -> str:
+    with tempfile.TemporaryDirectory() as place:
+        return once(name, opener, seed, Path(place))
+
+
+def test_every_opener_opens_its_whole_files(whole: dict[str, Opener]) -> None:
+    """Without damage, or the fuzz would prove nothing. An archive of a stranger is never opened."""
+    assert tuple(whole) == NAMES
+    for name, opener in whole.items():
+        undamaged = {file: lambda rng, data: data for file in opener.mutate}
+        outcome = opened(name, dataclasses.replace(opener, mutate=undamaged), 0)
+        assert outcome == ("refused" if name == "pt2 archive" else "accepted"), name
+
+
+# Chosen by hypothesis; nothing is shrunk, since a seed is no larger or smaller than another.
+QUICK = settings(
+    max_examples=4,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@QUICK
+@given(seed=SEEDS)
+def test_damage_is_a_sentence_or_does_no_harm(name: str, whole, seed: int) -> None:
+    opened(name, whole[name], seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+@settings(QUICK, max_examples=60)
+@given(seed=SEEDS)
+def test_more_damage_is_a_sentence_or_does_no_harm(name: str, whole, seed: int) -> None:
+    opened(name, whole[name], seed)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda folder: 1 / 0, "ZeroDivisionError"),
+        (lambda folder: bytearray(200_000_000), "bytes of memory"),
+        (lambda folder: None, "AssertionError"),
+    ],
+)
+def test_a_crash_memory_and_a_lie_are_found(whole, wrong, said: str) -> None:
+    """The fuzz itself can fail."""
+    opener = dataclasses.replace(whole["image grey.png"], open=wrong)
+    if "memory" in said:
+        opener = dataclasses.replace(opener, accepted=lambda folder, found: None)
+    elif said == "AssertionError":
+        opener = dataclasses.replace(opener, accepted=lambda folder, found: pytest.fail("a lie"))
+        said = "a lie"
+    with pytest.raises(FindingError, match=said):
+        opened("image grey.png", opener, 0)
+
+
+@pytest.mark.night
+@pytest.mark.timeout(0)
+def test_an_hour_of_damage() -> None:
+    """In a process whose memory the kernel bounds."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("fuzzing.py")), "--seconds", "3600"],
+        check=False,
+    )
+    assert done.returncode == 0
