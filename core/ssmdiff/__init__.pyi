@@ -83,6 +83,7 @@ from ssmdiff.registry.registry import create as create
 from ssmdiff.registry.registry import event_hooks as event_hooks
 from ssmdiff.registry.registry import registry as registry
 from ssmdiff.runs.checkpoint import load_json as load_json
+from ssmdiff.runs.checkpoint import load_state as load_state
 from ssmdiff.runs.checkpoint import write_atomically as write_atomically
 from ssmdiff.runs.compose import build_backbone as build_backbone
 from ssmdiff.runs.compose import build_dataset as build_dataset
@@ -122,7 +123,6 @@ from ssmdiff.runs.provenance import versions as versions
 from ssmdiff.runs.run import Run as Run
 from ssmdiff.runs.run import RunFolder as RunFolder
 from ssmdiff.runs.run import load_run as load_run
-from ssmdiff.runs.run import load_state as load_state
 from ssmdiff.runs.sections import Config as Config
 from ssmdiff.runs.sections import TrainConfig as TrainConfig
 

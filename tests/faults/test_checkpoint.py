@@ -15,8 +15,9 @@ import pytest
 import torch
 from ssmdiff.errors import CheckpointError, ConfigError
 from ssmdiff.runs import checkpoint
+from ssmdiff.runs.checkpoint import load_state
 from ssmdiff.runs.config import resolve
-from ssmdiff.runs.run import RunFolder, load_state
+from ssmdiff.runs.run import RunFolder
 from ssmdiff_train.lock import run_lock
 
 TENSORS = {"model": {"weight": torch.arange(600.0).reshape(20, 30)}}

@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssmdiff.errors import CheckpointError
 
@@ -50,6 +50,21 @@ class Checkpoint:
         """The JSON scalars."""
         return load_json(self.path / STATE)
 
+    def images(self, state: Mapping[str, Any]) -> tuple[int, list[str]]:
+        """C, and the names of the classes, as the state has them.
+
+        Raises:
+            CheckpointError: They are none; a file may say anything.
+        """
+        channels, names = state.get("channels"), state.get("class_names")
+        words = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if type(channels) is not int or not 1 <= channels <= 4096 or not words:
+            found = f"channels {channels!r} and class_names {names!r}"
+            raise CheckpointError(
+                f"{self.path / STATE}: {found:.300}; expected 1 to 4096 and words"
+            )
+        return channels, names or []
+
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of ``name.safetensors``.
 
@@ -67,6 +82,32 @@ class Checkpoint:
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise CheckpointError(f"{file}: tensor {key!r} holds values that are not finite")
         return tensors
+
+
+def load_state(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Load weights, strictly.
+
+    Raises:
+        CheckpointError: Keys or shapes do not match; all of them are listed.
+    """
+    own = module.state_dict()
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    shapes = [
+        f"{key}: {tuple(tensors[key].shape)} in the file, {tuple(value.shape)} in the model"
+        for key, value in own.items()
+        if key in tensors and tensors[key].shape != value.shape
+    ]
+    if missing or extra or shapes:
+        raise CheckpointError(
+            f"the weights in {where} do not fit the model; missing: {_some(missing)}; "
+            f"unexpected: {_some(extra)}; of another shape: {_some(shapes)}"
+        )
+    module.load_state_dict(dict(tensors))
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5]) or "none"
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
 
 
 def save(

@@ -123,12 +123,8 @@ def _refuse_depth(layer: Layer) -> None:
     """Check that what walks the tables one in the other comes to an end."""
     inner: list[Any] = [layer]
     for _ in range(MAX_DEPTH):
-        inner = [
-            value
-            for holder in inner
-            for value in (holder.values() if isinstance(holder, Mapping) else holder)
-            if isinstance(value, Mapping | list)
-        ]
+        held = [v for one in inner for v in (one.values() if isinstance(one, Mapping) else one)]
+        inner = [value for value in held if isinstance(value, Mapping | list)]
     if inner:
         raise ConfigError(f"{layer.source} nests tables more than {MAX_DEPTH} deep")
 

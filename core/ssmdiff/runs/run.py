@@ -21,7 +21,7 @@ from typing import Any
 
 import tomli_w
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssmdiff.diffusion.cuda_graphs import RecordedDenoiser
 from ssmdiff.diffusion.denoisers import TorchDenoiser, module_denoiser
@@ -35,7 +35,7 @@ from ssmdiff.runs import checkpoint as ckpt
 from ssmdiff.runs import compose, replacing
 from ssmdiff.runs.config import Layer, load_file, resolve
 from ssmdiff.runs.provenance import made_otherwise, provenance
-from ssmdiff.runs.sections import Config
+from ssmdiff.runs.sections import Config, parts_of
 
 CONFIG = "config.toml"
 LOCK = "run.lock"
@@ -50,11 +50,11 @@ class RunFolder:
     def __repr__(self) -> str:
         """What is trained here and how far, as the files have it; nothing is checked."""
         try:
-            about = _parts(self.config_layer()["model"])
-            saved = [found.name for found in self.checkpoint_paths()[:1]] or ["no checkpoint yet"]
+            parts = parts_of(self.config_layer()["model"])
         except (SsmdiffError, OSError, LookupError, TypeError):
-            about, saved = "no run that can be read", []
-        return f"<RunFolder {self.path}: {', '.join([about, *saved])}>"
+            return f"<RunFolder {self.path}: no run that can be read>"
+        newest = next((found.name for found in self.checkpoint_paths()), "no checkpoint yet")
+        return f"<RunFolder {self.path}: {parts}, {newest}>"
 
     @property
     def config_file(self) -> Path:
@@ -247,52 +247,6 @@ class RunFolder:
         ckpt.sweep(self.checkpoints)
 
 
-def _images_of(checkpoint: ckpt.Checkpoint) -> tuple[int, list[str]]:
-    """C and the names of the classes; a file may say anything."""
-    state = checkpoint.state()
-    channels, names = state.get("channels"), state.get("class_names")
-    if type(channels) is not int or not 1 <= channels <= 4096:
-        raise CheckpointError(
-            f"{checkpoint.path}: 'channels' of its state is {channels!r}; expected 1 to 4096"
-        )
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise CheckpointError(f"{checkpoint.path}: 'class_names' of its state are no list of words")
-    return channels, names
-
-
-def _parts(model: Mapping[str, Any]) -> str:
-    """The components of a network by name."""
-    kinds = ("backbone", "block", "scan")
-    names = [t if isinstance(t := model[kind], str) else t["name"] for kind in kinds]
-    return ", ".join(f"{kind} {name}" for kind, name in zip(kinds, names, strict=True))
-
-
-def load_state(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
-    """Load weights, strictly.
-
-    Raises:
-        CheckpointError: Keys or shapes do not match; all of them are listed.
-    """
-    own = module.state_dict()
-    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    shapes = [
-        f"{key}: {tuple(tensors[key].shape)} in the file, {tuple(value.shape)} in the model"
-        for key, value in own.items()
-        if key in tensors and tensors[key].shape != value.shape
-    ]
-    if missing or extra or shapes:
-        raise CheckpointError(
-            f"the weights in {where} do not fit the model; missing: {_some(missing)}; "
-            f"unexpected: {_some(extra)}; of another shape: {_some(shapes)}"
-        )
-    module.load_state_dict(dict(tensors))
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:5]) or "none"
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
-
-
 class Run(ImageModel[Tensor]):
     """A trained model with what is needed to draw from it.
 
@@ -312,11 +266,12 @@ class Run(ImageModel[Tensor]):
         self.folder = RunFolder(Path(path))
         self.config = self.folder.config()
         self.checkpoint = self.folder.checkpoint(checkpoint)
-        self.channels, self.classes = _images_of(self.checkpoint)
+        state = self.checkpoint.state()
+        self.channels, self.classes = self.checkpoint.images(state)
         num_classes = len(self.classes) if self.config.model.class_conditional else 0
         self.model = compose.build_backbone(self.config, self.channels, num_classes).eval()
         name = "ema" if ema else "model"
-        load_state(self.model, self.checkpoint.tensors(name), self.checkpoint.path)
+        ckpt.load_state(self.model, self.checkpoint.tensors(name), self.checkpoint.path)
         self.diffusion = compose.build_diffusion(self.config)
         self._warn_if_made_otherwise(state)
 
@@ -332,11 +287,9 @@ class Run(ImageModel[Tensor]):
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.model.parameters())
-        return (
-            f"<Run {self.folder.path}, {self.checkpoint.path.name}: "
-            f"{_parts(self.config.to_dict()['model'])}, {count:,} parameters on {self.device}, "
-            f"images {size_text(self.shape)}>"
-        )
+        network = f"{parts_of(self.config.to_dict()['model'])}, {count:,} parameters"
+        place = f"{self.folder.path}, {self.checkpoint.path.name}"
+        return f"<Run {place}: {network} on {self.device}, images {size_text(self.shape)}>"
 
     def to(self, device: str | torch.device) -> Run:
         """Move the model."""

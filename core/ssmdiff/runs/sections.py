@@ -187,3 +187,10 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             values[prefix + key] = value
     return values
+
+
+def parts_of(model: Mapping[str, Any]) -> str:
+    """The components of a network by name."""
+    kinds = ("backbone", "block", "scan")
+    names = [t if isinstance(t := model[kind], str) else t["name"] for kind in kinds]
+    return ", ".join(f"{kind} {name}" for kind, name in zip(kinds, names, strict=True))
