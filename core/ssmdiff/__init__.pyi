@@ -103,6 +103,14 @@ from ssmdiff.runs.datasets import DatasetSummary as DatasetSummary
 from ssmdiff.runs.datasets import ImageDataset as ImageDataset
 from ssmdiff.runs.datasets import ImageItem as ImageItem
 from ssmdiff.runs.datasets import summary_of as summary_of
+from ssmdiff.runs.evaluation import Evaluated as Evaluated
+from ssmdiff.runs.evaluation import Evaluation as Evaluation
+from ssmdiff.runs.evaluation import FeatureNetwork as FeatureNetwork
+from ssmdiff.runs.evaluation import Figure as Figure
+from ssmdiff.runs.evaluation import ImageSet as ImageSet
+from ssmdiff.runs.evaluation import Metric as Metric
+from ssmdiff.runs.evaluation import Section as Section
+from ssmdiff.runs.evaluation import SetName as SetName
 from ssmdiff.runs.exporting import Exporter as Exporter
 from ssmdiff.runs.exporting import ExportPrecision as ExportPrecision
 from ssmdiff.runs.exporting import ExportRequest as ExportRequest

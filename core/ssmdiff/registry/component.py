@@ -37,6 +37,8 @@ KINDS: dict[str, Kind] = {
         Kind("kernel", "ssmdiff_kernels"),
         Kind("dataset", "ssmdiff_datasets", ("image_size",)),
         Kind("exporter", "ssmdiff_exporters"),
+        Kind("features", "ssmdiff_features"),
+        Kind("metric", "ssmdiff_metrics"),
         Kind("callback", "ssmdiff_callbacks"),
         Kind("command", "ssmdiff_commands", built=False),
     )

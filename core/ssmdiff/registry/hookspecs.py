@@ -77,6 +77,18 @@ def ssmdiff_exporters() -> Iterable[Component]:
 
 
 @hookspec
+def ssmdiff_features() -> Iterable[Component]:
+    """Feature networks of an evaluation: factories of :class:`ssmdiff.FeatureNetwork`."""
+    return ()
+
+
+@hookspec
+def ssmdiff_metrics() -> Iterable[Component]:
+    """Metrics of an evaluation: factories of :class:`ssmdiff.Metric`."""
+    return ()
+
+
+@hookspec
 def ssmdiff_commands() -> Iterable[Command]:
     """Commands of ``ssmdiff`` and the jobs behind them: :class:`ssmdiff.Command` records.
 

@@ -1,0 +1,150 @@
+"""What an evaluation is made of: sets of images, feature networks and metrics; numpy alone.
+
+    images -> features (a network, with the digest of its weights) -> metrics -> figures
+
+A feature network turns 8-bit images into vectors, a metric judges a set of samples by them. Both
+are kinds of component; the job ``evaluate`` composes them, caches what is dear, and stamps what
+comes out. Axis letters: N images, d features, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmdiff.errors import ContractError
+
+Section = Literal["quality", "diversity", "novelty", "use"]
+SetName = Literal["reference", "samples", "held_out"]
+
+
+class ImageSet(Protocol):
+    """Images of one size as 8-bit levels, each a function of its index: of a folder, a run, data.
+
+    Levels are what a PNG of the image holds: 0 for -1, 255 for 1, rounded to the nearest.
+    """
+
+    shape: tuple[int, ...]
+    """(C, H, W)."""
+    labels: NDArray[np.int64] | None
+    """(N,) class of each image, None where there are none."""
+    groups: Sequence[str] | None
+    """(N,) the patient that each image is of, None where that is not known."""
+
+    def __len__(self) -> int: ...
+
+    def levels(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """(B, C, H, W) of these images."""
+        ...
+
+    def digest(self) -> str:
+        """sha256, in hex, of what the images are made from."""
+        ...
+
+
+class FeatureNetwork(Protocol):
+    """Vectors of images; a pure function of each image alone, once it is fitted."""
+
+    trained_on_reference: bool
+    """Whether :meth:`fit` learns from the reference; False for one that comes trained."""
+
+    def fit(self, reference: ImageSet) -> None:
+        """Learn what the network needs from the reference, which the training images are. Called
+        once, before any image is looked at; a network that comes trained loads its weights."""
+        ...
+
+    def __call__(self, levels: NDArray[np.uint8]) -> NDArray[np.floating]:
+        """(B, C, H, W) to (B, d), float32 or float64."""
+        ...
+
+    def digest(self) -> str:
+        """sha256, in hex, of weights and of everything else that decides the vectors."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A set of images under one feature network.
+
+    Args:
+        images: The images.
+        features: (N, d).
+    """
+
+    images: ImageSet
+    features: NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a metric is given.
+
+    Args:
+        network: Name of the feature network.
+        reference: The training images.
+        samples: What is judged.
+        held_out: Images of other patients that nothing was trained on, None where there are none.
+        seed: For what is drawn: subsets, pairs.
+        mirrored: (N, d) features of the reference's images flipped left to right.
+    """
+
+    network: str
+    reference: Evaluated
+    samples: Evaluated
+    held_out: Evaluated | None = None
+    seed: int = 0
+    mirrored: NDArray[np.floating] | None = None
+
+    def set(self, name: SetName) -> Evaluated | None:
+        """One of the three, by name."""
+        found: Evaluated | None = getattr(self, name)
+        return found
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number, with what is needed to read it.
+
+    Args:
+        name: Of the number, with what it depends on: ``FD texture (n = 256)``.
+        value: The number.
+        better: Where a better model moves it; ``reference`` towards the value of real images.
+        interval: 95%, where one is known.
+        reference: What real images give by the same rule, where that is known.
+        floor: What two samples of one distribution give at these counts, where that is known.
+        note: A sentence: how the number was found, what it does not say.
+    """
+
+    name: str
+    value: float
+    better: Literal["lower", "higher", "reference"]
+    interval: tuple[float, float] | None = None
+    reference: float | None = None
+    floor: float | None = None
+    note: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.value):
+            raise ContractError(f"figure {self.name!r} is {self.value}; expected a finite number")
+
+
+class Metric(Protocol):
+    """Judges samples by features: ``factory(**options)`` gives one."""
+
+    section: Section
+    """Where its figures stand in a report."""
+    needs: tuple[SetName, ...]
+    """The sets it cannot do without."""
+
+    def __call__(self, evaluation: Evaluation) -> Sequence[Figure]:
+        """Its figures.
+
+        Raises:
+            ConfigError: Too few images, or none of a kind that it needs; says what would help.
+        """
+        ...

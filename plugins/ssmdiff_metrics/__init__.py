@@ -1,0 +1,61 @@
+"""Feature networks and metrics: how good images are, how varied, and how new."""
+
+from collections.abc import Iterable
+
+from ssmdiff import Component, hookimpl
+
+_FID = "Heusel et al., GANs Trained by a Two Time-Scale Update Rule, NeurIPS 2017, arXiv:1706.08500"
+_KID = "Binkowski et al., Demystifying MMD GANs, ICLR 2018, arXiv:1801.01401"
+_PRDC = "Naeem et al., Reliable Fidelity and Diversity Metrics, ICML 2020, arXiv:2002.09797"
+_COPIES = "Dar et al., Unconditional Latent Diffusion Models Memorize Patient Imaging Data, 2024, arXiv:2402.01054"  # noqa: E501
+_SSIM = "Wang et al., Multiscale Structural Similarity, Asilomar 2003"
+_AUTHENTIC = "Alaa et al., How Faithful is your Synthetic Data?, ICML 2022, arXiv:2102.08921"
+
+
+@hookimpl
+def ssmdiff_features() -> Iterable[Component]:
+    yield Component(
+        "texture", "ssmdiff_metrics.texture:Texture", "grey levels, co-occurrence, wavelets"
+    )
+    yield Component(
+        "contrastive",
+        "ssmdiff_metrics.contrastive:Contrastive",
+        "an encoder trained on the reference to tell images apart",
+        _COPIES,
+    )
+    yield Component("pixels", "ssmdiff_metrics.pixels:Pixels", "principal components of the pixels")
+    yield Component(
+        "inception",
+        "ssmdiff_metrics.inception:Inception",
+        "Inception of the FID, from its file",
+        _FID,
+    )
+
+
+@hookimpl
+def ssmdiff_metrics() -> Iterable[Component]:
+    yield Component(
+        "frechet", "ssmdiff_metrics.metrics:FrechetDistance", "Frechet distance of features", _FID
+    )
+    yield Component("kernel", "ssmdiff_metrics.metrics:KernelDistance", "kernel distance", _KID)
+    yield Component(
+        "manifold",
+        "ssmdiff_metrics.metrics:Manifold",
+        "precision, recall, density and coverage",
+        _PRDC,
+    )
+    yield Component(
+        "ms-ssim",
+        "ssmdiff_metrics.metrics:MultiScaleSimilarity",
+        "how alike pairs of images are",
+        _SSIM,
+    )
+    yield Component(
+        "copies", "ssmdiff_metrics.metrics:Copies", "copies of training images", _COPIES
+    )
+    yield Component(
+        "nearness",
+        "ssmdiff_metrics.metrics:Nearness",
+        "nearer to training than to images never seen?",
+        _AUTHENTIC,
+    )

@@ -1,0 +1,156 @@
+"""Copies of training images: the 95th percentile rule, with its bias taken out.
+
+Dar et al. (arXiv 2402.01054): the threshold is the 95th percentile, over the training images, of
+the largest correlation with any held-out image; a sample that correlates above it with a training
+image is a copy. By that rule a share of images that nobody copied are called copies too, the larger
+the more training images there are. So fresh held-out images go through the same rule, against the
+same training images, and what is called copying is a share of the samples that lies above the upper
+95% bound of theirs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.cluster.vq import kmeans2, vq
+from ssmdiff import ConfigError, stream
+
+from ssmdiff_metrics.neighbours import nearest
+
+QUANTILE = 0.95
+
+
+class CopyShares(NamedTuple):
+    """What the rule says of the samples, and of fresh images of other patients."""
+
+    threshold: float
+    """Correlation above which an image counts as a copy."""
+    copies: float
+    """Share of samples above it."""
+    fresh: float
+    """Share of fresh held-out images above it, by the same rule over as many training images."""
+    bound: float
+    """Upper 95% bound of the share in as many fresh images as there are samples: what chance alone
+    may give (beta-binomial, Jeffreys' prior)."""
+    memorised: float
+    """Share of training images that a sample copies."""
+    copied: NDArray[np.int64]
+    """Samples above the threshold, the most alike first."""
+    originals: NDArray[np.int64]
+    """(m,) the training image that each sample is most alike to."""
+    correlation: NDArray[np.float64]
+    """(m,) with it."""
+
+    @property
+    def copying(self) -> bool:
+        """Whether the samples hold more copies than images that cannot be any."""
+        return self.copies > self.bound
+
+
+def standardised(features: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rows of mean 0 and length 1: their product is Pearson's correlation."""
+    x = features.astype(np.float64)
+    x = x - x.mean(axis=1, keepdims=True)
+    unit: NDArray[np.float64] = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return unit
+
+
+def most_alike(
+    x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """For each row of x the largest correlation with a row of y, and which; both standardised."""
+    found = nearest(x, y)
+    return 1 - found.distance**2 / 2, found.place
+
+
+def copy_shares(
+    train: NDArray[np.floating],
+    held_out: NDArray[np.floating],
+    samples: NDArray[np.floating],
+    flipped: NDArray[np.floating] | None = None,
+    seed: int = 0,
+) -> CopyShares:
+    """The rule, over features of one network.
+
+    The held-out images are cut in two at random: one half makes the threshold, the other is what is
+    compared with the samples, so that neither has seen the other.
+
+    Args:
+        train: (n, d) of the training images.
+        held_out: (h, d) of images of other patients, at least 40.
+        samples: (m, d).
+        flipped: (n, d) of the mirrored training images: a mirrored copy is a copy.
+        seed: Of the cut.
+
+    Raises:
+        ConfigError: Too few held-out images.
+    """
+    if len(held_out) < 40:
+        raise ConfigError(
+            f"the search for copies needs at least 40 held-out images of other patients; got "
+            f"{len(held_out)}"
+        )
+    known = standardised(train)
+    order = stream(seed, "copies").permutation(len(held_out))
+    judges, fresh = (standardised(held_out[np.sort(half)]) for half in np.array_split(order, 2))
+    drawn = standardised(samples)
+    views = [known] if flipped is None else [known, standardised(flipped)]
+
+    def to_training(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        each = [most_alike(x, view) for view in views]
+        best = np.argmax([correlation for correlation, _ in each], axis=0)
+        rows = np.arange(len(x))
+        correlations, indices = (np.stack(parts) for parts in zip(*each, strict=True))
+        return correlations[best, rows], indices[best, rows]
+
+    to_judges = np.max([most_alike(view, judges)[0] for view in views], axis=0)
+    threshold = float(np.quantile(to_judges, QUANTILE))
+    correlation, originals = to_training(drawn)
+    fresh_correlation, _ = to_training(fresh)
+    above, fresh_above = correlation > threshold, int((fresh_correlation > threshold).sum())
+    predicted = stats.betabinom(len(drawn), fresh_above + 0.5, len(fresh) - fresh_above + 0.5)
+    bound = float(predicted.ppf(0.95)) / len(drawn)
+    copied = np.flatnonzero(above)
+    return CopyShares(
+        threshold,
+        float(above.mean()),
+        fresh_above / len(fresh),
+        bound,
+        len(np.unique(originals[above])) / len(train),
+        copied[np.argsort(-correlation[copied])],
+        originals,
+        correlation,
+    )
+
+
+def copying_test(
+    train: NDArray[np.floating],
+    held_out: NDArray[np.floating],
+    samples: NDArray[np.floating],
+    cells: int = 5,
+    seed: int = 0,
+) -> float | None:
+    """C_T of Meehan et al. 2020: well below 0 where samples are nearer to training than they may.
+
+    In each cell of a k-means partition of the training features the distances to the nearest
+    training image are compared, those of samples with those of held-out images, by Mann-Whitney's U
+    as a z-score; the cells count by their share of held-out images. None where no cell has 20 of
+    each.
+    """
+    centres, _ = kmeans2(train.astype(np.float64), cells, minit="++", rng=seed)
+    known, real, drawn = (vq(x.astype(np.float64), centres)[0] for x in (train, held_out, samples))
+    weighted, weight = 0.0, 0
+    for cell in range(cells):
+        inside = train[known == cell]
+        p, q = held_out[real == cell], samples[drawn == cell]
+        if min(len(p), len(q)) < 20 or len(inside) == 0:
+            continue
+        to_p, to_q = nearest(p, inside).distance, nearest(q, inside).distance
+        u = stats.mannwhitneyu(to_q, to_p).statistic
+        n, m = len(q), len(p)
+        z = (u - n * m / 2) / np.sqrt(n * m * (n + m + 1) / 12)
+        weighted, weight = weighted + len(p) * float(z), weight + len(p)
+    return weighted / weight if weight else None
