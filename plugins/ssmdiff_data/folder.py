@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import math
@@ -25,6 +26,7 @@ from ssmdiff_data.decoding import printable
 from ssmdiff_data.describing import classes_in_words, sizes_in_words, spread_over, values_in_words
 from ssmdiff_data.finding import find_images, in_words
 from ssmdiff_data.images import PILLOW_LIMIT, Header, ReadRules, read_header, read_image
+from ssmdiff_data.patients import groups_of, held_out_of
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,9 @@ class FolderDataset:
             fails: see ``quarantined``.
         max_bad_fraction: With ``quarantine``, more bad files than this are an error.
         max_pixels: Most pixels (H * W) that a file may claim, against decompression bombs.
+        group: A regular expression that finds the patient in a file's name: its first bracket.
+        held_out: Images that nothing is trained on, for evaluations: a share of the patients (of
+            the files without ``group``), or a text file with a name a line.
 
     Raises:
         ConfigError: ``image_size`` or ``value_range`` cannot be used.
@@ -104,6 +109,8 @@ class FolderDataset:
         on_bad: Literal["error", "quarantine"] = "error",
         max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05,
         max_pixels: Annotated[int, Field(ge=1, le=PILLOW_LIMIT)] = 2**25,
+        group: str | None = None,
+        held_out: Annotated[float, Field(gt=0, lt=1)] | str | None = None,
     ) -> None:
         if len(image_size) != 2 or min(image_size) < 1:
             raise ConfigError(
@@ -134,6 +141,10 @@ class FolderDataset:
         self.class_names, self._labels = (), [0] * len(good)
         if labels == "folders":
             self.class_names, self._labels = _classes(self.root, found.folders, self._names)
+        self._groups = groups_of(self._names, group)
+        out = held_out_of(self.root, self._names, self._groups, held_out)
+        self._sides = [[i for i, flag in enumerate(out) if flag is side] for side in (False, True)]
+        self._own = self._sides[0]
         self._looked_at = {good[i].name: good[i].header for i in spread_over(len(good))}
         self._told = (
             sizes_in_words([item.header for item in good], self.image_size, resize),
@@ -143,7 +154,21 @@ class FolderDataset:
         self._others = sum(len(names) for names in found.left_out.values())
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._own)
+
+    @property
+    def groups(self) -> tuple[str, ...] | None:
+        """The patient of each image, None without ``group``."""
+        return None if self._groups is None else tuple(self._groups[i] for i in self._own)
+
+    @property
+    def held_out(self) -> FolderDataset | None:
+        """The images that nothing is trained on, None without ``held_out``."""
+        if not self._sides[1]:
+            return None
+        others = copy.copy(self)
+        others._own, others._sides = self._sides[1], [self._sides[1], []]
+        return others
 
     def __getitem__(self, index: int) -> ImageItem:
         """Image ``index``: (channels, H, W) float32 in -1 to 1, and its class.
@@ -153,8 +178,9 @@ class FolderDataset:
             DataError: The file cannot be decoded, or has changed since the data set was built.
         """
         index = operator.index(index)
-        if not 0 <= index < len(self._names):
-            raise IndexError(f"index {index} of {len(self._names)} images")
+        if not 0 <= index < len(self._own):
+            raise IndexError(f"index {index} of {len(self._own)} images")
+        index = self._own[index]
         values = torch.from_numpy(read_image(self.root / self._names[index], self._rules))
         values = scale(_with_channels(values, self.channels), self.image_size, self._resize)
         return ImageItem(values, self._labels[index])
@@ -170,7 +196,8 @@ class FolderDataset:
         values = (rules.value_range, rules.clip, rules.alpha)
         options = (self.image_size, self.channels, self._resize, values, len(self.class_names))
         digest.update(f"{_READING} {options}".encode())
-        for name, size in zip(self._names, self._sizes, strict=True):
+        for i in self._own:
+            name, size = self._names[i], self._sizes[i]
             digest.update(hashlib.sha256(os.fsencode(name)).digest())
             digest.update(size.to_bytes(8, "little"))
         return digest.hexdigest()
@@ -180,6 +207,8 @@ class FolderDataset:
         read = len(self._names)
         lines = [f"read: {read} images in {printable(self.root)}"]
         lines.append(f"left out: {self._left_out or 'nothing'}")
+        if self._sides[1]:
+            lines.append(f"held out: {len(self._sides[1])} images, nothing is trained on them")
         warnings = []
         if self._others > read:
             warnings.append(

@@ -23,6 +23,7 @@ _DRAWING = "phantom-1"
 """Part of the fingerprint: a change that moves any pixel gets a new name."""
 
 _MIN_SIDE_PX = 4
+HELD_OUT = 1024
 _HEAD_LENGTH = 0.92
 
 
@@ -65,6 +66,8 @@ class PhantomDataset:
 
     channels = 1
     class_names = ("healthy", "lesion")
+    is_open = True
+    """Nobody's head: they may be shown."""
 
     def __init__(
         self,
@@ -81,6 +84,19 @@ class PhantomDataset:
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.length = length
         self.seed = seed
+        self._first = 0
+
+    @property
+    def held_out(self) -> PhantomDataset:
+        """1,024 heads that training never sees: those that come after its own."""
+        others = PhantomDataset(self.image_size, length=HELD_OUT, seed=self.seed)
+        others._first = self._first + self.length
+        return others
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The patient of each image: every head is its own."""
+        return tuple(str(self._first + i) for i in range(self.length))
 
     def __len__(self) -> int:
         return self.length
@@ -94,6 +110,7 @@ class PhantomDataset:
         index = operator.index(index)
         if not 0 <= index < self.length:
             raise IndexError(f"index {index} of {self.length} phantoms")
+        index += self._first
         label = index % 2
         head = draw_head(stream(self.seed, "phantom", index), lesion=label == 1)
         return ImageItem(torch.from_numpy(render(head, self.image_size)[None]), label)
@@ -101,6 +118,8 @@ class PhantomDataset:
     def fingerprint(self) -> str:
         """sha256, in hex, of the drawing's version and every option."""
         text = f"{_DRAWING} {self.image_size} {self.length} {self.seed}"
+        if self._first:
+            text += f" from {self._first}"
         return hashlib.sha256(text.encode()).hexdigest()
 
 

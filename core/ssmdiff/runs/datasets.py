@@ -32,7 +32,9 @@ class ImageDataset(Protocol):
     """Images of one size; a map-style ``torch.utils.data.Dataset``, a pure function of the index.
 
     A factory is called as ``factory(image_size=(H, W), **options)``. A data set may have a method
-    ``summary() -> DatasetSummary``; see :func:`summary_of`.
+    ``summary() -> DatasetSummary``, see :func:`summary_of`; and for evaluations ``groups``, the
+    patient of each image (a sequence of words), ``held_out``, a data set of images of other
+    patients that training never sees, and ``is_open``, True where its images may be shown.
     """
 
     channels: int

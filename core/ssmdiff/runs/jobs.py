@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from ssmdiff.runs.run import Run, RunFolder
     from ssmdiff.runs.sections import Config, TrainConfig
 
-EXTRAS = {"train": "train", "export": "onnx", "bench": "train"}
+EXTRAS = {
+    "train": "train",
+    "export": "onnx",
+    "bench": "train",
+    "evaluate": "evaluate",
+    "compare": "evaluate",
+}
 """The jobs that come with ssmdiff, and the extra that brings what each needs."""
 
 

@@ -1,0 +1,147 @@
+"""``ssmdiff evaluate`` and ``ssmdiff compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from ssmdiff import ConfigError
+
+
+def evaluate(
+    model: Annotated[
+        Path,
+        typer.Argument(help="A run, a file of ssmdiff export, or a folder of images."),
+    ],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="The reference: a run (its data), a data set by name, a folder of images; by "
+            "default the data of the run."
+        ),
+    ] = None,
+    n: Annotated[int, typer.Option("--n", "--count", min=2, help="Images that are judged.")] = 256,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(help="A feature network; by default texture, contrastive and pixels."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A metric; by default all that are installed.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME.option=value of a feature network or a metric."),
+    ] = None,
+    reference: Annotated[
+        int, typer.Option(min=2, help="Reference images at most, evenly spread.")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Noise scheduler.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Of a run: latest (default), or step-NNNNNNNN.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 64,
+    out: Annotated[
+        Path | None, typer.Option(help="The evaluation's folder; RUN/evaluations/... by default.")
+    ] = None,
+    show_real: Annotated[
+        bool, typer.Option("--show-real", help="Put real images on the page, and nearest pairs.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+) -> None:
+    """Judge the images of a model: quality, diversity, novelty, on one page.
+
+    Goes on where it was stopped. On several devices: torchrun --nproc-per-node N -m ssmdiff
+    evaluate ...
+    """
+    from ssmdiff_evaluate.evaluation import FEATURES
+    from ssmdiff_evaluate.job import default_folder
+    from ssmdiff_evaluate.job import evaluate as run_evaluation
+    from ssmdiff_evaluate.page import PAGE, number
+    from ssmdiff_evaluate.sets import processes
+
+    options = options_of(set_)
+    networks = [{"name": name, **options.pop(name, {})} for name in features or FEATURES]
+    metrics = None
+    if metric or options:
+        from ssmdiff import registry
+
+        names = metric or registry().names("metric")
+        metrics = [{"name": name, **options.pop(name, {})} for name in names]
+    if options:
+        known = ", ".join(str(table["name"]) for table in [*networks, *(metrics or [])])
+        raise ConfigError(
+            f"--set {next(iter(options))}: there is no feature network or metric of that name in "
+            f"this evaluation; it has {known}"
+        )
+    folder = out or default_folder(model, n, seed)
+    record = run_evaluation(
+        model,
+        against,
+        folder,
+        n=n,
+        features=networks,
+        metrics=metrics,
+        reference=reference,
+        seed=seed,
+        steps=steps,
+        scheduler=scheduler,
+        checkpoint=checkpoint,
+        batch_size=batch_size,
+        show_real=show_real,
+        progress=True,
+    )
+    if processes()[0] != 0:
+        return
+    if as_json:
+        typer.echo(record.to_json())
+        return
+    for judged in record.figures:
+        figure = judged.figure
+        interval = "" if figure.interval is None else " to ".join(map(number, figure.interval))
+        real = "" if figure.reference is None else f"real {number(figure.reference)}"
+        floor = "" if figure.floor is None else f"floor {number(figure.floor)}"
+        extra = "; ".join(part for part in (interval, real, floor) if part)
+        typer.echo(f"{judged.section:<10} {figure.name:<36} {number(figure.value):>10}  {extra}")
+    for refusal in record.refusals:
+        typer.echo(
+            f"{refusal.section:<10} {refusal.metric} over {refusal.features}: {refusal.reason}"
+        )
+    typer.echo(f"page: {folder / PAGE}")
+
+
+def compare(
+    evaluations: Annotated[
+        list[Path], typer.Argument(help="Evaluations, or runs with an evaluation.")
+    ],
+    form: Annotated[str, typer.Option("--format", help="text, markdown, csv or latex.")] = "text",
+    out: Annotated[Path | None, typer.Option(help="A folder for the page and the tables.")] = None,
+) -> None:
+    """Evaluations beside each other, ranked where their protocols agree."""
+    if form not in ("text", "markdown", "csv", "latex"):
+        raise ConfigError(f"--format {form!r}: expected text, markdown, csv or latex")
+    from ssmdiff_evaluate.compare import compare as put_beside
+
+    found = put_beside(evaluations, out)
+    typer.echo(found.to(form), nl=False)  # type: ignore[arg-type]
+    for difference in found.differences:
+        typer.echo(f"not ranked: {difference}", err=True)
+    if out is not None:
+        typer.echo(f"page: {out / 'comparison.html'}", err=True)
+
+
+def options_of(sets: list[str] | None) -> dict[str, dict[str, object]]:
+    """``NAME.option=value`` by name; values as TOML has them, else plain text.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    from ssmdiff import assignments
+
+    found = assignments(sets or ())
+    for name, table in found.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {name}={table}: expected NAME.option=value")
+    return found

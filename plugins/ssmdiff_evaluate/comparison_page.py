@@ -1,0 +1,75 @@
+"""The page of a comparison: figures with intervals, models, curves, samples of the same seeds."""
+
+from __future__ import annotations
+
+import base64
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from ssmdiff_evaluate import pictures
+from ssmdiff_evaluate.compare import Comparison, Told, protocol_of
+from ssmdiff_evaluate.page import SAMPLES, environment, inline
+
+_SHOWN_FIGURES = ("frechet", "kernel", "copies")
+
+
+def page(comparison: Comparison) -> str:
+    """The HTML of a comparison; it asks for nothing from outside."""
+    told = comparison.told
+    shown = {
+        row.name: [value for value in row.values if value is not None]
+        for row in comparison.rows
+        if all(value is not None for value in row.values) and _is_shown(row.name, told[0])
+    }
+    bars = pictures.bars(comparison.names, shown)
+    curves = [
+        {
+            "alt": f"Loss of {name}",
+            "picture": inline(picture),
+            "caption": f"{name}: loss over images seen.",
+        }
+        for name, t in zip(comparison.names, told, strict=True)
+        if (picture := _curve(t)) is not None
+    ]
+    return (
+        environment()
+        .get_template("comparison.html")
+        .render(
+            names=comparison.names,
+            differences=comparison.differences,
+            protocol=protocol_of(told[0]),
+            rows=comparison.rows,
+            bars=bars and inline(bars),
+            facts=_facts(told),
+            curves=curves,
+            grids=[_grid(t) for t in told],
+        )
+    )
+
+
+def _is_shown(name: str, told: Told) -> bool:
+    figure = told.figures.get(name)
+    return figure is not None and figure["metric"] in _SHOWN_FIGURES
+
+
+def _facts(told: tuple[Told, ...] | Any) -> list[dict[str, Any]]:
+    """What is known of the models, a row each."""
+    of = [t.record.get("model", {}) for t in told]
+    names = list(dict.fromkeys(name for facts in of for name in facts))
+    return [{"name": name, "cells": [str(facts.get(name, "-")) for facts in of]} for name in names]
+
+
+def _curve(told: Told) -> bytes | None:
+    run = told.folder.parent.parent
+    config = run / "config.toml"
+    if not config.is_file():
+        return None
+    train = tomllib.loads(config.read_text(encoding="utf-8")).get("train", {})
+    return pictures.loss_curve(run / "metrics.jsonl", int(train.get("batch_size", 1)))
+
+
+def _grid(told: Told) -> str:
+    path: Path = told.folder / SAMPLES
+    data = path.read_bytes() if path.is_file() else b""
+    return "data:image/png;base64," + base64.b64encode(data).decode()

@@ -1,0 +1,281 @@
+"""The job ``evaluate``: opens what is judged and what it is judged by, and writes the evaluation.
+
+``ssmdiff.job("evaluate")`` is :data:`evaluate`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ssmdiff import (
+    Config,
+    ConfigError,
+    DataError,
+    ImageModel,
+    build_dataset,
+    create,
+    exporter_of,
+    load_run,
+    registry,
+    write_atomically,
+)
+
+from ssmdiff_evaluate.evaluation import FEATURES, RECORD, Progress, Record, Sets, judge
+from ssmdiff_evaluate.sets import (
+    SAMPLES_RECORD,
+    DataImages,
+    DrawnImages,
+    SampledFolder,
+    processes,
+)
+
+CONFIG = "config.toml"
+REFERENCE = 10_000
+"""Reference images that are looked at unless more are asked for."""
+
+
+class Evaluate:
+    """Called, it evaluates; ``ssmdiff evaluate`` in Python."""
+
+    def __call__(
+        self,
+        model: str | Path,
+        against: str | Path | None = None,
+        out: str | Path | None = None,
+        *,
+        n: int = 256,
+        features: Sequence[str | Mapping[str, Any]] = FEATURES,
+        metrics: Sequence[str | Mapping[str, Any]] | None = None,
+        reference: int = REFERENCE,
+        seed: int = 0,
+        steps: int | None = None,
+        scheduler: str | Mapping[str, Any] | None = None,
+        checkpoint: str | None = None,
+        batch_size: int = 64,
+        show_real: bool = False,
+        progress: bool = False,
+    ) -> Record:
+        """Judge the images of a model, and write the evaluation.
+
+        Args:
+            model: A run's folder, an exported file, a folder of ``ssmdiff sample``, or any folder
+                of images of the reference's size.
+            against: The reference: a run (its data), a data set by name, a folder of images. By
+                default the data of the run, or of the run that a sampled folder is of.
+            out: Where the evaluation goes; ``RUN/evaluations/NAME`` of a run, else
+                ``evaluations/NAME``.
+            n: Images drawn of a model; of a folder, how many are looked at.
+            features: Feature networks, by name or as tables with options.
+            metrics: Metrics likewise; None for all that are installed.
+            reference: Reference images at most, evenly spread.
+            seed: Of the images.
+            steps: Sampling steps; by default the model's.
+            scheduler: A noise scheduler; by default the model's.
+            checkpoint: Of a run; the newest by default.
+            batch_size: Images drawn at once.
+            show_real: Put real images on the page though their data is not marked open.
+            progress: Show bars.
+
+        Returns:
+            The record; it is in ``out`` too, with tables, plots and one HTML page.
+
+        Raises:
+            ConfigError: There is nothing to judge by, or a component or number does not fit.
+            DataError: An image cannot be read.
+            DivergedError: A drawn image is not finite.
+        """
+        from ssmdiff_evaluate.page import write_outcome
+
+        if n < 2:
+            raise ConfigError(f"n is {n}; expected at least two images to judge")
+        model = Path(model)
+        dataset, source, is_open = self._data(model, against)
+        folder = Path(out) if out is not None else default_folder(model, n, seed)
+        known = DataImages(dataset, reference, source)
+        held_out = getattr(dataset, "held_out", None)
+        fresh = None if held_out is None else DataImages(held_out, reference, "held out")
+        bars = _bars if progress and processes()[0] == 0 else _silent
+        asked = {"scheduler": scheduler, "steps": steps, "checkpoint": checkpoint}
+        samples, origin, facts = self._samples(
+            model, known, n, seed, batch_size, asked, folder, bars
+        )
+        if samples.shape != known.shape:
+            raise ConfigError(
+                f"the samples are {samples.shape} and the reference {source} is {known.shape}; "
+                "expected one size. Give the data that the model was trained on by --against"
+            )
+        if processes()[0] != 0:
+            return Record({}, (), ())  # this process drew its part; the first one judges
+        sets = Sets(known, samples, fresh)
+        cache = folder.parent / "cache"
+        record = judge(sets, features, metrics, cache, origin, facts, bars)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / RECORD, record.to_json().encode())
+        write_outcome(folder, model, record, sets, source, show_real, is_open)
+        return record
+
+    def _data(self, model: Path, against: str | Path | None) -> tuple[Any, str, bool]:
+        """The reference, what it is called, and whether its images may be shown."""
+        if against is None:
+            run = _run_behind(model)
+            if run is None:
+                raise ConfigError(
+                    f"{model} does not say what it was trained on; give the reference by "
+                    "--against: a run, a data set such as phantom, or a folder of images"
+                )
+            against = run
+        path = Path(against)
+        if (path / CONFIG).is_file():
+            config: Config = _config_of(path)
+            name = str(config.data.dataset["name"])
+            dataset = build_dataset(config)
+            return dataset, f"the data of {path} ({name})", bool(getattr(dataset, "is_open", False))
+        size = _size_of(model)
+        if str(against) in registry().names("dataset"):
+            dataset = create("dataset", str(against), image_size=size)
+        elif path.is_dir():
+            dataset = create("dataset", {"name": "folder", "path": str(path)}, image_size=size)
+        else:
+            known = ", ".join(registry().names("dataset"))
+            raise ConfigError(
+                f"--against {against}: there is no such run or folder, and the data sets are "
+                f"{known}"
+            )
+        return dataset, str(against), bool(getattr(dataset, "is_open", False))
+
+    def _samples(
+        self,
+        model: Path,
+        reference: DataImages,
+        n: int,
+        seed: int,
+        batch_size: int,
+        asked: Mapping[str, Any],
+        folder: Path,
+        progress: Progress,
+    ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """What is judged, how it came about, and what is known of the model."""
+        if model.is_dir() and not (model / CONFIG).is_file():
+            given = [f"--{name}" for name, value in asked.items() if value is not None]
+            if given:
+                raise ConfigError(
+                    f"{', '.join(given)}: {model} holds images that are drawn already"
+                )
+            if (model / SAMPLES_RECORD).is_file():
+                found = SampledFolder(model, n)
+                return found, found.stamp(), {}
+            size = reference.shape[1:]
+            images = create("dataset", {"name": "folder", "path": str(model)}, image_size=size)
+            return DataImages(images, n, str(model)), {"folder": str(model)}, {}
+        opened = _opened(model, asked.get("checkpoint"))
+        sampling = opened.sampling(asked["scheduler"], asked["steps"], seed)
+        drawn = DrawnImages(opened, sampling, n, folder.parent / "drawn", batch_size)
+        rank, world = processes()
+        with progress(f"drawing {n} images", len(range(rank, n, world))) as done:
+            begin = time.perf_counter()
+            count = drawn.draw(rank, world, done)
+            spent_s = time.perf_counter() - begin
+        facts = _facts(opened)
+        if count:
+            facts["images a second"] = round(count / spent_s, 3)
+        return drawn, {"path": str(model), **drawn.stamp()}, facts
+
+
+evaluate = Evaluate()
+
+
+def default_folder(model: Path, n: int, seed: int) -> Path:
+    """``RUN/evaluations/seed-0-n-256``, or beside the folder that one calls from."""
+    name = f"seed-{seed}-n-{n}"
+    if (model / CONFIG).is_file():
+        return model / "evaluations" / name
+    return Path("evaluations") / f"{model.name}-{name}"
+
+
+def _opened(path: Path, checkpoint: str | None) -> ImageModel[Any]:
+    """A run, or an exported file.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if (path / CONFIG).is_file():
+        import torch
+
+        run = load_run(path, checkpoint or "latest")
+        if torch.accelerator.is_available():
+            run.to(torch.accelerator.current_accelerator() or "cpu")
+        return run
+    found = exporter_of(path) if path.exists() else None
+    if found is None:
+        raise ConfigError(
+            f"{path} is no run, no exported file and no folder of images; expected one of them"
+        )
+    if checkpoint is not None:
+        raise ConfigError(f"--checkpoint {checkpoint}: {path} is a file of {found[0]}")
+    opened: ImageModel[Any] = found[1].open(path)
+    return opened
+
+
+def _facts(model: ImageModel[Any]) -> dict[str, Any]:
+    """Of the network, where it is one of torch's."""
+    network = getattr(model, "model", None)
+    if network is None or not hasattr(network, "parameters"):
+        return {}
+    parameters = list(network.parameters())
+    return {
+        "parameters": sum(p.numel() for p in parameters),
+        "device": str(parameters[0].device),
+    }
+
+
+def _run_behind(model: Path) -> Path | None:
+    """The run that a folder is, or that a sampled folder was drawn from, where it still is."""
+    if (model / CONFIG).is_file():
+        return model
+    record = model / SAMPLES_RECORD
+    if record.is_file():
+        try:
+            source = json.loads(record.read_text(encoding="utf-8")).get("model")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{record} cannot be read: {error}") from error
+        if isinstance(source, str) and (Path(source) / CONFIG).is_file():
+            return Path(source)
+    return None
+
+
+def _config_of(path: Path) -> Config:
+    from ssmdiff import RunFolder
+
+    return RunFolder(path).config()
+
+
+def _size_of(model: Path) -> tuple[int, ...]:
+    """(H, W) of what is judged."""
+    if (model / SAMPLES_RECORD).is_file():
+        return SampledFolder(model, 1).shape[1:]
+    if (model / CONFIG).is_file() or model.is_file():
+        return tuple(_opened(model, None).shape[1:])
+    raise ConfigError(
+        f"{model} is a folder of images of any size; give a run by --against, whose data says the "
+        "size that images are read at"
+    )
+
+
+@contextmanager
+def _silent(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    yield lambda _: None
+
+
+@contextmanager
+def _bars(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)

@@ -1,0 +1,228 @@
+"""What an evaluation writes: a table as CSV, and one HTML page that asks for nothing from outside.
+
+Its first line says whether real images stand in it. They do only where their data is marked open,
+or on demand.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from ssmdiff import Figure, ImageSet, write_atomically
+
+from ssmdiff_evaluate import pictures
+from ssmdiff_evaluate.evaluation import (
+    SECTIONS,
+    Record,
+    Sets,
+    mean_and_background,
+    nearest_pairs,
+    protocol_digest,
+)
+
+PAGE, TABLE, SAMPLES = "index.html", "figures.csv", "samples.png"
+SHOWN = 32
+
+_LEADS = {
+    "quality": (
+        "Quality: how far from real images",
+        "A distance over other features than Inception's is no FID. A floor is what two sets of "
+        "real images would be apart at these counts: a distance at its floor cannot be told from "
+        "none. Distances of other numbers of images are not comparable.",
+    ),
+    "diversity": (
+        "Diversity: how varied",
+        "Precision and density say how many samples look real, recall and coverage how much of "
+        "what is real the samples reach.",
+    ),
+    "novelty": (
+        "Novelty: how new",
+        "Whether samples are nearer to training images than images of other patients are, by the "
+        "same rule. That no copies are found does not prove that no patient can be told from a "
+        "sample: it says what these features see, at this number of samples.",
+    ),
+    "use": ("Use: what a model learns from them", "Trained on samples, tested on real images."),
+}
+
+
+def write_outcome(
+    folder: Path,
+    model: Path,
+    record: Record,
+    sets: Sets,
+    source: str,
+    show_real: bool,
+    is_open: bool,
+) -> None:
+    """Write ``figures.csv``, ``samples.png`` and ``index.html`` into the evaluation's folder."""
+    shown = min(SHOWN, len(sets.samples))
+    write_atomically(folder / SAMPLES, pictures.sheet(sets.samples.levels(range(shown))))
+    write_atomically(folder / TABLE, table(record).encode())
+    write_atomically(folder / PAGE, page(model, record, sets, source, show_real, is_open).encode())
+
+
+def table(record: Record) -> str:
+    """The figures as CSV, one a row."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["section", "figure", "value", "low", "high", "reference", "floor", "better", "note"]
+    )
+    for judged in record.figures:
+        figure = judged.figure
+        low, high = figure.interval or ("", "")
+        writer.writerow(
+            [
+                judged.section,
+                figure.name,
+                repr(figure.value),
+                low,
+                high,
+                "" if figure.reference is None else figure.reference,
+                "" if figure.floor is None else figure.floor,
+                figure.better,
+                figure.note,
+            ]
+        )
+    return text.getvalue()
+
+
+def page(
+    model: Path, record: Record, sets: Sets, source: str, show_real: bool, is_open: bool
+) -> str:
+    """The HTML of an evaluation.
+
+    Args:
+        model: What was judged.
+        record: What was found.
+        sets: The images.
+        source: What the reference is called.
+        show_real: Real images were asked for.
+        is_open: Their data is open, so that they may be shown anyway.
+    """
+    shown = min(SHOWN, len(sets.samples))
+    holds = "This page holds synthetic images alone, and no real one."
+    if is_open:
+        holds = f"This page holds images of {source}, which is open data."
+    elif show_real:
+        holds = f"This page holds real images of {source}: keep it where they may be."
+    show = show_real or is_open
+    return (
+        environment()
+        .get_template("evaluation.html")
+        .render(
+            model=str(model),
+            holds=holds,
+            shows_real=show and not is_open,
+            source=source,
+            samples=len(sets.samples),
+            reference=len(sets.reference),
+            held_out=len(sets.held_out) if sets.held_out is not None else 0,
+            protocol=protocol_digest(record.stamp),
+            shown=shown,
+            grid=inline(pictures.sheet(sets.samples.levels(range(shown)))),
+            real_grid=inline(pictures.sheet(_spread(sets.reference, shown))) if show else None,
+            histogram=inline(pictures.histogram(sets.reference, sets.samples)),
+            greys={
+                "samples": mean_and_background(sets.samples),
+                "reference": mean_and_background(sets.reference),
+            },
+            sections=[_section(name, record, sets, show) for name in SECTIONS],
+            loss=_loss(model),
+            stamp=json.dumps(record.stamp, indent=2),
+        )
+    )
+
+
+def _section(name: str, record: Record, sets: Sets, show_real: bool) -> dict[str, Any]:
+    title, lead = _LEADS[name]
+    figures = [_row(j.figure) for j in record.figures if j.section == name]
+    refusals = [r for r in record.refusals if r.section == name]
+    section: dict[str, Any] = {
+        "title": title,
+        "lead": lead,
+        "figures": figures,
+        "refusals": refusals,
+        "real": "fresh images" if name == "novelty" else "real images",
+        "floor": "bound" if name == "novelty" else "floor",
+        "picture": None,
+    }
+    if not figures and not refusals:
+        section["lead"] = f"{lead} No metric of this section is installed."
+    if name == "quality":
+        picture = pictures.distances(record.figures)
+        section |= {
+            "picture": picture and inline(picture),
+            "picture_alt": "Frechet distances over their floors",
+            "caption": "Frechet distances with their 95% intervals, each over its own floor.",
+        }
+    pairs = nearest_pairs(record)
+    if name == "novelty" and pairs and show_real:
+        samples = sets.samples.levels([i for i, _, _ in pairs])
+        originals = sets.reference.levels([j for _, j, _ in pairs])
+        section |= {
+            "picture": inline(pictures.pairs_sheet(samples, originals)),
+            "picture_alt": "Samples and their nearest training images",
+            "caption": "The samples that are most like a training image, each above it; the most "
+            f"alike first, correlations {pairs[0][2]:.4f} to {pairs[-1][2]:.4f}.",
+        }
+    elif name == "novelty" and pairs:
+        section["lead"] += " The sheet of the nearest pairs is made by --show-real."
+    return section
+
+
+def _row(figure: Figure) -> dict[str, str]:
+    better = {"lower": "lower", "higher": "higher", "reference": "as real images"}
+    return {
+        "name": figure.name,
+        "value": number(figure.value),
+        "interval": "" if figure.interval is None else " to ".join(map(number, figure.interval)),
+        "reference": "" if figure.reference is None else number(figure.reference),
+        "floor": "" if figure.floor is None else number(figure.floor),
+        "better": better[figure.better],
+        "note": figure.note,
+    }
+
+
+def number(value: float) -> str:
+    """Four significant digits, without an exponent where that is short."""
+    return f"{value:.4g}" if value == 0 or 1e-4 <= abs(value) < 1e6 else f"{value:.3e}"
+
+
+def _spread(images: ImageSet, count: int) -> Any:
+    step = max(1, len(images) // count)
+    return images.levels(range(0, step * count, step)[: min(count, len(images))])
+
+
+def _loss(model: Path) -> str | None:
+    """The loss curve of a run."""
+    config = model / "config.toml"
+    if not config.is_file():
+        return None
+    train: Mapping[str, Any] = tomllib.loads(config.read_text(encoding="utf-8")).get("train", {})
+    picture = pictures.loss_curve(model / "metrics.jsonl", int(train.get("batch_size", 1)))
+    return None if picture is None else inline(picture)
+
+
+def inline(png: bytes) -> str:
+    """A picture as a data URL."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def environment() -> jinja2.Environment:
+    """Templates of this package; everything that is filled in is escaped."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("ssmdiff_evaluate"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )

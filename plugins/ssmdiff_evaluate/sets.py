@@ -1,0 +1,252 @@
+"""Sets of images as 8-bit levels: of a data set, of a folder that was sampled, of a model.
+
+What is drawn is kept in parts of one batch each. A part is whole or not there, so an evaluation
+that was stopped goes on, and several processes share the parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from ssmdiff import ConfigError, DataError, ImageModel, SamplingSettings, write_atomically
+
+Levels = NDArray[np.uint8]
+
+_FILE = re.compile(r"\d{6,}\.(png|npy)")
+SAMPLES_RECORD = "samples.json"
+"""What ``ssmdiff sample`` writes beside its images."""
+
+
+def to_levels(images: NDArray[np.floating]) -> Levels:
+    """-1 to 1 as 8-bit levels, rounded to the nearest: what a PNG of the image holds."""
+    scaled = (images.astype(np.float32) + 1) * np.float32(127.5)
+    levels: Levels = np.rint(scaled).clip(0, 255).astype(np.uint8)
+    return levels
+
+
+class DataImages:
+    """Images of a data set, all of them or evenly spread ones.
+
+    Args:
+        dataset: An ``ssmdiff.ImageDataset``.
+        count: At most so many.
+        name: For people.
+    """
+
+    def __init__(self, dataset: Any, count: int | None = None, name: str = "data") -> None:
+        self.dataset, self.name = dataset, name
+        total = len(dataset)
+        count = total if count is None else min(count, total)
+        if count < 1:
+            raise ConfigError(f"{name} has no images to judge by")
+        self.indices = np.linspace(0, total - 1, count).astype(int)
+        self._kept: dict[int, Levels] = {}
+        self.shape: tuple[int, ...] = self._one(0).shape
+        groups = getattr(dataset, "groups", None)
+        self.groups: Sequence[str] | None = (
+            None if groups is None else [str(groups[i]) for i in self.indices]
+        )
+        self.labels: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def levels(self, indices: Sequence[int]) -> Levels:
+        return np.stack([self._one(int(i)) for i in indices])
+
+    def _one(self, i: int) -> Levels:
+        # Drawing a phantom or decoding a file is dearer than to keep a byte a pixel of it.
+        if i not in self._kept:
+            image = self.dataset[int(self.indices[i])][0]
+            self._kept[i] = to_levels(np.asarray(image))
+        return self._kept[i]
+
+    def digest(self) -> str:
+        text = f"data {self.dataset.fingerprint()} {len(self.dataset)} {len(self)}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class SampledFolder:
+    """A folder that ``ssmdiff sample`` filled: its numbered images, PNG or .npy.
+
+    Args:
+        path: The folder.
+        count: At most so many, from the first.
+
+    Raises:
+        DataError: It holds no such images, or images of several sizes.
+    """
+
+    def __init__(self, path: Path, count: int | None = None) -> None:
+        self.path = self.name = path
+        self.files = sorted(p for p in path.iterdir() if _FILE.fullmatch(p.name))[:count]
+        if not self.files:
+            raise DataError(
+                f"{path} holds no images such as 000000.png; expected --out of ssmdiff sample"
+            )
+        self.shape: tuple[int, ...] = self._one(0).shape
+        self.groups: Sequence[str] | None = None
+        self.labels: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def levels(self, indices: Sequence[int]) -> Levels:
+        return np.stack([self._one(int(i)) for i in indices])
+
+    def _one(self, i: int) -> Levels:
+        path = self.files[i]
+        try:
+            if path.suffix == ".npy":
+                image = to_levels(np.load(path, allow_pickle=False))
+            else:
+                with Image.open(path) as picture:
+                    image = np.asarray(picture.convert("RGB" if picture.mode != "L" else "L"))
+                image = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        if i and image.shape != self.shape:
+            raise DataError(f"{path} is {image.shape}; {self.files[0].name} is {self.shape}")
+        return image
+
+    def digest(self) -> str:
+        known = hashlib.sha256(b"files")
+        for path in self.files:
+            known.update(path.read_bytes())
+        return known.hexdigest()
+
+    def stamp(self) -> dict[str, Any]:
+        """How the images were drawn, as far as the record beside them says."""
+        record = self.path / SAMPLES_RECORD
+        if not record.is_file():
+            return {"folder": str(self.path)}
+        try:
+            found = json.loads(record.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{record} cannot be read: {error}") from error
+        found.pop("images", None)
+        return {"folder": str(self.path), "record": found}
+
+
+class DrawnImages:
+    """Images 0 to n - 1 of a model and a seed, drawn into a folder in parts of one batch.
+
+    Args:
+        model: A run, or an exported file.
+        sampling: Of :meth:`ssmdiff.ImageModel.sampling`.
+        count: n.
+        folder: Where parts are kept; those of other settings have folders of their own.
+        batch_size: Images of a part. Another batch rounds otherwise, so it is part of what is kept.
+    """
+
+    def __init__(
+        self,
+        model: ImageModel[Any],
+        sampling: SamplingSettings,
+        count: int,
+        folder: Path,
+        batch_size: int = 64,
+    ) -> None:
+        self.model, self.sampling, self.count = model, sampling, count
+        self.batch_size = batch_size
+        self.shape: tuple[int, ...] = tuple(model.shape)
+        self.groups: Sequence[str] | None = None
+        self.labels: NDArray[np.int64] | None = None
+        self.folder = folder / self.digest()[:16]
+        self._part: tuple[int, Levels] | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.stamp(), sort_keys=True).encode()).hexdigest()
+
+    def stamp(self) -> dict[str, Any]:
+        """What decides the images."""
+        return {
+            "model": self.model.origin(),
+            "scheduler": dict(self.sampling.scheduler),
+            "steps": self.sampling.steps,
+            "seed": self.sampling.seed,
+            "label": self.sampling.label,
+            "batch_size": self.batch_size,
+            "shape": list(self.shape),
+        }
+
+    def parts(self) -> list[range]:
+        """The indices of each part; the last may be short."""
+        starts = range(0, self.count, self.batch_size)
+        return [range(start, min(start + self.batch_size, self.count)) for start in starts]
+
+    def draw(
+        self, rank: int = 0, world: int = 1, on_images: Callable[[int], None] | None = None
+    ) -> int:
+        """Draw what is missing; of several processes each its own parts, the first waits for all.
+
+        Returns:
+            How many images this process drew.
+
+        Raises:
+            DivergedError: An image is not finite.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        count = 0
+        for number, indices in enumerate(self.parts()):
+            if number % world == rank and not self._path(number, indices).is_file():
+                ((_, images),) = self.model.draw(self.sampling, indices, self.batch_size)
+                write_atomically(self._path(number, indices), _npy(to_levels(np.asarray(images))))
+                count += len(indices)
+            if on_images and number % world == rank:
+                on_images(len(indices))
+        while rank == 0 and self._missing():
+            time.sleep(0.2)
+        return count
+
+    def _missing(self) -> bool:
+        return not all(self._path(n, part).is_file() for n, part in enumerate(self.parts()))
+
+    def levels(self, indices: Sequence[int]) -> Levels:
+        return np.stack([self._one(int(i)) for i in indices])
+
+    def _one(self, i: int) -> Levels:
+        number = i // self.batch_size
+        if self._part is None or self._part[0] != number:
+            path = self._path(number, self.parts()[number])
+            try:
+                part = np.load(path, allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise DataError(f"{path} cannot be read: {error}. Delete it, and go on") from error
+            self._part = (number, part)
+        image: Levels = self._part[1][i % self.batch_size]
+        return image
+
+    def _path(self, number: int, indices: range) -> Path:
+        return self.folder / f"part-{number:06d}-{len(indices)}.npy"
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def batches(count: int, size: int = 256) -> Iterator[range]:
+    """0 to count - 1, ``size`` at a time."""
+    for start in range(0, count, size):
+        yield range(start, min(start + size, count))
+
+
+def processes() -> tuple[int, int]:
+    """(rank, number of processes), as torchrun tells them."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
