@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -66,6 +67,33 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         if str(getattr(sys.modules[name], "__file__", None)).startswith(str(site)):
             del sys.modules[name]
     importlib.invalidate_caches()
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Options of ``inception``: a TorchScript file of random weights with the real one's interface.
+
+    Its ``layers`` take (B, 3, 299, 299), -1 to 1, and give (B, 2048, 1, 1).
+    """
+    import torch
+    from torch import nn
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(
+                nn.Conv2d(3, 8, 13, stride=13), nn.Tanh(), nn.Conv2d(8, 2048, 23, groups=8)
+            )
+
+        def forward(self, img: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+            raise RuntimeError("the resize inside of the file is not the one that was asked for")
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Network()
+    path = tmp_path_factory.mktemp("inception") / "inception.pt"
+    torch.jit.script(network).save(str(path))
+    return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 @pytest.fixture

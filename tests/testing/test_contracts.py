@@ -18,6 +18,8 @@ from ssmdiff.testing import suite_for, why_unchecked
 SMALL: dict[tuple[str, str], dict[str, Any]] = {
     ("backbone", "vmddpm"): {"channels": 8, "widths": [1, 2]},
     ("backbone", "isotropic"): {"channels": 32, "depth": 2},
+    ("features", "contrastive"): {"steps": 2, "size": 8, "width": 8},
+    ("metric", "ms-ssim"): {"pairs": 64},
 }
 COMPILED_ALWAYS = {"raster", "hilbert", "atrous", "layers", "regenerate"}
 """A scan of each form of order, whose graphs are compiled in every tier; the others' are slow."""
@@ -42,12 +44,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def subjects(folder: Path):
+def subjects(folder: Path, inception_file: dict[str, str]):
     """The subject of a kind and name, built once."""
     built: dict[tuple[str, str], Any] = {}
+    of_files = {"folder": {"path": str(folder)}, "inception": inception_file}
 
     def subject(kind: str, name: str) -> Any:
-        options = {"path": str(folder)} if name == "folder" else SMALL.get((kind, name), {})
+        options = of_files.get(name) or SMALL.get((kind, name), {})
         if (kind, name) not in built:
             reason = why_unchecked(registry().find(kind, name), options)
             if reason:

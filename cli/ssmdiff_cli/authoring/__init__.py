@@ -19,6 +19,8 @@ USES = {
     "kernel": "ssmdiff train --kernel $name",
     "dataset": "ssmdiff train --data $name",
     "exporter": "ssmdiff export runs/demo --to $name --out demo.safetensors",
+    "features": "ssmdiff evaluate runs/demo --features $name",
+    "metric": "ssmdiff evaluate runs/demo --metric $name",
     "callback": """ssmdiff train --set 'train.callbacks=[{name="$name"}]'""",
     "command": "ssmdiff $name runs/demo",
 }

@@ -36,7 +36,9 @@ __all__ = [
     "check_command",
     "check_dataset",
     "check_exporter",
+    "check_features",
     "check_kernel",
+    "check_metric",
     "check_scan",
     "check_scheduler",
     "suite_for",
@@ -87,6 +89,16 @@ def check_dataset(spec: Spec) -> Report:
 def check_exporter(spec: Spec) -> Report:
     """A file that is whole or not there, known by its content, with the images of the run."""
     return check("exporter", spec)
+
+
+def check_features(spec: Spec) -> Report:
+    """Vectors of each image alone, their digest, randomness, and what does not fit."""
+    return check("features", spec)
+
+
+def check_metric(spec: Spec) -> Report:
+    """Figures, their names, order and determinism, and too few images."""
+    return check("metric", spec)
 
 
 def check_callback(spec: Spec) -> Report:

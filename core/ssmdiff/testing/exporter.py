@@ -101,7 +101,7 @@ class ExporterSubject(Subject):
     def copied(self, name: str) -> Path:
         """The target once more under another name."""
         self.result  # noqa: B018  written before it is copied
-        copy = self.folder / "copies" / name
+        copy = self.folder / "copied" / name
         copy.parent.mkdir(exist_ok=True)
         if self.target.is_dir():
             shutil.copytree(self.target, copy)

@@ -27,6 +27,8 @@ SUITES = {
     "kernel": "ssmdiff.testing.kernel",
     "dataset": "ssmdiff.testing.dataset",
     "exporter": "ssmdiff.testing.exporter",
+    "features": "ssmdiff.testing.features",
+    "metric": "ssmdiff.testing.metric",
     "callback": "ssmdiff.testing.callback",
     "command": "ssmdiff.testing.command",
 }
