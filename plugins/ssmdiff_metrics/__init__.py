@@ -37,7 +37,9 @@ def ssmdiff_metrics() -> Iterable[Component]:
     yield Component(
         "frechet", "ssmdiff_metrics.metrics:FrechetDistance", "Frechet distance of features", _FID
     )
-    yield Component("kernel", "ssmdiff_metrics.metrics:KernelDistance", "kernel distance", _KID)
+    yield Component(
+        "mmd", "ssmdiff_metrics.metrics:KernelDistance", "kernel distance of features (KID)", _KID
+    )
     yield Component(
         "manifold",
         "ssmdiff_metrics.metrics:Manifold",

@@ -8,6 +8,7 @@ of a training image. It needs no download, and half a minute for the built-in he
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Annotated
 
 import numpy as np
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from ssmdiff import ConfigError, ImageSet, Seed, stream, stream_seed
 from torch import Tensor, nn
+
+from ssmdiff_metrics.fitting import require_channels, require_images
 
 VERSION = "contrastive-1"
 TEMPERATURE = 0.07
@@ -40,10 +43,10 @@ class Encoder(nn.Module):
         for out in widths:
             layers += [
                 nn.Conv2d(before, out, 3, stride=2, padding=1, bias=False),
-                nn.GroupNorm(max(1, out // 8), out),
+                nn.GroupNorm(math.gcd(out // 8, out), out),
                 nn.SiLU(),
                 nn.Conv2d(out, out, 3, padding=1, bias=False),
-                nn.GroupNorm(max(1, out // 8), out),
+                nn.GroupNorm(math.gcd(out // 8, out), out),
                 nn.SiLU(),
             ]
             before = out
@@ -79,11 +82,11 @@ class Contrastive:
     ) -> None:
         self.steps, self.size, self.width, self.seed = steps, size, width, seed
         self.encoder: Encoder | None = None
+        self.channels = 0
 
     def fit(self, reference: ImageSet) -> None:
         """Train the encoder; a function of the reference and the options alone."""
-        if len(reference) < 2:
-            raise ConfigError("contrastive features need at least two images to tell apart")
+        require_images(reference, "contrastive")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(self.seed, "contrastive weights"))
             encoder = Encoder(reference.shape[0], self.width, self.size)
@@ -100,13 +103,14 @@ class Contrastive:
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-        self.encoder = encoder.eval()
+        self.encoder, self.channels = encoder.eval(), reference.shape[0]
 
     @torch.inference_mode()
     def __call__(self, levels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, C, H, W) to (B, d) of length 1."""
         if self.encoder is None:
             raise ConfigError("contrastive features are learnt from a reference; call fit first")
+        require_channels(levels, self.channels, "contrastive")
         found: NDArray[np.float32] = self.encoder(_unit(levels)).numpy()
         return found
 
@@ -124,6 +128,7 @@ class Contrastive:
         """Take weights that :meth:`state` gave."""
         encoder = Encoder(channels, self.width, self.size)
         encoder.load_state_dict(state)
+        self.channels = channels
         self.encoder = encoder.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 

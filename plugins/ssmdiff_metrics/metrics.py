@@ -56,7 +56,7 @@ class FrechetDistance:
             floor, _ = frechet.simulated_floor(spectrum, n, m, evaluation.seed)
             how = (
                 f"fewer images ({min(n, m)}) than features ({spectrum.size}): floor by simulation "
-                "from the fitted spectrum"
+                "from the fitted spectrum, which is too low"
             )
         figures = [
             Figure(
@@ -81,22 +81,27 @@ class FrechetDistance:
                 )
             )
         if self.halves:
-            figures.append(self._relative(evaluation, estimate.value))
+            figures += self._relative(evaluation, estimate.value, float(spectrum.sum()))
         return figures
 
-    def _relative(self, evaluation: Evaluation, value: float) -> Figure:
-        """FD over that between two halves of the reference, patients kept together."""
+    def _relative(self, evaluation: Evaluation, value: float, spread: float) -> list[Figure]:
+        """FD over that between two halves of the reference, patients kept together; none where the
+        halves do not differ by more than rounding."""
         real = evaluation.reference
         first, second = halves(len(real.features), real.images.groups, evaluation.seed)
         between = frechet.frechet_distance(real.features[first], real.features[second])
-        return Figure(
-            f"relative FD {evaluation.network}",
-            value / max(between, np.finfo(float).tiny),
-            "lower",
-            reference=1.0,
-            note=f"FD over that of {len(first)} reference images against {len(second)} others, "
-            f"{between:.4g}",
-        )
+        if not between > 1e-9 * spread:
+            return []
+        return [
+            Figure(
+                f"relative FD {evaluation.network}",
+                value / between,
+                "lower",
+                reference=1.0,
+                note=f"FD over that of {len(first)} reference images against {len(second)} "
+                f"others, {between:.4g}",
+            )
+        ]
 
 
 def _enough(groups: Sequence[str] | None, blocks: int) -> Sequence[str] | None:
@@ -107,10 +112,10 @@ def _enough(groups: Sequence[str] | None, blocks: int) -> Sequence[str] | None:
 def halves(
     n: int, groups: Sequence[str] | None, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Two random halves; images of one group are in the same."""
-    names = (
-        np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    )
+    """Two random halves; images of one group are in the same, where there are four groups or more:
+    either half needs two images at least."""
+    apart = groups is not None and len(set(groups)) >= 4
+    names = np.unique(np.asarray(groups), return_inverse=True)[1] if apart else np.arange(n)
     order = stream(seed, "halves").permutation(int(names.max()) + 1)
     first = np.isin(names, order[: len(order) // 2])
     return np.flatnonzero(first), np.flatnonzero(~first)
@@ -216,7 +221,7 @@ class MultiScaleSimilarity:
         reach = 1.96 * found.standard_error
         return [
             Figure(
-                f"MS-SSIM of pairs ({found.scales} scales)",
+                f"MS-SSIM of pairs ({found.scales} scale{'s' * (found.scales > 1)})",
                 found.mean,
                 "reference",
                 (found.mean - reach, found.mean + reach),

@@ -21,12 +21,16 @@ _ENTRIES = 1 << 24  # of a distance matrix at a time, 128 MiB
 
 
 def _blocks(x: NDArray[np.floating], y: NDArray[np.floating]) -> Iterator[tuple[int, Tensor]]:
-    """The distances from rows of x to all of y, (rows, m), with the first row of each block."""
-    others = torch.from_numpy(np.asarray(y, np.float64))
+    """The distances from rows of x to all of y, (rows, m), with the first row of each block.
+
+    Both are taken about the mean of y: squares cancel less where features lie far from zero.
+    """
+    centre = y.mean(axis=0, dtype=np.float64)
+    others = torch.from_numpy(np.asarray(y, np.float64) - centre)
     squares = (others**2).sum(dim=1)
     rows = max(1, _ENTRIES // max(1, len(y)))
     for start in range(0, len(x), rows):
-        part = torch.from_numpy(np.asarray(x[start : start + rows], np.float64))
+        part = torch.from_numpy(np.asarray(x[start : start + rows], np.float64) - centre)
         product = torch.addmm(squares, part, others.T, alpha=-2.0)
         product += (part**2).sum(dim=1, keepdim=True)
         yield start, product.clamp_(min=0).sqrt_()
@@ -59,7 +63,13 @@ class Nearest(NamedTuple):
 
 
 def nearest(x: NDArray[np.floating], y: NDArray[np.floating]) -> Nearest:
-    """For each of (n, d) features the nearest of (m, d) others."""
+    """For each of (n, d) features the nearest of (m, d) others.
+
+    Raises:
+        ConfigError: There are no others.
+    """
+    if len(y) == 0:
+        raise ConfigError("nearest images were asked for of a set without any; expected some")
     distance, index = np.empty(len(x)), np.empty(len(x), np.int64)
     for start, distances in _blocks(x, y):
         low = distances.min(dim=1)
@@ -116,7 +126,12 @@ def authenticity(train: NDArray[np.floating], samples: NDArray[np.floating]) -> 
     """Share of authentic samples (Alaa et al. 2022).
 
     A sample is authentic if its nearest training image has a training image nearer than the sample.
+
+    Raises:
+        ConfigError: Fewer than two training images, or no sample.
     """
+    if len(samples) == 0:
+        raise ConfigError("authenticity is a share of samples; got none")
     found = nearest(samples, train)
     return float((radii(train, 1)[found.place] < found.distance).mean())
 
@@ -127,8 +142,17 @@ def distance_ratio(
     """(m,) distance of each sample to training over that to as many held-out images.
 
     About 1 in the median where samples are no nearer to training than to images never seen; below
-    it where they copy. The larger set is thinned evenly, as more images are nearer by number alone.
+    it where they copy. The larger set is thinned evenly, as more images are nearer by number alone;
+    a copy whose original is left out by that is not seen here, and is by :func:`authenticity`.
+
+    Raises:
+        ConfigError: A set is empty.
     """
+    if min(len(train), len(held_out), len(samples)) == 0:
+        raise ConfigError(
+            f"distances were asked for of {len(samples)} samples to {len(train)} training and "
+            f"{len(held_out)} held-out images; expected some of each"
+        )
     count = min(len(train), len(held_out))
     sides = (side[np.linspace(0, len(side) - 1, count).astype(int)] for side in (train, held_out))
     to_train, to_held_out = (nearest(samples, side).distance for side in sides)

@@ -10,6 +10,7 @@ same training images, and what is called copying is a share of the samples that 
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -86,8 +87,13 @@ def copy_shares(
         seed: Of the cut.
 
     Raises:
-        ConfigError: Too few held-out images.
+        ConfigError: Too few held-out images, or none of another kind.
     """
+    if min(len(train), len(samples)) == 0:
+        raise ConfigError(
+            f"copies were looked for of {len(samples)} samples among {len(train)} training images; "
+            "expected some of both"
+        )
     if len(held_out) < 40:
         raise ConfigError(
             f"the search for copies needs at least 40 held-out images of other patients; got "
@@ -138,9 +144,13 @@ def copying_test(
     In each cell of a k-means partition of the training features the distances to the nearest
     training image are compared, those of samples with those of held-out images, by Mann-Whitney's U
     as a z-score; the cells count by their share of held-out images. None where no cell has 20 of
-    each.
+    each, or there is nothing to partition.
     """
-    centres, _ = kmeans2(train.astype(np.float64), cells, minit="++", rng=seed)
+    if len(train) < cells or np.array_equal(train.min(axis=0), train.max(axis=0)):
+        return None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
+        centres, _ = kmeans2(train.astype(np.float64), cells, minit="++", rng=seed)
     known, real, drawn = (vq(x.astype(np.float64), centres)[0] for x in (train, held_out, samples))
     weighted, weight = 0.0, 0
     for cell in range(cells):

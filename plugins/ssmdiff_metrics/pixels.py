@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from ssmdiff import ConfigError, ImageSet
 
+from ssmdiff_metrics.fitting import batches
+
 Array = NDArray[np.float64]
 
 VERSION = "pixels-1"
@@ -36,16 +38,20 @@ class Pixels:
         self.components, self.side = components, side
         self.mean: Array | None = None
         self.basis: Array | None = None
+        self.shape: tuple[int, ...] = ()
 
     def fit(self, reference: ImageSet) -> None:
         """The components of 4,096 images of the reference at most."""
-        count = min(len(reference), 4096)
-        chosen = np.linspace(0, len(reference) - 1, count).astype(int).tolist()
-        parts = [self._flat(reference.levels(chosen[i : i + 256])) for i in range(0, count, 256)]
-        pixels = np.concatenate(parts)
+        averaged = np.concatenate(
+            [self._averaged(levels) for levels in batches(reference, "pixel")]
+        )
+        self.shape = averaged.shape[1:]
+        pixels = averaged.reshape(len(averaged), -1)
         self.mean = pixels.mean(axis=0)
-        _, _, rows = np.linalg.svd(pixels - self.mean, full_matrices=False)
-        basis = rows[: min(self.components, max(1, count - 1))]
+        _, lengths, rows = np.linalg.svd(pixels - self.mean, full_matrices=False)
+        # Beyond the rank of the reference a component is any direction: rounding would choose it.
+        rank = max(1, int((lengths > 1e-9 * lengths.max(initial=1.0)).sum()))
+        basis = rows[: min(self.components, rank)]
         # A component has no sign of its own: its largest entry is made positive.
         signs = np.sign(basis[np.arange(len(basis)), np.abs(basis).argmax(axis=1)])
         self.basis = basis * np.where(signs == 0, 1.0, signs)[:, None]
@@ -54,7 +60,13 @@ class Pixels:
         """(B, C, H, W) to (B, d)."""
         if self.mean is None or self.basis is None:
             raise ConfigError("pixel features are components of a reference; call fit first")
-        found: Array = (self._flat(levels) - self.mean) @ self.basis.T
+        averaged = self._averaged(levels)
+        if averaged.shape[1:] != self.shape:
+            raise ConfigError(
+                f"pixel features are of images that average to {self.shape}; levels of shape "
+                f"{levels.shape} do to {averaged.shape[1:]}. Resize them to the reference's size"
+            )
+        found: Array = (averaged.reshape(len(averaged), -1) - self.mean) @ self.basis.T
         return found
 
     def digest(self) -> str:
@@ -63,14 +75,15 @@ class Pixels:
             known.update(b"" if part is None else np.round(part, 6).tobytes())
         return known.hexdigest()
 
-    def _flat(self, levels: NDArray[np.uint8]) -> Array:
-        """(B, C h w), 0 to 1, averaged over blocks so that no side is above ``side``."""
+    def _averaged(self, levels: NDArray[np.uint8]) -> Array:
+        """(B, C, h, w), 0 to 1, averaged over blocks so that no side is above ``side``; what is
+        left at the lower and right edge for less than a block is cut off."""
         batch, channels, *sides = levels.shape
-        step = -(-max(sides) // self.side)
+        step = max(1, min(-(-max(sides) // self.side), *sides))
         x = levels / 255.0
         height, width = (side // step * step for side in sides)
         blocks = x[:, :, :height, :width].reshape(
             batch, channels, height // step, step, width // step, step
         )
-        flat: Array = blocks.mean(axis=(3, 5)).reshape(batch, -1)
-        return flat
+        averaged: Array = blocks.mean(axis=(3, 5))
+        return averaged

@@ -28,15 +28,23 @@ class PairSimilarity(NamedTuple):
 
 
 def scales_of(height: int, width: int) -> int:
-    """As many scales as the window of 11 pixels fits into, five at most.
+    """As many scales as torchmetrics fits a window of 11 pixels into, five at most.
+
+    Sides of 11, 22, 44, 99 and 176 pixels carry one to five.
 
     Raises:
         ConfigError: Not even one.
     """
-    fitting = [s for s in range(1, len(BETAS) + 1) if min(height, width) >> (s - 1) > _KERNEL]
+    side = min(height, width)
+    fitting = [s for s in range(1, len(BETAS) + 1) if _carries(side, s)]
     if not fitting:
-        raise ConfigError(f"MS-SSIM needs images above 11 pixels; got {height} x {width}")
+        raise ConfigError(f"MS-SSIM needs images of 11 pixels and more; got {height} x {width}")
     return max(fitting)
+
+
+def _carries(side: int, scales: int) -> bool:
+    """Whether the window fits at the coarsest scale too, and into what torchmetrics asks for."""
+    return side // max(1, scales - 1) ** 2 >= _KERNEL and side >> (scales - 1) >= _KERNEL
 
 
 def pair_similarity(images: ImageSet, pairs: int = 1000, seed: int = 0) -> PairSimilarity:

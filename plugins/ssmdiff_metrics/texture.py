@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from skimage.feature import graycomatrix, graycoprops
 from ssmdiff import ConfigError, ImageSet
 
+from ssmdiff_metrics.fitting import batches, require_channels
+
 Array = NDArray[np.float64]
 
 VERSION = "texture-1"
@@ -51,13 +53,12 @@ class Texture:
     def __init__(self) -> None:
         self.mean: Array | None = None
         self.scale: Array | None = None
+        self.channels = 0
 
     def fit(self, reference: ImageSet) -> None:
         """Learn means and deviations, from 4,096 images of the reference at most."""
-        count = min(len(reference), 4096)
-        chosen = np.linspace(0, len(reference) - 1, count).astype(int).tolist()
-        parts = [figures(reference.levels(chosen[i : i + 256])) for i in range(0, count, 256)]
-        found = np.concatenate(parts)
+        found = np.concatenate([figures(levels) for levels in batches(reference, "texture")])
+        self.channels = reference.shape[0]
         self.mean, deviation = found.mean(axis=0), found.std(axis=0)
         # A figure that does not vary over the reference is left as it is: a sample in which it
         # does vary is then far away, and is not divided by nothing.
@@ -67,6 +68,7 @@ class Texture:
         """(B, C, H, W) to (B, 41), or (B, 42) of several channels."""
         if self.mean is None or self.scale is None:
             raise ConfigError("texture features are standardised by a reference; call fit first")
+        require_channels(levels, self.channels, "texture")
         found: Array = (figures(levels) - self.mean) / self.scale
         return found
 
