@@ -220,6 +220,25 @@ def floor(spectrum: Array, n: int, m: int) -> float:
     return float((1 / n + 1 / m) * (values.sum() + (pairs.sum() + np.trace(pairs)) / 2))
 
 
+def unspread(spectrum: Array, n: int) -> Array:
+    """Eigenvalues of a covariance of n images, pulled to their mean until they spread as the truth.
+
+    Those of a sample are spread too wide, the more the fewer images it has, and a floor of them is
+    too low: at n = d by a third of a white spectrum. Their sum is unbiased, and so is, of Gaussian
+    features, this estimate of the sum of squares of the true ones (Srivastava 2005):
+
+        (n - 1)^2 / ((n - 2) (n + 1)) [ sum l^2 - (sum l)^2 / (n - 1) ]
+    """
+    d, total, squares = spectrum.size, float(spectrum.sum()), float((spectrum**2).sum())
+    spread = squares - total**2 / d
+    if n < 3 or not spread > 0:
+        return spectrum
+    true = (n - 1) ** 2 / ((n - 2) * (n + 1)) * (squares - total**2 / (n - 1))
+    share = np.sqrt(np.clip((true - total**2 / d) / spread, 0, 1))
+    pulled: Array = share * spectrum + (1 - share) * total / d
+    return pulled
+
+
 def simulated_floor(
     spectrum: Array, n: int, m: int, seed: int = 0, repeats: int = 5
 ) -> tuple[float, float]:

@@ -48,7 +48,8 @@ class FrechetDistance:
         estimate = frechet.frechet_estimate(
             real.features, drawn.features, _enough(real.images.groups, self.blocks), self.blocks
         )
-        spectrum = np.linalg.eigvalsh(frechet.moments(real.features).covariance).clip(min=0)
+        fitted = np.linalg.eigvalsh(frechet.moments(real.features).covariance).clip(min=0)
+        spectrum = frechet.unspread(fitted, n)
         formula = min(n, m) > spectrum.size
         if formula:
             floor, how = frechet.floor(spectrum, n, m), "floor by formula"
@@ -56,7 +57,7 @@ class FrechetDistance:
             floor, _ = frechet.simulated_floor(spectrum, n, m, evaluation.seed)
             how = (
                 f"fewer images ({min(n, m)}) than features ({spectrum.size}): floor by simulation "
-                "from the fitted spectrum, which is too low"
+                "from the fitted spectrum"
             )
         figures = [
             Figure(

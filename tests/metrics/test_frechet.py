@@ -116,6 +116,23 @@ def test_the_floor_of_a_white_spectrum_is_in_closed_form() -> None:
     assert frechet.floor(padded, 1000, 500) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize(("n", "within"), [(32, 0.25), (64, 0.2), (128, 0.15), (640, 0.1)])
+@pytest.mark.parametrize("fall", [0, 1])
+def test_the_floor_of_a_spectrum_that_a_sample_shows_is_not_too_low(
+    n: int, within: float, fall: int
+) -> None:
+    """64 features; by the sample's own eigenvalues it is half of the truth at 32 images."""
+    d = 64
+    truth = np.arange(1.0, d + 1) ** -fall
+    seen = []
+    for seed in range(4):
+        x = normal(n, d, seed) * np.sqrt(truth)
+        fitted = frechet.unspread(frechet.Reference(moments(x)).spectrum, n)
+        assert fitted.sum() == pytest.approx(np.cov(x, rowvar=False).trace())
+        seen.append(frechet.simulated_floor(fitted, n, n, seed)[0])
+    assert np.mean(seen) == pytest.approx(frechet.simulated_floor(truth, n, n)[0], rel=within)
+
+
 def test_moments_drawn_at_once_are_distributed_as_those_of_images() -> None:
     """Bartlett's draw against images: mean and spread of the distance to the truth."""
     d, n = 4, 40  # above 4 d

