@@ -8,6 +8,7 @@ _FID = "Heusel et al., GANs Trained by a Two Time-Scale Update Rule, NeurIPS 201
 _KID = "Binkowski et al., Demystifying MMD GANs, ICLR 2018, arXiv:1801.01401"
 _PRDC = "Naeem et al., Reliable Fidelity and Diversity Metrics, ICML 2020, arXiv:2002.09797"
 _COPIES = "Dar et al., Unconditional Latent Diffusion Models Memorize Patient Imaging Data, 2024, arXiv:2402.01054"  # noqa: E501
+_RADIOLOGY = "Mei et al., RadImageNet, Radiology: AI 4(5), 2022, doi:10.1148/ryai.210315"
 _SSIM = "Wang et al., Multiscale Structural Similarity, Asilomar 2003"
 _AUTHENTIC = "Alaa et al., How Faithful is your Synthetic Data?, ICML 2022, arXiv:2102.08921"
 
@@ -29,6 +30,12 @@ def ssmdiff_features() -> Iterable[Component]:
         "ssmdiff_metrics.inception:Inception",
         "Inception of the FID, from its file",
         _FID,
+    )
+    yield Component(
+        "radimagenet",
+        "ssmdiff_metrics.radimagenet:RadImageNet",
+        "a ResNet-50 trained on radiological images, from its file",
+        _RADIOLOGY,
     )
 
 
