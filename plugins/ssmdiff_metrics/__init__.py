@@ -9,6 +9,7 @@ _KID = "Binkowski et al., Demystifying MMD GANs, ICLR 2018, arXiv:1801.01401"
 _PRDC = "Naeem et al., Reliable Fidelity and Diversity Metrics, ICML 2020, arXiv:2002.09797"
 _COPIES = "Dar et al., Unconditional Latent Diffusion Models Memorize Patient Imaging Data, 2024, arXiv:2402.01054"  # noqa: E501
 _RADIOLOGY = "Mei et al., RadImageNet, Radiology: AI 4(5), 2022, doi:10.1148/ryai.210315"
+_DINO = "Oquab et al., DINOv2: Learning Robust Visual Features, TMLR 2024, arXiv:2304.07193"
 _SSIM = "Wang et al., Multiscale Structural Similarity, Asilomar 2003"
 _AUTHENTIC = "Alaa et al., How Faithful is your Synthetic Data?, ICML 2022, arXiv:2102.08921"
 
@@ -30,6 +31,12 @@ def ssmdiff_features() -> Iterable[Component]:
         "ssmdiff_metrics.inception:Inception",
         "Inception of the FID, from its file",
         _FID,
+    )
+    yield Component(
+        "dinov2",
+        "ssmdiff_metrics.dinov2:Dinov2",
+        "the class token of DINOv2's large network, from its file",
+        _DINO,
     )
     yield Component(
         "radimagenet",

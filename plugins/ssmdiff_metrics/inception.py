@@ -22,6 +22,8 @@ from pydantic import Field
 from ssmdiff import ConfigError, DataError, ImageSet
 from torch import Tensor
 
+from ssmdiff_metrics.checkpoints import require_hash
+
 URL = (
     "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
     "inception-2015-12-05.pt"
@@ -105,51 +107,34 @@ class Inception:
         return hashlib.sha256(f"inception {self.sha256} {self.resize}".encode()).hexdigest()
 
 
-def resized(levels: NDArray[np.uint8], method: Resize) -> Tensor:
-    """(B, C, H, W) levels to float32 of 299 x 299, 0 to 255, by one of the libraries' ways."""
+def resized(levels: NDArray[np.uint8], method: Resize, side: int = SIDE) -> Tensor:
+    """(B, C, H, W) levels to float32 of ``side`` x ``side``, 0 to 255, by a library's way."""
     if method == "pil-bicubic":
-        planes = [
-            [Image.fromarray(plane.astype(np.float32), "F") for plane in image] for image in levels
-        ]
-        scaled = np.stack([[_bicubic(plane) for plane in image] for image in planes])
-        return torch.from_numpy(scaled.clip(0, 255))
+        scaled = [[_bicubic(plane, side) for plane in image] for image in levels]
+        return torch.from_numpy(np.array(scaled).clip(0, 255))
     x = torch.from_numpy(levels.astype(np.float32))
     if method == "tf1":
-        return _tf1_bilinear(x)
+        return _tf1_bilinear(x, side)
     return F.interpolate(
-        x, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=method == "antialias"
+        x, (side, side), mode="bilinear", align_corners=False, antialias=method == "antialias"
     )
 
 
-def _bicubic(plane: Image.Image) -> NDArray[np.float32]:
-    return np.asarray(plane.resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32)
+def _bicubic(plane: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
+    image = Image.fromarray(plane.astype(np.float32))  # its mode is F
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC), np.float32)
 
 
-def _tf1_bilinear(x: Tensor) -> Tensor:
+def _tf1_bilinear(x: Tensor, side: int) -> Tensor:
     """Bilinear as TensorFlow 1 had it: output pixel i looks at i times the scale, no half pixel."""
     for axis in (2, 3):
         size = x.shape[axis]
-        place = torch.arange(SIDE, dtype=torch.float32) * (size / SIDE)
+        place = torch.arange(side, dtype=torch.float32) * (size / side)
         low = place.floor().long().clamp(max=size - 1)
         high = (low + 1).clamp(max=size - 1)
         share = (place - low).reshape([-1 if a == axis else 1 for a in range(4)])
         x = x.index_select(axis, low) * (1 - share) + x.index_select(axis, high) * share
     return x
-
-
-def require_hash(path: Path, sha256: str) -> None:
-    """Refuse a file that is not the one that is meant, before anything opens it.
-
-    Raises:
-        DataError: It has another hash.
-    """
-    with path.open("rb") as file:
-        got = hashlib.file_digest(file, "sha256").hexdigest()
-    if got != sha256:
-        raise DataError(
-            f"{path} has the sha256 {got}; expected {sha256}. It was not opened. Fetch it again, "
-            "or give the hash of a file that you trust as features.sha256"
-        )
 
 
 def cache_folder() -> Path:

@@ -10,10 +10,8 @@ takes it without a word. Here every key and shape is held against ``radimagenet_
 from __future__ import annotations
 
 import hashlib
-import json
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -21,9 +19,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
 from ssmdiff import ConfigError, DataError, ImageSet
-from torch import Tensor, nn
+from torch import nn
 
-from ssmdiff_metrics.inception import require_hash
+from ssmdiff_metrics.checkpoints import require_hash, require_keys
 
 SIDE = 224
 _NAMES = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3", 7: "layer4"}
@@ -70,9 +68,13 @@ class RadImageNet:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:  # pickle's own errors are of many kinds
             raise DataError(f"{self.path} is no state dict that torch can read: {error}") from error
-        renamed = checked(state, str(self.path))
+        require_keys(
+            state,
+            "radimagenet_resnet50.json",
+            f"{self.path} is not the ResNet-50 of RadImageNet, of its authors' PyTorch file",
+        )
         network = resnet50()
-        network.load_state_dict(renamed, strict=True)
+        network.load_state_dict({renamed(k): v for k, v in state.items()}, strict=True)
         self.network = network.eval().to(self.device)
 
     @torch.inference_mode()
@@ -120,33 +122,6 @@ def resnet50() -> nn.Module:
         bias_downsample=False,
     )
     return network
-
-
-def table() -> dict[str, tuple[int, ...]]:
-    """The keys of the file and their shapes."""
-    text = resources.files("ssmdiff_metrics").joinpath("radimagenet_resnet50.json").read_text()
-    return {key: tuple(shape) for key, shape in json.loads(text).items()}
-
-
-def checked(state: Any, path: str) -> dict[str, Tensor]:
-    """The tensors of the file by MONAI's names.
-
-    Raises:
-        DataError: A key or a shape is not that of the table.
-    """
-    known = table()
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise DataError(f"{path} holds no dict of tensors; expected {len(known)} of a ResNet-50")
-    missing, strange = sorted(known.keys() - state.keys()), sorted(state.keys() - known.keys())
-    shapes = [k for k in known.keys() & state.keys() if tuple(state[k].shape) != known[k]]
-    if missing or strange or shapes:
-        first = [*strange[:2], *missing[:2], *sorted(shapes)[:2]]
-        raise DataError(
-            f"{path} is not the ResNet-50 of RadImageNet: {len(strange)} keys are unknown, "
-            f"{len(missing)} are missing, {len(shapes)} have other shapes, {', '.join(first)} "
-            "among them. Expected the PyTorch file of its authors, not the one converted from Keras"
-        )
-    return {renamed(key): tensor for key, tensor in state.items()}
 
 
 def renamed(key: str) -> str:

@@ -11,9 +11,11 @@ import torch
 from sets import noise
 from ssmdiff import ConfigError, DataError, create
 from ssmdiff_metrics import radimagenet
-from ssmdiff_metrics.radimagenet import checked, renamed, resnet50, table
+from ssmdiff_metrics.checkpoints import require_keys, table
+from ssmdiff_metrics.radimagenet import renamed, resnet50
 
 State = dict[str, torch.Tensor]
+TABLE = "radimagenet_resnet50.json"
 
 
 def state() -> State:
@@ -22,7 +24,7 @@ def state() -> State:
         key: torch.zeros((), dtype=torch.long)
         if key.endswith("num_batches_tracked")
         else torch.full((), 0.5 if key.endswith("running_var") else 0.01).expand(shape)
-        for key, shape in table().items()
+        for key, shape in table(TABLE).items()
     }
 
 
@@ -37,7 +39,7 @@ def test_the_network_of_full_size_has_the_tensors_of_the_file() -> None:
         network = resnet50()
         assert network(torch.zeros(2, 3, 224, 224)).shape == (2, 2048)
     built = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    assert {renamed(key): shape for key, shape in table().items()} == built
+    assert {renamed(key): shape for key, shape in table(TABLE).items()} == built
     assert len(built) == 318
     # That of a ResNet-50, 25,557,032, without its head for 1,000 classes.
     assert sum(p.numel() for p in network.parameters()) == 25_557_032 - 2048 * 1000 - 1000
@@ -88,7 +90,7 @@ def change(**changes: torch.Tensor | None) -> State:
 )
 def test_what_is_not_that_network_is_refused(of, said: str) -> None:
     with pytest.raises(DataError, match=said):
-        checked(of(), "x.pt")
+        require_keys(of(), TABLE, "x.pt is not it")
 
 
 def test_it_is_not_opened_unless_its_hash_is_right(monkeypatch, tmp_path: Path) -> None:
