@@ -26,11 +26,11 @@ def _blocks(x: NDArray[np.floating], y: NDArray[np.floating]) -> Iterator[tuple[
     Both are taken about the mean of y: squares cancel less where features lie far from zero.
     """
     centre = y.mean(axis=0, dtype=np.float64)
-    others = torch.from_numpy(np.asarray(y, np.float64) - centre)
-    squares = (others**2).sum(dim=1)
+    others = torch.from_numpy(np.subtract(y, centre, dtype=np.float64))  # the one large array
+    squares = torch.linalg.vector_norm(others, dim=1).square_()
     rows = max(1, _ENTRIES // max(1, len(y)))
     for start in range(0, len(x), rows):
-        part = torch.from_numpy(np.asarray(x[start : start + rows], np.float64) - centre)
+        part = torch.from_numpy(np.subtract(x[start : start + rows], centre, dtype=np.float64))
         product = torch.addmm(squares, part, others.T, alpha=-2.0)
         product += (part**2).sum(dim=1, keepdim=True)
         yield start, product.clamp_(min=0).sqrt_()
