@@ -71,7 +71,7 @@ def test_a_new_package_keeps_the_contract_of_its_kind(kind: str, new: New) -> No
 
 
 def test_new_packages_of_every_kind_are_used_by_their_names(new: New, tmp_path: Path) -> None:
-    """Trained, exported, sampled from the file, and looked at by the command."""
+    """Trained, exported, sampled from the file, judged, and looked at by the command."""
     for kind in KINDS:
         new(kind)
     parts = {kind: {"name": f"my-{kind}", **SMALL.get(kind, {})} for kind in ("scan", "block")}
@@ -106,6 +106,15 @@ def test_new_packages_of_every_kind_are_used_by_their_names(new: New, tmp_path: 
     result = run("sample", file, "--n", 2, "--steps", 2, "--out", drawn)
     assert result.exit_code == 0, result.output
     assert len(list(drawn.glob("00000?.png"))) == 2
+
+    line = ["evaluate", folder.path, "--n", 4, "--steps", 2, "--out", tmp_path / "judged", "--json"]
+    result = run(*line, "--features", "my-features", "--metric", "my-metric")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.output[result.output.index("{") :])
+    assert list(record["stamp"]["protocol"]["features"]) == ["my-features"]
+    (figure,) = record["figures"]
+    assert (figure["metric"], figure["name"]) == ("my-metric", "my-metric (n = 4)")
+    assert figure["name"] in (tmp_path / "judged" / "index.html").read_text()
 
     result = run("my-command", folder.path, "--n", 2, "--json")
     assert result.exit_code == 0, result.output
