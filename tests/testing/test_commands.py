@@ -182,7 +182,7 @@ class TestNew:
             (["My-Scan"], "expected lower-case ASCII words"),
             (["../../x"], "is not allowed"),
             (["my-scan", "--kind", "scam"], "did you mean 'scan'?"),
-            (["my-scan", "--kind", "metric"], "--kind metric: known: backbone, block, "),
+            (["my-scan", "--kind", "judge"], "--kind judge: known: backbone, block, "),
             (["train", "--kind", "command"], "there is command 'train' (ssmdiff "),
             (["my-scan", "--out", "full"], "full is there and not empty; choose another --out"),
             (["my-scan", "--out", "file"], "file is there and not empty"),
