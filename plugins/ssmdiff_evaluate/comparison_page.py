@@ -11,7 +11,7 @@ from ssmdiff_evaluate import pictures
 from ssmdiff_evaluate.compare import Comparison, Told, protocol_of
 from ssmdiff_evaluate.page import SAMPLES, environment, inline
 
-_SHOWN_FIGURES = ("frechet", "kernel", "copies")
+_SHOWN_FIGURES = ("frechet", "mmd", "copies")
 
 
 def page(comparison: Comparison) -> str:
