@@ -197,6 +197,7 @@ def test_help_is_as_wide_as_the_terminal(
     # As wide as its longest line where there is room, and else nearly as wide as the terminal.
     longest, widest = widest_line(path, 900, monkeypatch), widest_line(path, columns, monkeypatch)
     assert min(longest, columns - 24) <= widest <= columns - 2
+    assert longest > 80
 
 
 def widest_line(path: tuple[str, ...], columns: int, monkeypatch: pytest.MonkeyPatch) -> int:
