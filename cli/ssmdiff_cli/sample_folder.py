@@ -335,7 +335,8 @@ def drawn_before_0_2(before: dict[str, Any], record: dict[str, Any]) -> str:
     """How the images of an older record differ from those of today's settings; empty if not."""
     if "made_by" in before:
         return ""
-    scheduler, then = record["scheduler"], before.get("scheduler", {})
+    scheduler, then = record["scheduler"], before.get("scheduler")
+    then = then if isinstance(then, dict) else {}
     if scheduler["name"] == then.get("name") == "ddim":
         what = "whose ddim took other steps"
     elif scheduler.get("variance") == then.get("variance") == "fixed_large":

@@ -214,7 +214,7 @@ class Pt2Exporter:
         try:
             with zipfile.ZipFile(path) as archive:
                 return any(name.endswith(f"/extra/{METADATA}") for name in archive.namelist())
-        except (OSError, ValueError, zipfile.BadZipFile):
+        except (OSError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile):
             return False
 
     def open(self, path: Path, kernel: str = "auto") -> FileModel:

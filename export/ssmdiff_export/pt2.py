@@ -129,7 +129,7 @@ def open_pt2(path: Path, kernel: str = "auto") -> FileModel:
         with zipfile.ZipFile(path) as archive:
             (entry,) = [n for n in archive.namelist() if n.endswith(f"/extra/{METADATA}")]
             card = ModelCard.from_json(archive.read(entry).decode())
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
         raise ExportError(f"{path} has no model card of ssmdiff: {error}") from error
     set_kernel(kernel)
     module = _load(path)

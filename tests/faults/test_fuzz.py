@@ -7,6 +7,7 @@ opener holds stands in ``openers.py``, what counts as a finding in ``fuzzing.py`
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 import tempfile
@@ -81,6 +82,35 @@ def test_a_crash_memory_and_a_lie_are_found(whole, wrong, said: str) -> None:
         said = "a lie"
     with pytest.raises(FindingError, match=said):
         opened("image grey.png", opener, 0)
+
+
+FOUND = [
+    (
+        "pt2 archive",
+        lambda data: data.replace(b"PK\1\2\x14\3\x14\0", b"PK\1\2\x14\3\x9c\0"),
+    ),  # zip 15.6
+    ("samples.json", lambda data: b'{"scheduler": 1.5}'),
+    ("engine manifest", lambda data: json.dumps(json.loads(data) | {"sha256": {}}).encode()),
+    ("engine manifest", lambda data: json.dumps(json.loads(data) | {"key": {}}).encode()),
+    ("checkpoint manifest.json", lambda data: data.replace(b'"sha256"', b'"sha1"')),
+    ("believed state.json", lambda data: b'{"class_names": []}'),
+    ("believed state.json", lambda data: b'{"channels": 2147483648, "class_names": []}'),
+    ("config.toml of a run", lambda data: b"[" + b".".join([b"a"] * 2000) + b"]"),
+    ("preset tiny by --config", lambda data: b"seed = " + b"[" * 5000),
+    ("preset tiny by --config", lambda data: b"seed = " + b"1" * 5000),
+    ("plugin entry_points.txt", lambda data: b"\xff" + data),
+    ("plugin entry_points.txt", lambda data: data + b"x\n"),
+    ("plugin METADATA", lambda data: b"\xff" + data),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), FOUND)
+def test_what_was_found_stays_mended(name: str, damage, whole: dict[str, Opener]) -> None:
+    """Tracebacks of the first hours, by their inputs."""
+    opener = whole[name]
+    changed = {file: lambda rng, data: damage(data) for file in opener.mutate}
+    assert all(damage(opener.files[file]) != opener.files[file] for file in changed)
+    assert opened(name, dataclasses.replace(opener, mutate=changed), 0) in ("accepted", "refused")
 
 
 @pytest.mark.night
