@@ -43,7 +43,7 @@ def test_every_opener_opens_its_whole_files(whole: dict[str, Opener]) -> None:
 
 # Chosen by hypothesis; nothing is shrunk, since a seed is no larger or smaller than another.
 QUICK = settings(
-    max_examples=4,
+    max_examples=2,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
