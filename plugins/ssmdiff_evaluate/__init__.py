@@ -17,10 +17,19 @@ def ssmdiff_commands() -> Iterable[Command]:
         "ssmdiff_evaluate.command:evaluate",
         "how good, how varied and how new the images of a model are",
         job="ssmdiff_evaluate.job:evaluate",
+        examples=(
+            "ssmdiff evaluate runs/mine",
+            "ssmdiff evaluate runs/mine --n 1000 --features texture --set frechet.infinite=false",
+            "ssmdiff evaluate samples --against runs/mine --json",
+        ),
     )
     yield Command(
         "compare",
         "ssmdiff_evaluate.command:compare",
         "evaluations beside each other, in one table and on one page",
         job="ssmdiff_evaluate.compare:compare",
+        examples=(
+            "ssmdiff compare runs/a runs/b",
+            "ssmdiff compare runs/a runs/b runs/c --format latex --out compared",
+        ),
     )

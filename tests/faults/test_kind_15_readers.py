@@ -90,7 +90,9 @@ class AwkwardError(Exception):
         pytest.param(
             AwkwardError, PluginBrokenError, 3, "AwkwardError: spoon", marks=pytest.mark.slow
         ),
-        (OSError, DataError, 4, "image 5 of 12 .*cannot be used: spoon"),
+        pytest.param(
+            OSError, DataError, 4, "image 5 of 12 .*cannot be used: spoon", marks=pytest.mark.slow
+        ),
         pytest.param(
             MemoryError,
             SsmdiffError,
@@ -117,9 +119,8 @@ def failing(plain, error):
     return read
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGSEGV, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_killed_reader(tmp_path, monkeypatch, number):
     """torch raises it from a signal handler in the midst of a step; here it waits for its end."""
     killed = []
@@ -151,6 +152,7 @@ def test_a_killed_reader(tmp_path, monkeypatch, number):
     assert "fewer --workers" in text
 
 
+@pytest.mark.slow
 def test_a_reader_that_exits(tmp_path, monkeypatch):
     """N7: os._exit in a data set, in a process of its own."""
 

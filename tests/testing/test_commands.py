@@ -78,7 +78,7 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("kind", "name"),
         [
-            ("kernel", "torch"),
+            pytest.param("kernel", "torch", marks=pytest.mark.slow),
             ("dataset", "phantom"),
             ("block", "conv"),
             ("callback", "tensorboard"),

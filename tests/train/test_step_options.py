@@ -166,7 +166,7 @@ def test_one_compilation_serves_every_step_of_random_orders(tiny, eager_backend,
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_a_compiled_run_is_one_graph_with_the_losses_and_keys_of_a_plain_one(
     tiny, tmp_path, eager_backend, precision
 ):
@@ -182,6 +182,7 @@ def test_a_compiled_run_is_one_graph_with_the_losses_and_keys_of_a_plain_one(
     assert keys == plain.checkpoint().tensors("model").keys()
 
 
+@pytest.mark.slow
 def test_a_compiled_run_is_resumed_without_compilation(tiny, tmp_path, eager_backend):
     def config(steps, compiled):
         changes = {"steps": steps, "compile": compiled, "schedule": "constant"}

@@ -118,10 +118,14 @@ def is_part_of(module: str, package: str | None) -> bool:
     return package is None or f"{module}.".startswith(f"{package}.")
 
 
+_DISTRIBUTIONS = {"PIL": "pillow", "pywt": "PyWavelets", "skimage": "scikit-image"}
+"""Packages whose distribution has another name."""
+
+
 def missing_module(error: ModuleNotFoundError, plugin: Plugin) -> str:
     """What is missing and what to install: our extra that brings it, or the package itself."""
     package = str(error.name).partition(".")[0]
-    name = {"PIL": "pillow"}.get(package, package)
+    name = _DISTRIBUTIONS.get(package, package)
     extra = _extra_of(name.lower().replace("_", "-")) if plugin.built_in else None
     install = f"'ssmdiff[{extra}]'" if extra else name
     return (
