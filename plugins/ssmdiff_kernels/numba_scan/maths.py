@@ -6,7 +6,7 @@ gain near z = 0, softplus where it is tiny. NaN goes in and comes out.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from ssmdiff_kernels.numba_scan.private import inlined
 from ssmdiff_kernels.numba_scan.vectors import (
     HAS_TABLES,
     look_up,
+    opaque,
     powers_of_32nds,
     shift_to_exponent,
+    splat,
     times_power,
     where_less,
 )
@@ -58,27 +60,54 @@ def exp2_and_less_one(x: Any) -> Any:
     return scale * small + scale, scale * small + (scale - _ONE)
 
 
+class Exp2Table(NamedTuple):
+    """What ``exp2`` needs in registers."""
+
+    low: Any  # 2^(i / 32) for i < 16
+    high: Any  # and from there on
+    round: Any
+    t0: Any
+    t1: Any
+
+
 @inlined
-def _exp2_by_table(x: Any) -> Any:
+def _table() -> Exp2Table:
+    return Exp2Table(
+        opaque(powers_of_32nds(0)),
+        opaque(powers_of_32nds(1)),
+        opaque(splat(_ROUND_32)),
+        opaque(splat(_T0)),
+        opaque(splat(_T1)),
+    )
+
+
+@inlined
+def _exp2_by_table(x: Any, table: Exp2Table) -> Any:
     """2^x for finite x, where x = i / 32 + r with an integer i and r in [-1/64, 1/64].
 
     Beyond 2^18, where i is no longer right, r still is small, and the scale is 0 or infinity.
     """
-    shifted = x + _ROUND_32
-    nearest = shifted - _ROUND_32
+    shifted = x + table.round
+    nearest = shifted - table.round
     r = x - nearest
-    power = look_up(powers_of_32nds(0), powers_of_32nds(1), shifted)
-    return times_power(power * r * (_T0 + r * _T1) + power, nearest)
+    power = look_up(table.low, table.high, shifted)
+    return times_power(power * r * (table.t0 + r * table.t1) + power, nearest)
 
 
 @inlined
-def _exp2_by_polynomial(x: Any) -> Any:
+def _no_table() -> None:
+    return None
+
+
+@inlined
+def _exp2_by_polynomial(x: Any, table: None) -> Any:
     power, _ = exp2_and_less_one(x)
     return power
 
 
-# The table takes half of the multiplications; both are within 2e-7.
+# The table takes half of the multiplications; both are within 2e-7. A loop has it made before.
 exp2 = _exp2_by_table if HAS_TABLES else _exp2_by_polynomial
+exp2_table = _table if HAS_TABLES else _no_table
 
 
 @inlined
@@ -88,7 +117,7 @@ def magnitude(x: Any) -> Any:
 
 
 @inlined
-def softplus(x: Any) -> Any:
+def softplus(x: Any, table: Any) -> Any:
     """log(1 + exp(x)), relatively accurate on either side of 0.
 
     With w = exp(-|x|) and s = w / (2 + w) it is max(x, 0) + 2 atanh(s). Above 20, where torch
@@ -96,7 +125,7 @@ def softplus(x: Any) -> Any:
     """
     x_log2 = magnitude(x) * (-LOG2_E)
     x_log2 = where_less(x_log2, _LOWEST, _LOWEST, x_log2)  # infinite x have their limits too
-    w = exp2(x_log2)
+    w = exp2(x_log2, table)
     s = w / (w + _TWO)
     v = s * s
     log1p = s * (_L0 + v * (_L1 + v * (_L2 + v * (_L3 + v * _L4))))

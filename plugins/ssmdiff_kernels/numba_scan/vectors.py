@@ -218,6 +218,20 @@ def powers_of_32nds(typing_context: Any, half: Any) -> Any:
 
 
 @intrinsic
+def opaque(typing_context: Any, x: Any) -> Any:
+    """x, such that LLVM takes it for unknown.
+
+    A constant it would rather load again, in every turn of a loop, than leave in a register.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        kind = args[0].type
+        return builder.asm(ir.FunctionType(kind, [kind]), "", "=v,0", args, False)
+
+    return x(x), codegen
+
+
+@intrinsic
 def look_up(typing_context: Any, low: Any, high: Any, x: Any) -> Any:
     """The element of low and high, one behind the other, that the lowest five bits of x name.
 

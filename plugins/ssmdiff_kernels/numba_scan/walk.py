@@ -28,6 +28,7 @@ from ssmdiff_kernels.numba_scan.maths import (
     LOG2_E,
     exp2,
     exp2_and_less_one,
+    exp2_table,
     magnitude,
     softplus,
 )
@@ -156,6 +157,9 @@ def start_span(walk: Walk, i: int) -> None:
         for n in range(walk.shape.states):
             h = load_row(walk.kept.states, place + n * walk.shape.channels, width)
             store(walk.ws.h, (block * walk.padded + n) * WIDTH, h)
+            if i > walk.kept.chunks:  # for the span before this one
+                earlier = place + (n - walk.shape.states) * walk.shape.channels
+                prefetch(walk.kept.states, earlier)
 
 
 @inlined
@@ -172,6 +176,7 @@ def gather(walk: Walk, chunk: Chunk, with_C: bool) -> None:
     """What a chunk reads, from the tokens' own places: step sizes, u, B and maybe C."""
     gather_projections(walk, chunk, with_C)
     ws, arrays, channels = walk.ws, walk.arrays, walk.shape.channels
+    table = exp2_table()
     for block in range(walk.blocks):
         channel, width = walk.channel + block * WIDTH, width_of(walk, block)
         bias = load_row(arrays.bias, walk.k * channels + channel, width)
@@ -180,7 +185,7 @@ def gather(walk: Walk, chunk: Chunk, with_C: bool) -> None:
             u = load_row(arrays.u, (walk.token + token) * channels + channel, width)
             d = load_row(arrays.delta, (walk.row + token) * channels + channel, width) + bias
             if walk.shape.softplus:
-                d = softplus(d)
+                d = softplus(d, table)
             at = chunk.behind + step_place(chunk, block, t)
             store(ws.u, at, u)
             store(ws.d, at, d)
@@ -240,6 +245,7 @@ def walk_group(
     ws, state = walk.ws, (block * walk.padded + n) * WIDTH
     A, inverse_A = load_group(ws.A, state), load_group(ws.inverse_A, state)
     h = load_group(ws.h, state)
+    table = exp2_table()
     for t in range(chunk.start, chunk.stop):
         if n == 0:
             _ask_for(walk, block, t + ahead)
@@ -257,7 +263,7 @@ def walk_group(
                 store(ws.g, at * ROWS * WIDTH, g)
             h = a * h + g * u * B
         else:
-            a = exp2(A * d)
+            a = exp2(A * d, table)
             h = a * h + B * (d * u)
         if record:
             store(ws.a, at * ROWS * WIDTH, a)
