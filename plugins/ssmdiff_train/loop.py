@@ -16,6 +16,7 @@ from contextlib import closing, nullcontext
 import torch
 from accelerate import Accelerator
 from ssmdiff import (
+    CheckpointError,
     Config,
     DataError,
     DivergedError,
@@ -69,6 +70,8 @@ from ssmdiff_train.stream import (
 )
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+RESUMED = ("config", "data_fingerprint", "ema_updates", "images_seen", "scaler", "step")
+"""What a run that goes on reads of a checkpoint's state."""
 SKIPPED_STEPS = 20  # consecutive overflows that the fp16 loss scaler may need to find its scale
 
 
@@ -145,9 +148,16 @@ class Trainer:
 
         Raises:
             ConfigError: The configuration or the data changed in a way that was not allowed.
+            CheckpointError: It does not say all that a run goes on from.
         """
         found = self.folder.checkpoint()
         state = found.state()
+        lacking = [key for key in RESUMED if key not in state]
+        if lacking:
+            raise CheckpointError(
+                f"{found.path}: its state lacks {', '.join(lacking)}, so a run cannot go on from "
+                "it; expected a checkpoint of ssmdiff train"
+            )
         prints = (str(state["data_fingerprint"]), self.dataset.fingerprint())
         before = validate(Config, state["config"], "")
         made = made_otherwise(state, self.config, self.plan, "model", "data")

@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 from ssmdiff import hookimpl
-from ssmdiff.errors import ConfigError, RunInterruptedError
+from ssmdiff.errors import CheckpointError, ConfigError, RunInterruptedError
 from ssmdiff.runs.run import RunFolder
 from ssmdiff_train.callbacks import read_metrics
 from ssmdiff_train.job import train
@@ -112,3 +112,14 @@ def test_batch_size_may_change_because_images_are_counted(tiny, tmp_path):
     folder = train(tiny(train={"steps": 4, "batch_size": 2}), tmp_path / "run", resume=True)
     state = folder.checkpoint().state()
     assert (state["step"], state["images_seen"]) == (4, 2 * 4 + 2 * 2)
+
+
+@pytest.mark.parametrize("key", ["config", "data_fingerprint", "ema_updates", "images_seen"])
+def test_a_state_that_lacks_what_a_run_goes_on_from_is_refused(tiny, tmp_path, key):
+    folder = train(tiny(train={"steps": 1}), tmp_path / "run")
+    written = folder.checkpoint()
+    state = {name: value for name, value in written.state().items() if name != key}
+    tensors = {name: written.tensors(name) for name in ("model", "ema", "optimizer")}
+    folder.save_checkpoint(2, tensors, state)
+    with pytest.raises(CheckpointError, match=f"step-00000002: its state lacks {key}"):
+        train(tiny(train={"steps": 3}), tmp_path / "run", resume=True)
