@@ -82,24 +82,15 @@ class AwkwardError(Exception):
         self.lock = lambda: a
 
 
+@pytest.mark.slow
 @WORKERS
 @pytest.mark.parametrize(
     ("error", "kind", "code", "words"),
     [
         (KeyError, PluginBrokenError, 3, "data set|dataset 'phantom'.*KeyError: 'spoon'"),
-        pytest.param(
-            AwkwardError, PluginBrokenError, 3, "AwkwardError: spoon", marks=pytest.mark.slow
-        ),
-        pytest.param(
-            OSError, DataError, 4, "image 5 of 12 .*cannot be used: spoon", marks=pytest.mark.slow
-        ),
-        pytest.param(
-            MemoryError,
-            SsmdiffError,
-            1,
-            "the host is out of memory with 2 images of 16 x 16",
-            marks=pytest.mark.slow,
-        ),
+        (AwkwardError, PluginBrokenError, 3, "AwkwardError: spoon"),
+        (OSError, DataError, 4, "image 5 of 12 .*cannot be used: spoon"),
+        (MemoryError, SsmdiffError, 1, "the host is out of memory with 2 images of 16 x 16"),
     ],
 )
 def test_whatever_a_data_set_raises(tmp_path, monkeypatch, workers, error, kind, code, words):

@@ -30,6 +30,7 @@ def cases():
         kind, name = entry.kind.name, entry.component.name
         for check in suite_for(kind).checks:
             slow = (kind, check) == ("scan", "graphs") and name not in COMPILED_ALWAYS
+            slow |= (name, check) == ("torch", "long")  # seconds of the slow reference
             marks = [pytest.mark.slow] if slow else []
             yield pytest.param(kind, name, check, marks=marks, id=f"{kind}-{name}-{check}")
 

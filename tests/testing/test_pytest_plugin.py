@@ -59,6 +59,7 @@ def test_without_the_flag_nothing_is_collected_and_torch_is_not_imported(pytest_
     assert "1 passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_components_of_one_distribution(pytest_run, install) -> None:
     site = install("ssmdiff-spin", SPIN.format(default=" = 1", by="self.by"))
     done = pytest_run("--ssmdiff=ssmdiff-spin", site=site)

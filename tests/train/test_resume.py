@@ -43,7 +43,9 @@ def assert_same(a, b):
     assert (a[0]["step"], a[0]["images_seen"]) == (b[0]["step"], b[0]["images_seen"])
 
 
-@pytest.mark.parametrize(("workers", "micro"), [(0, None), (2, 2)])
+@pytest.mark.parametrize(
+    ("workers", "micro"), [(0, None), pytest.param(2, 2, marks=pytest.mark.slow)]
+)
 def test_30_steps_are_13_then_17_to_the_bit(tiny, tmp_path, workers, micro):
     """Weights, EMA, optimiser, losses; mid-epoch (10 images, batch 4), random orders, dropout."""
     changes = {"steps": 30} | ({"micro_batch_size": micro} if micro else {})

@@ -149,7 +149,9 @@ def eager_backend(monkeypatch):
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("recompute", [False, True], ids=["", "recomputed"])
+@pytest.mark.parametrize(
+    "recompute", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "recomputed"]
+)
 def test_one_compilation_serves_every_step_of_random_orders(tiny, eager_backend, recompute):
     model, inputs = backbone(tiny(model=PLAIN))
     compiled = copy.deepcopy(model)
