@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from ssmdiff import ConfigError
 
+REAL_AND_FLOOR = (("reference", "real"), ("floor", "floor"))
+
 
 def evaluate(
     model: Annotated[
@@ -59,7 +61,7 @@ def evaluate(
     from ssmdiff_evaluate.evaluation import FEATURES
     from ssmdiff_evaluate.job import default_folder
     from ssmdiff_evaluate.job import evaluate as run_evaluation
-    from ssmdiff_evaluate.page import PAGE, number
+    from ssmdiff_evaluate.page import PAGE, row_of
     from ssmdiff_evaluate.sets import processes
 
     options = options_of(set_)
@@ -100,11 +102,10 @@ def evaluate(
         return
     for judged in record.figures:
         figure = judged.figure
-        interval = "" if figure.interval is None else " to ".join(map(number, figure.interval))
-        real = "" if figure.reference is None else f"real {number(figure.reference)}"
-        floor = "" if figure.floor is None else f"floor {number(figure.floor)}"
-        extra = "; ".join(part for part in (interval, real, floor) if part)
-        typer.echo(f"{judged.section:<10} {figure.name:<36} {number(figure.value):>10}  {extra}")
+        row = row_of(figure)
+        real, floor = (row[key] and f"{word} {row[key]}" for key, word in REAL_AND_FLOOR)
+        extra = "; ".join(part for part in (row["interval"], real, floor) if part)
+        typer.echo(f"{judged.section:<10} {figure.name:<36} {row['value']:>10}  {extra}")
     for refusal in record.refusals:
         typer.echo(
             f"{refusal.section:<10} {refusal.metric} over {refusal.features}: {refusal.reason}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ssmdiff_evaluate import pictures
 from ssmdiff_evaluate.compare import Comparison, Told, protocol_of
-from ssmdiff_evaluate.page import SAMPLES, environment, inline
+from ssmdiff_evaluate.page import SAMPLES, environment, inline, loss_of
 
 _SHOWN_FIGURES = ("frechet", "mmd", "copies")
 
@@ -26,11 +25,11 @@ def page(comparison: Comparison) -> str:
     curves = [
         {
             "alt": f"Loss of {name}",
-            "picture": inline(picture),
+            "picture": picture,
             "caption": f"{name}: loss over images seen.",
         }
         for name, t in zip(comparison.names, told, strict=True)
-        if (picture := _curve(t)) is not None
+        if (picture := loss_of(t.folder.parent.parent)) is not None
     ]
     return (
         environment()
@@ -53,23 +52,14 @@ def _is_shown(name: str, told: Told) -> bool:
     return figure is not None and figure["metric"] in _SHOWN_FIGURES
 
 
-def _facts(told: tuple[Told, ...] | Any) -> list[dict[str, Any]]:
+def _facts(told: Sequence[Told]) -> list[dict[str, Any]]:
     """What is known of the models, a row each."""
     of = [t.record.get("model", {}) for t in told]
     names = list(dict.fromkeys(name for facts in of for name in facts))
     return [{"name": name, "cells": [str(facts.get(name, "-")) for facts in of]} for name in names]
 
 
-def _curve(told: Told) -> bytes | None:
-    run = told.folder.parent.parent
-    config = run / "config.toml"
-    if not config.is_file():
-        return None
-    train = tomllib.loads(config.read_text(encoding="utf-8")).get("train", {})
-    return pictures.loss_curve(run / "metrics.jsonl", int(train.get("batch_size", 1)))
-
-
 def _grid(told: Told) -> str:
     path: Path = told.folder / SAMPLES
     data = path.read_bytes() if path.is_file() else b""
-    return "data:image/png;base64," + base64.b64encode(data).decode()
+    return inline(data)

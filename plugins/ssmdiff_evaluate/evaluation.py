@@ -18,6 +18,7 @@ from ssmdiff import (
     FeatureNetwork,
     Figure,
     ImageSet,
+    Metric,
     create,
     registry,
     versions,
@@ -115,10 +116,36 @@ class Record:
         return found[0]
 
 
-def judge(
-    sets: Sets,
+@dataclass(frozen=True)
+class Network:
+    """A feature network and its options, for the stamp."""
+
+    network: FeatureNetwork
+    options: Mapping[str, Any]
+
+
+def components(
     features: Sequence[str | Mapping[str, Any]],
     metrics: Sequence[str | Mapping[str, Any]] | None,
+) -> tuple[dict[str, Network], dict[str, Metric]]:
+    """Feature networks and metrics by name; None is all metrics that are installed.
+
+    Raises:
+        ConfigError: A component is not there, or an option does not fit.
+    """
+    names = registry().names("metric") if metrics is None else metrics
+    chosen = {_name(table): create("metric", table) for table in names}
+    networks = {
+        _name(table): Network(create("features", table), _options("features", table))
+        for table in features
+    }
+    return networks, chosen
+
+
+def judge(
+    sets: Sets,
+    networks: Mapping[str, Network],
+    metrics: Mapping[str, Metric],
     cache: Path,
     origin: Mapping[str, Any],
     model: Mapping[str, Any],
@@ -128,37 +155,30 @@ def judge(
 
     Args:
         sets: The images.
-        features: Feature networks by name, or tables with options.
-        metrics: Likewise; None for all that are installed.
+        networks: Feature networks by name, of :func:`components`.
+        metrics: Metrics by name, likewise.
         cache: Where features are kept.
         origin: How the samples came about, for the stamp.
         model: What is known of it, for comparisons.
         progress: Shows how far it is.
-
-    Raises:
-        ConfigError: A component is not there, or an option does not fit; nothing was computed.
     """
-    names = registry().names("metric") if metrics is None else metrics
-    chosen = {_name(table): create("metric", table) for table in names}
-    networks: dict[str, FeatureNetwork] = {
-        _name(table): create("features", table) for table in features
-    }
     figures: list[Judged] = []
     refusals: list[Refusal] = []
     known: dict[str, Any] = {}
-    for place, (network_name, network) in enumerate(networks.items()):
+    for place, (network_name, chosen) in enumerate(networks.items()):
+        network = chosen.network
         with progress(f"{network_name}: getting ready", 1) as done:
             network.fit(sets.reference)
             done(1)
         evaluation = _evaluation(network_name, network, sets, cache, progress)
         known[network_name] = {
             "digest": network.digest(),
-            "options": _options("features", features[place]),
+            "options": chosen.options,
             "size": int(evaluation.samples.features.shape[1]),
         }
         asked = {
             name: metric
-            for name, metric in chosen.items()
+            for name, metric in metrics.items()
             if (place == 0 or name not in _ON_IMAGES)
         }
         with progress(f"{network_name}: figures", len(asked)) as done:

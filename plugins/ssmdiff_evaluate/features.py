@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from ssmdiff import DataError, FeatureNetwork, ImageSet, write_atomically
+from ssmdiff import FeatureNetwork, ImageSet
 
-from ssmdiff_evaluate.sets import batches
+from ssmdiff_evaluate.sets import batches, read_part, write_part
 
 PART = 256
 """Images of a batch, and of a part that is kept; fixed, as another batch rounds otherwise."""
@@ -43,16 +42,11 @@ def features_of(
     for indices in batches(len(images), PART):
         path = folder / f"part-{indices.start:08d}-{len(indices)}.npy"
         if path.is_file():
-            try:
-                part = np.load(path, allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise DataError(f"{path} cannot be read: {error}. Delete it, and go on") from error
+            part = read_part(path)
         else:
             levels = images.levels(indices)
             part = network(levels[..., ::-1].copy() if mirrored else levels)
-            buffer = io.BytesIO()
-            np.save(buffer, part, allow_pickle=False)
-            write_atomically(path, buffer.getvalue())
+            write_part(path, part)
         parts.append(part)
         if on_images:
             on_images(len(indices))

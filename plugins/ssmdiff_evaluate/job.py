@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from typing import Any
 from ssmdiff import (
     Config,
     ConfigError,
-    DataError,
     ImageModel,
     build_dataset,
     create,
@@ -25,7 +23,15 @@ from ssmdiff import (
     write_atomically,
 )
 
-from ssmdiff_evaluate.evaluation import FEATURES, RECORD, Progress, Record, Sets, judge
+from ssmdiff_evaluate.evaluation import (
+    FEATURES,
+    RECORD,
+    Progress,
+    Record,
+    Sets,
+    components,
+    judge,
+)
 from ssmdiff_evaluate.sets import (
     SAMPLES_RECORD,
     DataImages,
@@ -66,7 +72,7 @@ class Evaluate:
             model: A run's folder, an exported file, a folder of ``ssmdiff sample``, or any folder
                 of images of the reference's size.
             against: The reference: a run (its data), a data set by name, a folder of images. By
-                default the data of the run, or of the run that a sampled folder is of.
+                default the data of the run.
             out: Where the evaluation goes; ``RUN/evaluations/NAME`` of a run, else
                 ``evaluations/NAME``.
             n: Images drawn of a model; of a folder, how many are looked at.
@@ -93,6 +99,7 @@ class Evaluate:
 
         if n < 2:
             raise ConfigError(f"n is {n}; expected at least two images to judge")
+        networks, asked_metrics = components(features, metrics)  # refused before work is done
         model = Path(model)
         dataset, source, is_open = self._data(model, against)
         folder = Path(out) if out is not None else default_folder(model, n, seed)
@@ -113,7 +120,7 @@ class Evaluate:
             return Record({}, (), ())  # this process drew its part; the first one judges
         sets = Sets(known, samples, fresh)
         cache = folder.parent / "cache"
-        record = judge(sets, features, metrics, cache, origin, facts, bars)
+        record = judge(sets, networks, asked_metrics, cache, origin, facts, bars)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RECORD, record.to_json().encode())
         write_outcome(folder, model, record, sets, source, show_real, is_open)
@@ -122,31 +129,30 @@ class Evaluate:
     def _data(self, model: Path, against: str | Path | None) -> tuple[Any, str, bool]:
         """The reference, what it is called, and whether its images may be shown."""
         if against is None:
-            run = _run_behind(model)
-            if run is None:
+            if not (model / CONFIG).is_file():
                 raise ConfigError(
                     f"{model} does not say what it was trained on; give the reference by "
                     "--against: a run, a data set such as phantom, or a folder of images"
                 )
-            against = run
+            against = model
         path = Path(against)
         if (path / CONFIG).is_file():
             config: Config = _config_of(path)
             name = str(config.data.dataset["name"])
-            dataset = build_dataset(config)
-            return dataset, f"the data of {path} ({name})", bool(getattr(dataset, "is_open", False))
-        size = _size_of(model)
-        if str(against) in registry().names("dataset"):
-            dataset = create("dataset", str(against), image_size=size)
+            dataset, source = build_dataset(config), f"the data of {path} ({name})"
+        elif str(against) in registry().names("dataset"):
+            dataset = create("dataset", str(against), image_size=_size_of(model))
+            source = str(against)
         elif path.is_dir():
-            dataset = create("dataset", {"name": "folder", "path": str(path)}, image_size=size)
+            table = {"name": "folder", "path": str(path)}
+            dataset, source = create("dataset", table, image_size=_size_of(model)), str(against)
         else:
             known = ", ".join(registry().names("dataset"))
             raise ConfigError(
                 f"--against {against}: there is no such run or folder, and the data sets are "
                 f"{known}"
             )
-        return dataset, str(against), bool(getattr(dataset, "is_open", False))
+        return dataset, source, bool(getattr(dataset, "is_open", False))
 
     def _samples(
         self,
@@ -231,21 +237,6 @@ def _facts(model: ImageModel[Any]) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in parameters),
         "device": str(parameters[0].device),
     }
-
-
-def _run_behind(model: Path) -> Path | None:
-    """The run that a folder is, or that a sampled folder was drawn from, where it still is."""
-    if (model / CONFIG).is_file():
-        return model
-    record = model / SAMPLES_RECORD
-    if record.is_file():
-        try:
-            source = json.loads(record.read_text(encoding="utf-8")).get("model")
-        except (OSError, ValueError) as error:
-            raise DataError(f"{record} cannot be read: {error}") from error
-        if isinstance(source, str) and (Path(source) / CONFIG).is_file():
-            return Path(source)
-    return None
 
 
 def _config_of(path: Path) -> Config:

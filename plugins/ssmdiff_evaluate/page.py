@@ -136,7 +136,7 @@ def page(
                 "reference": mean_and_background(sets.reference),
             },
             sections=[_section(name, record, sets, show) for name in SECTIONS],
-            loss=_loss(model),
+            loss=loss_of(model),
             stamp=json.dumps(record.stamp, indent=2),
         )
     )
@@ -144,7 +144,7 @@ def page(
 
 def _section(name: str, record: Record, sets: Sets, show_real: bool) -> dict[str, Any]:
     title, lead = _LEADS[name]
-    figures = [_row(j.figure) for j in record.figures if j.section == name]
+    figures = [row_of(j.figure) for j in record.figures if j.section == name]
     refusals = [r for r in record.refusals if r.section == name]
     section: dict[str, Any] = {
         "title": title,
@@ -179,7 +179,8 @@ def _section(name: str, record: Record, sets: Sets, show_real: bool) -> dict[str
     return section
 
 
-def _row(figure: Figure) -> dict[str, str]:
+def row_of(figure: Figure) -> dict[str, str]:
+    """A figure in words, empty where something is not known."""
     better = {"lower": "lower", "higher": "higher", "reference": "as real images"}
     return {
         "name": figure.name,
@@ -202,13 +203,13 @@ def _spread(images: ImageSet, count: int) -> Any:
     return images.levels(range(0, step * count, step)[: min(count, len(images))])
 
 
-def _loss(model: Path) -> str | None:
-    """The loss curve of a run."""
-    config = model / "config.toml"
+def loss_of(run: Path) -> str | None:
+    """The loss curve of a run as a data URL; None of what is no run."""
+    config = run / "config.toml"
     if not config.is_file():
         return None
     train: Mapping[str, Any] = tomllib.loads(config.read_text(encoding="utf-8")).get("train", {})
-    picture = pictures.loss_curve(model / "metrics.jsonl", int(train.get("batch_size", 1)))
+    picture = pictures.loss_curve(run / "metrics.jsonl", int(train.get("batch_size", 1)))
     return None if picture is None else inline(picture)
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,22 @@ def to_levels(images: NDArray[np.floating]) -> Levels:
     return levels
 
 
-class DataImages:
+class _Images(ABC):
+    """A set that gives its images one by one. What it does not know of them is None."""
+
+    groups: Sequence[str] | None = None
+    labels: NDArray[np.int64] | None = None
+
+    def levels(self, indices: Sequence[int]) -> Levels:
+        """(B, C, H, W) of these images."""
+        return np.stack([self._one(int(i)) for i in indices])
+
+    @abstractmethod
+    def _one(self, i: int) -> Levels:
+        """(C, H, W)."""
+
+
+class DataImages(_Images):
     """Images of a data set, all of them or evenly spread ones.
 
     Args:
@@ -54,16 +70,10 @@ class DataImages:
         self._kept: dict[int, Levels] = {}
         self.shape: tuple[int, ...] = self._one(0).shape
         groups = getattr(dataset, "groups", None)
-        self.groups: Sequence[str] | None = (
-            None if groups is None else [str(groups[i]) for i in self.indices]
-        )
-        self.labels: NDArray[np.int64] | None = None
+        self.groups = None if groups is None else [str(groups[i]) for i in self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
-
-    def levels(self, indices: Sequence[int]) -> Levels:
-        return np.stack([self._one(int(i)) for i in indices])
 
     def _one(self, i: int) -> Levels:
         # Drawing a phantom or decoding a file is dearer than to keep a byte a pixel of it.
@@ -77,7 +87,7 @@ class DataImages:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-class SampledFolder:
+class SampledFolder(_Images):
     """A folder that ``ssmdiff sample`` filled: its numbered images, PNG or .npy.
 
     Args:
@@ -96,14 +106,9 @@ class SampledFolder:
                 f"{path} holds no images such as 000000.png; expected --out of ssmdiff sample"
             )
         self.shape: tuple[int, ...] = self._one(0).shape
-        self.groups: Sequence[str] | None = None
-        self.labels: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.files)
-
-    def levels(self, indices: Sequence[int]) -> Levels:
-        return np.stack([self._one(int(i)) for i in indices])
 
     def _one(self, i: int) -> Levels:
         path = self.files[i]
@@ -135,11 +140,10 @@ class SampledFolder:
             found = json.loads(record.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(f"{record} cannot be read: {error}") from error
-        found.pop("images", None)
         return {"folder": str(self.path), "record": found}
 
 
-class DrawnImages:
+class DrawnImages(_Images):
     """Images 0 to n - 1 of a model and a seed, drawn into a folder in parts of one batch.
 
     Args:
@@ -161,8 +165,6 @@ class DrawnImages:
         self.model, self.sampling, self.count = model, sampling, count
         self.batch_size = batch_size
         self.shape: tuple[int, ...] = tuple(model.shape)
-        self.groups: Sequence[str] | None = None
-        self.labels: NDArray[np.int64] | None = None
         self.folder = folder / self.digest()[:16]
         self._part: tuple[int, Levels] | None = None
 
@@ -186,8 +188,7 @@ class DrawnImages:
 
     def parts(self) -> list[range]:
         """The indices of each part; the last may be short."""
-        starts = range(0, self.count, self.batch_size)
-        return [range(start, min(start + self.batch_size, self.count)) for start in starts]
+        return list(batches(self.count, self.batch_size))
 
     def draw(
         self, rank: int = 0, world: int = 1, on_images: Callable[[int], None] | None = None
@@ -205,7 +206,7 @@ class DrawnImages:
         for number, indices in enumerate(self.parts()):
             if number % world == rank and not self._path(number, indices).is_file():
                 ((_, images),) = self.model.draw(self.sampling, indices, self.batch_size)
-                write_atomically(self._path(number, indices), _npy(to_levels(np.asarray(images))))
+                write_part(self._path(number, indices), to_levels(np.asarray(images)))
                 count += len(indices)
             if on_images and number % world == rank:
                 on_images(len(indices))
@@ -216,18 +217,10 @@ class DrawnImages:
     def _missing(self) -> bool:
         return not all(self._path(n, part).is_file() for n, part in enumerate(self.parts()))
 
-    def levels(self, indices: Sequence[int]) -> Levels:
-        return np.stack([self._one(int(i)) for i in indices])
-
     def _one(self, i: int) -> Levels:
         number = i // self.batch_size
         if self._part is None or self._part[0] != number:
-            path = self._path(number, self.parts()[number])
-            try:
-                part = np.load(path, allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise DataError(f"{path} cannot be read: {error}. Delete it, and go on") from error
-            self._part = (number, part)
+            self._part = (number, read_part(self._path(number, self.parts()[number])))
         image: Levels = self._part[1][i % self.batch_size]
         return image
 
@@ -235,10 +228,24 @@ class DrawnImages:
         return self.folder / f"part-{number:06d}-{len(indices)}.npy"
 
 
-def _npy(array: NDArray[Any]) -> bytes:
+def write_part(path: Path, array: NDArray[Any]) -> None:
+    """An array as ``.npy``, whole or not there."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
+    write_atomically(path, buffer.getvalue())
+
+
+def read_part(path: Path) -> NDArray[Any]:
+    """What :func:`write_part` wrote.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    try:
+        part: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}. Delete it, and go on") from error
+    return part
 
 
 def batches(count: int, size: int = 256) -> Iterator[range]:

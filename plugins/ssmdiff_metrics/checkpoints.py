@@ -8,7 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ssmdiff import DataError
+import numpy as np
+from numpy.typing import NDArray
+from ssmdiff import ConfigError, DataError
 from torch import Tensor
 
 
@@ -25,6 +27,16 @@ def require_hash(path: Path, sha256: str) -> None:
             f"{path} has the sha256 {got}; expected {sha256}. It was not opened. Fetch it again, "
             "or give the hash of a file that you trust as features.sha256"
         )
+
+
+def require_grey_or_colour(levels: NDArray[np.uint8], name: str) -> None:
+    """Refuse images that a network of colour pictures cannot see.
+
+    Raises:
+        ConfigError: They are not (B, 1, H, W) or (B, 3, H, W).
+    """
+    if levels.ndim != 4 or levels.shape[1] not in (1, 3):
+        raise ConfigError(f"features {name!r} see 1 or 3 channels; the images are {levels.shape}")
 
 
 def table(name: str) -> dict[str, tuple[int, ...]]:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from ssmdiff import ConfigError, DataError, ImageSet
 from torch import Tensor, nn
 
-from ssmdiff_metrics.checkpoints import require_hash, require_keys
+from ssmdiff_metrics.checkpoints import require_grey_or_colour, require_hash, require_keys
 from ssmdiff_metrics.inception import Resize, resized
 
 SIDE = 224
@@ -84,10 +84,7 @@ class Dinov2:
         """(B, 1 or 3, H, W) to (B, 1024)."""
         if self.network is None:
             raise ConfigError("features 'dinov2' have no weights yet; call fit first")
-        if levels.ndim != 4 or levels.shape[1] not in (1, 3):
-            raise ConfigError(
-                f"features 'dinov2' see 1 or 3 channels; the images are {levels.shape}"
-            )
+        require_grey_or_colour(levels, "dinov2")
         x = resized(levels, self.resize, SIDE).expand(-1, 3, -1, -1) / 255
         mean, deviation = (torch.tensor(v).reshape(3, 1, 1) for v in (_MEAN, _DEVIATION))
         pixels = ((x - mean) / deviation).to(self.device)

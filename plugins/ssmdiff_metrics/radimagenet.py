@@ -21,7 +21,7 @@ from pydantic import Field
 from ssmdiff import ConfigError, DataError, ImageSet
 from torch import nn
 
-from ssmdiff_metrics.checkpoints import require_hash, require_keys
+from ssmdiff_metrics.checkpoints import require_grey_or_colour, require_hash, require_keys
 
 SIDE = 224
 _NAMES = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3", 7: "layer4"}
@@ -82,10 +82,7 @@ class RadImageNet:
         """(B, 1 or 3, H, W) to (B, 2048)."""
         if self.network is None:
             raise ConfigError("features 'radimagenet' have no weights yet; call fit first")
-        if levels.ndim != 4 or levels.shape[1] not in (1, 3):
-            raise ConfigError(
-                f"features 'radimagenet' see 1 or 3 channels; the images are {levels.shape}"
-            )
+        require_grey_or_colour(levels, "radimagenet")
         x = torch.from_numpy(levels.astype(np.float32)).to(self.device)
         bgr = x.flip(1) if x.shape[1] == 3 else x.expand(-1, 3, -1, -1)
         scaled = F.interpolate(

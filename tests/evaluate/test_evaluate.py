@@ -188,6 +188,7 @@ def test_what_cannot_be_is_refused_before_anything_is_drawn(
     with pytest.raises(ConfigError, match=sentence):
         evaluate(run, out=tmp_path / "out", **{"n": 8, **arguments})
     assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "drawn").exists()
 
 
 def test_protocols_agree_for_other_samples_and_differ_for_other_counts(
