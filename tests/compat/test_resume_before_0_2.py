@@ -64,6 +64,7 @@ def digest(value: torch.Tensor) -> str:
     return hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_that_was_begun_before_is_finished_to_the_same_bits(finished, name) -> None:
     wanted = json.loads((BEFORE / "ends" / f"{name}.json").read_text())

@@ -88,7 +88,10 @@ def test_ddpm_gives_the_variance_of_its_equation(steps, variance, gaussian):
     assert data.walk(table, steps).std() == pytest.approx(np.sqrt(total), rel=0.01)
 
 
-@pytest.mark.parametrize("steps", [250, 300, 501])
+@pytest.mark.parametrize(
+    "steps",
+    [pytest.param(250, marks=pytest.mark.slow), 300, pytest.param(501, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 @pytest.mark.parametrize("table", TABLES, ids=name_of)
 def test_every_scheduler_draws_the_data(table, prediction, steps, gaussian):

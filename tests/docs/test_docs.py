@@ -86,6 +86,7 @@ def test_every_link_inside_leads_somewhere(page):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+@pytest.mark.slow
 def test_the_library_example_runs(place):
     (code,) = blocks(ROOT / "README.md", "python")
     names = {}

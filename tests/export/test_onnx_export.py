@@ -92,6 +92,7 @@ def test_the_graph_is_as_promised(made) -> None:
     assert parser_findings(model) == []
 
 
+@pytest.mark.slow
 def test_fixed_orders_are_int32_constants_that_equal_slots_share(tmp_path) -> None:
     run = tiny_run(tmp_path / "run", scan="atrous", backbone=STACK)
     export_onnx(run, tmp_path / "model.onnx", body="chunked")
@@ -131,6 +132,7 @@ def test_large_weights_go_into_one_sibling_with_its_hash(tmp_path) -> None:
     assert not data.exists()
 
 
+@pytest.mark.slow
 def test_bfloat16_is_compared_through_a_twin_that_rounds(tmp_path) -> None:
     run = tiny_run(tmp_path / "run", block="conv", backbone=SMALLEST)
     report = export_onnx(run, tmp_path / "model.onnx", precision="bf16")
@@ -148,6 +150,7 @@ def test_a_file_that_is_there_is_kept(tmp_path) -> None:
     assert path.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_strangers_scan_exports_and_samples(tmp_path, install, fresh_registry) -> None:
     """A package of one file; ssmdiff does not know it."""
     install(

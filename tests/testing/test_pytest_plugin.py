@@ -78,6 +78,7 @@ def test_a_failure_is_a_sentence(pytest_run, install) -> None:
     assert "1 failed, 12 deselected" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_component_that_needs_options_is_skipped_and_says_so(pytest_run, install) -> None:
     site = install("ssmdiff-spin", SPIN.format(default="", by="self.by"))
     done = pytest_run("--ssmdiff=ssmdiff-spin", "-m", "ssmdiff", site=site)
@@ -92,6 +93,7 @@ def test_an_unknown_distribution_is_a_usage_error(pytest_run) -> None:
     assert "no distribution 'test_own.py' has a component to check" in done.stderr + done.stdout
 
 
+@pytest.mark.slow
 def test_with_the_bare_flag_everything_is_collected(pytest_run) -> None:
     done = pytest_run("--ssmdiff", "--collect-only", "-q")
     assert done.returncode == 0, done.stdout

@@ -70,6 +70,7 @@ def test_a_new_package_keeps_the_contract_of_its_kind(kind: str, new: New) -> No
     assert report.subject.startswith(f"{kind} 'my-{kind}' (ssmdiff-my-{kind} 0.1.0)")
 
 
+@pytest.mark.slow
 def test_new_packages_of_every_kind_are_used_by_their_names(new: New, tmp_path: Path) -> None:
     """Trained, exported, sampled from the file, judged, and looked at by the command."""
     for kind in KINDS:

@@ -84,6 +84,7 @@ def test_a_save_is_reckoned_with_before_one_was_made():
     assert TimeLimit(1.0, 10 * 10**9).margin_s > 2 * 10e9 / 100e6
 
 
+@pytest.mark.slow
 def test_a_limit_shorter_than_a_step_does_one_step_each_time(tiny, tmp_path):
     config = tiny(train={"steps": 9, "max_hours": 1e-6})
     steps: list[int] = []

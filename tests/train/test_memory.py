@@ -5,6 +5,7 @@ import platform
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone has mallopt")
 def test_a_step_does_not_ask_the_system_for_what_the_last_one_freed(python):
     """Page faults of a step that takes 40, 48 and 40 MB: about 32,000 by default."""

@@ -116,6 +116,7 @@ def test_a_kernel_that_cannot_run_here_is_refused_before_anything_is_written(tin
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_both_options(tmp_path, eager_backend):
     from ssmdiff_cli.main import app
     from typer.testing import CliRunner
@@ -196,6 +197,7 @@ def test_a_compiled_run_is_resumed_without_compilation(tiny, tmp_path, eager_bac
     assert losses(folder) == pytest.approx(losses(whole), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_compiled_run_samples_the_same_images(tiny, tmp_path, eager_backend):
     path = train(tiny(model=PLAIN, train={"steps": 2}), tmp_path / "run").path
     plain = load_run(path).sample(2, steps=3)
@@ -220,6 +222,7 @@ def test_a_failed_compilation_is_told_with_the_way_out(tiny, tmp_path, monkeypat
         train(tiny(train={"compile": True}), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_divergence_of_a_compiled_run_names_the_module(tiny, tmp_path, eager_backend):
     """A hook that looks for it is not called in compiled code."""
     spoilt = []

@@ -255,6 +255,7 @@ def test_export_bakes_the_orders_of_a_fixed_scan() -> None:
     torch.testing.assert_close(program.module()(x, t), model(x, t))
 
 
+@pytest.mark.slow
 def test_compiles_in_one_graph() -> None:
     model = awakened(network(**SMALL))
     x, t = torch.randn(2, 1, 16, 16), torch.tensor([1, 2])
