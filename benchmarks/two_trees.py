@@ -1,5 +1,7 @@
 """Two source trees beside each other: a training step of `tiny` and `small`, and calls of the scan.
 
+`kernel-...` is the numba kernel as scan_cpu.py times it, `scan-...` the public op around it.
+
     python benchmarks/two_trees.py --old OLD/.venv/bin/python --new .venv/bin/python [--pairs 20]
 
 Each tree is installed in an environment of its own. A process of each holds the same training runs
@@ -34,7 +36,13 @@ SCAN_CALLS = 20  # of one turn; one call takes milliseconds
 STEPS = {"tiny": 8, "small": 1}  # of one turn
 CASES = (
     *(f"step-{preset}" for preset in PRESETS),
-    *(f"scan-{p}-{order}-{L}" for L in LENGTHS for order in ORDERS for p in ("forward", "both")),
+    *(
+        f"{what}-{p}-{order}-{L}"
+        for what in ("kernel", "scan")
+        for L in LENGTHS
+        for order in ORDERS
+        for p in ("forward", "both")
+    ),
 )
 
 
@@ -67,6 +75,27 @@ def training_step(preset: str) -> Callable[[], None]:
         trainer._step(batches[next(turns) % len(batches)], 1e-4, 0)
 
     return step
+
+
+def kernel_call(part: str, order: str, length: int) -> Callable[[], None]:
+    """What scan_cpu.py times: the numba kernel itself, on inputs as Mamba is initialised."""
+    import torch
+    from ssmdiff.ops import both_passes, load_kernel
+
+    try:
+        from ssmdiff_bench.scan import ScanShape, make_inputs
+    except ImportError:  # a tree before 0.2
+        from ssmdiff.bench.scan import ScanShape, make_inputs
+    inputs, kernel = make_inputs(ScanShape(B, D, K, N, order), length), load_kernel("numba")
+    grad_y = torch.randn(inputs.u.shape, generator=torch.Generator().manual_seed(1))
+
+    def call() -> None:
+        if part == "forward":
+            kernel.forward(inputs)
+        else:
+            both_passes(kernel, inputs, grad_y)
+
+    return call
 
 
 def scan_call(part: str, order: str, length: int) -> Callable[[], None]:
@@ -112,7 +141,8 @@ def serve() -> None:
             if kind == "step":
                 ready[case] = training_step(rest[0]), STEPS[rest[0]]
             else:
-                ready[case] = scan_call(rest[0], rest[1], int(rest[2])), SCAN_CALLS
+                make = kernel_call if kind == "kernel" else scan_call
+                ready[case] = make(rest[0], rest[1], int(rest[2])), SCAN_CALLS
             ready[case][0]()
             ready[case][0]()
         call, times = ready[case]
