@@ -1,4 +1,4 @@
-"""Data sets: ``phantom``, built in, and ``folder``, images on disk."""
+"""Data sets ``phantom``, built in, and ``folder``, images on disk; files of pictures."""
 
 from collections.abc import Iterable
 
@@ -13,3 +13,8 @@ def ssmdiff_datasets() -> Iterable[Component]:
     yield Component(
         "folder", "ssmdiff_data.folder:FolderDataset", "PNG, TIFF, JPEG and .npy files on disk"
     )
+
+
+@hookimpl
+def ssmdiff_writers() -> Iterable[Component]:
+    yield Component("png", "ssmdiff_data.writers:PngWriter", "8-bit PNG, grey or RGB")

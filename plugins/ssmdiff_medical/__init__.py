@@ -1,0 +1,1 @@
+"""Medical files, an extra: volumes, series, and data sets by name."""
