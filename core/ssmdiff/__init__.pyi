@@ -26,6 +26,7 @@ from ssmdiff.errors import PluginError as PluginError
 from ssmdiff.errors import RunInterruptedError as RunInterruptedError
 from ssmdiff.errors import SsmdiffError as SsmdiffError
 from ssmdiff.errors import did_you_mean as did_you_mean
+from ssmdiff.errors import printable as printable
 from ssmdiff.networks.backbone import DTYPES as DTYPES
 from ssmdiff.networks.backbone import Backbone as Backbone
 from ssmdiff.networks.backbone import Block as Block

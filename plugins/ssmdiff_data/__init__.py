@@ -16,5 +16,13 @@ def ssmdiff_datasets() -> Iterable[Component]:
 
 
 @hookimpl
+def ssmdiff_readers() -> Iterable[Component]:
+    yield Component(
+        "picture", "ssmdiff_data.pictures:PictureReader", "PNG, JPEG, TIFF and its stacks, .npy"
+    )
+    yield Component("npz", "ssmdiff_data.arrays:ArrayReader", "every image array of an .npz file")
+
+
+@hookimpl
 def ssmdiff_writers() -> Iterable[Component]:
     yield Component("png", "ssmdiff_data.writers:PngWriter", "8-bit PNG, grey or RGB")

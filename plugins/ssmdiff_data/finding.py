@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ssmdiff import DataError
+from ssmdiff import DataError, printable
 
-from ssmdiff_data.decoding import content_kind, kind_of, printable
-from ssmdiff_data.images import SUFFIXES
+from ssmdiff_data.decoding import content_kind, kind_of
+from ssmdiff_data.pictures import SUFFIXES
 
 _LISTED = 5
 _KINDS = {

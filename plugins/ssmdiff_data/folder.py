@@ -18,15 +18,15 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from PIL import Image
 from pydantic import Field
-from ssmdiff import ConfigError, DataError, DatasetSummary, ImageItem
+from ssmdiff import ConfigError, DataError, DatasetSummary, ImageHeader, ImageItem, printable
 from torch import Tensor
 from torch.nn import functional
 
-from ssmdiff_data.decoding import printable
 from ssmdiff_data.describing import classes_in_words, sizes_in_words, spread_over, values_in_words
 from ssmdiff_data.finding import find_images, in_words
-from ssmdiff_data.images import PILLOW_LIMIT, Header, ReadRules, read_header, read_image
+from ssmdiff_data.images import ReadRules, read_header, read_image
 from ssmdiff_data.patients import groups_of, held_out_of
+from ssmdiff_data.pictures import PILLOW_LIMIT
 
 log = logging.getLogger(__name__)
 
@@ -271,7 +271,7 @@ class FolderDataset:
 
 class _File(NamedTuple):
     name: str
-    header: Header
+    header: ImageHeader
     size_bytes: int
 
 
@@ -280,7 +280,7 @@ def _kinds(files: Sequence[_File]) -> str:
     counts: Counter[tuple[int, str]] = Counter()
     examples: dict[tuple[int, str], str] = {}
     for file in files:
-        kind = (file.header.channels, file.header.depth)
+        kind = (file.header.size("c"), file.header.depth)
         counts[kind] += 1
         examples.setdefault(kind, file.name)
     return "; ".join(
@@ -291,7 +291,7 @@ def _kinds(files: Sequence[_File]) -> str:
 
 
 def _common_channels(root: Path, files: Sequence[_File]) -> int:
-    found = {file.header.channels for file in files}
+    found = {file.header.size("c") for file in files}
     if len(found) > 1:
         raise DataError(
             f"images in {printable(root)} differ in channels: {_kinds(files)}. Give --set "
