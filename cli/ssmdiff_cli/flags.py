@@ -66,7 +66,8 @@ Backbone = Annotated[
     typer.Option(help="Backbone: vmddpm or isotropic.", autocompletion=names_of("backbone")),
 ]
 Data = Annotated[
-    str | None, typer.Option(help="A folder of images, or a data set by name, such as phantom.")
+    str | None,
+    typer.Option(help="A store, a folder of images, or a data set by name, such as phantom."),
 ]
 ImageSize = Annotated[str | None, typer.Option(help="Pixels: 64, or 64x96 (height x width).")]
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps.")]
@@ -84,7 +85,7 @@ Seed = Annotated[int | None, typer.Option(help="0 to 2**63 - 1.")]
 
 
 def dataset_table(data: str | None) -> dict[str, Any] | None:
-    """``--data``: a registered data set by name, else a folder.
+    """``--data``: a registered data set by name, a store, else a folder.
 
     Raises:
         ConfigError: It is neither.
@@ -93,6 +94,8 @@ def dataset_table(data: str | None) -> dict[str, Any] | None:
         return None
     if data in registry().names("dataset"):
         return {"name": data}
+    if (Path(data) / "store.json").is_file():
+        return {"name": "store", "path": data}
     if Path(data).exists() or "/" in data or "\\" in data:
         return {"name": "folder", "path": data}
     hint = did_you_mean(data, registry().names("dataset"))

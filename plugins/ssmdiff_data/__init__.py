@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ssmdiff import Component, hookimpl
+from ssmdiff import Command, Component, hookimpl
 
 
 @hookimpl
@@ -12,6 +12,9 @@ def ssmdiff_datasets() -> Iterable[Component]:
     )
     yield Component(
         "folder", "ssmdiff_data.folder:FolderDataset", "PNG, TIFF, JPEG and .npy files on disk"
+    )
+    yield Component(
+        "store", "ssmdiff_data.stored:StoreDataset", "what ssmdiff data prepare made of files"
     )
 
 
@@ -26,3 +29,17 @@ def ssmdiff_readers() -> Iterable[Component]:
 @hookimpl
 def ssmdiff_writers() -> Iterable[Component]:
     yield Component("png", "ssmdiff_data.writers:PngWriter", "8-bit PNG, grey or RGB")
+
+
+@hookimpl
+def ssmdiff_commands() -> Iterable[Command]:
+    yield Command(
+        "data",
+        "ssmdiff_data.command:app",
+        "look at images, and prepare them for training",
+        job="ssmdiff_data.prepare:prepare",
+        examples=(
+            "ssmdiff data prepare scans --out stores/scans --image-size 64",
+            "ssmdiff data prepare ACDC/database --as acdc --out stores/acdc --workers 2",
+        ),
+    )
