@@ -130,6 +130,10 @@ from ssmdiff.runs.provenance import order_digests as order_digests
 from ssmdiff.runs.provenance import provenance as provenance
 from ssmdiff.runs.provenance import providers as providers
 from ssmdiff.runs.provenance import versions as versions
+from ssmdiff.runs.published import Case as Case
+from ssmdiff.runs.published import DataTerms as DataTerms
+from ssmdiff.runs.published import PublishedDataset as PublishedDataset
+from ssmdiff.runs.published import terms_of as terms_of
 from ssmdiff.runs.reading import Affine as Affine
 from ssmdiff.runs.reading import Gathered as Gathered
 from ssmdiff.runs.reading import ImageData as ImageData
