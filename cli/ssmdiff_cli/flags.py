@@ -15,6 +15,7 @@ is one function, :func:`ssmdiff.resolve_flags`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -94,14 +95,23 @@ def dataset_table(data: str | None) -> dict[str, Any] | None:
         return None
     if data in registry().names("dataset"):
         return {"name": data}
-    if (Path(data) / "store.json").is_file():
-        return {"name": "store", "path": data}
+    if (document := Path(data) / "store.json").is_file():
+        return {"name": _dataset_of(document), "path": data}
     if Path(data).exists() or "/" in data or "\\" in data:
         return {"name": "folder", "path": data}
     hint = did_you_mean(data, registry().names("dataset"))
     raise ConfigError(
         f"--data {data}: there is no such folder and no data set of that name; {hint}"
     )
+
+
+def _dataset_of(document: Path) -> str:
+    """The data set that serves a store: the published one that it was made of, if it is here."""
+    try:
+        found = json.loads(document.read_bytes())["dataset"]
+    except (OSError, ValueError, KeyError, TypeError):  # the data set says what is wrong with it
+        return "store"
+    return found if found in registry().names("dataset") else "store"
 
 
 def image_size(text: str | None) -> int | list[int] | None:

@@ -14,15 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ssmdiff import (
-    Case,
-    ConfigError,
     DataError,
     ImageHeader,
     Reader,
     Source,
     gather,
     make_readers,
-    reader_of,
     size_text,
 )
 
@@ -129,93 +126,10 @@ def plan_folder(root: Path, recipe: Recipe, advance: Callable[[], object] = lamb
         Plan(
             tuple(cases),
             classes,
-            _dtype(recipe, eight),
+            stored_type(recipe, eight),
             modality=modalities[0] if len(modalities) == 1 else "",
             lines=(*lines, told_patients),
             warnings=tuple(doubts),
-            told=told,
-        ),
-        recipe,
-    )
-
-
-def plan_published(root: Path, published: Any, options: Mapping[str, Any], recipe: Recipe) -> Plan:
-    """The cases of a published data set; its class says what they are.
-
-    Raises:
-        DataError: The folder has another layout.
-        ConfigError: It has no such option.
-    """
-    try:
-        cases: Sequence[Case] = tuple(published.cases(root, **options))
-    except TypeError as error:
-        raise ConfigError(f"--set: {published.TERMS.name}: {error}") from None
-    names, patients = [case.name for case in cases], [case.patient for case in cases]
-    official = {case.split for case in cases} - {""}
-    if official and not recipe.lists and recipe.shares is None:
-        splits = [case.split for case in cases]
-        refuse_leaks(patients, splits)
-        how = "by the official lists"
-    else:
-        splits, how = split_of(names, patients, recipe), ""
-    classes = tuple(published.CLASSES)
-    number = {name: i for i, name in enumerate(classes)}
-    readers, _ = make_readers()
-    claimed: dict[str, str] = {}
-
-    def found(path: tuple[Path, ...]) -> Found:
-        kind = "".join(path[0].suffixes[-2:]).lower()
-        if kind not in claimed:
-            owner = reader_of(path[0], readers)
-            if owner is None:
-                raise DataError(
-                    f"{printable(path[0])} cannot be read: no reader that is installed knows it. "
-                    "Try: pip install 'ssmdiff[medical]', or ssmdiff plugins list"
-                )
-            claimed[kind] = owner
-        of = claimed[kind]
-        source = Source(
-            path, str(path[0].relative_to(root)) if path[0].is_relative_to(root) else path[0].name
-        )
-        chosen = getattr(published, "READER", {}).get(of, {})
-        return Found(of, tuple(sorted(chosen.items())), source, None)
-
-    planned = tuple(
-        PlannedCase(
-            {array: found(paths) for array, paths in case.files.items()},
-            case.name,
-            case.patient,
-            splits[i],
-            number.get(case.label, 0),
-            case.numbers,
-        )
-        for i, case in enumerate(cases)
-    )
-    terms = published.TERMS
-    lines = [
-        f"read: {len(cases)} images of {len(set(patients))} patients of {terms.name} in "
-        f"{printable(root)}",
-        f"licence: {terms.licence}",
-        f"cite: {terms.cite}",
-        *published.notes(),
-    ]
-    if how:
-        lines.append(f"splits: {how}")
-    values = str(recipe.values) if recipe.values else "by the files"
-    told = {
-        "made of": f"{len(cases)} images of {len(set(patients))} patients of {terms.name}",
-        "axis": recipe.axis,
-        "values": values,
-    }
-    return finished(
-        Plan(
-            planned,
-            classes,
-            _dtype(recipe, eight=False),
-            tuple(published.MASK),
-            published.MODALITY,
-            published.BODY_PART,
-            tuple(lines),
             told=told,
         ),
         recipe,
@@ -368,7 +282,7 @@ def _warnings(headers: Iterable[ImageHeader]) -> Counter[str]:
     return Counter(text for header in headers for text in header.warnings)
 
 
-def _dtype(recipe: Recipe, eight: bool) -> str:
+def stored_type(recipe: Recipe, eight: bool) -> str:
     return f"uint{recipe.bits or (8 if eight else 16)}"
 
 

@@ -22,7 +22,8 @@ from ssmdiff import ConfigError, DataError, SsmdiffError, registry, write_atomic
 from torch.utils.data import DataLoader, Dataset
 
 from ssmdiff_data.decoding import printable
-from ssmdiff_data.planning import Plan, chunks, plan_folder, plan_published
+from ssmdiff_data.planning import Plan, chunks, plan_folder
+from ssmdiff_data.planning_published import plan_published
 from ssmdiff_data.recipe import Recipe
 from ssmdiff_data.splitting import pseudonym, read_salt
 from ssmdiff_data.store import ArraySpec, Store, StoreWriter, Table

@@ -10,7 +10,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from ssmdiff import ConfigError, DatasetSummary, ImageItem, did_you_mean, size_text
+from ssmdiff import (
+    ConfigError,
+    DatasetSummary,
+    DataTerms,
+    ImageItem,
+    did_you_mean,
+    size_text,
+    terms_of,
+)
 from torch import Tensor
 
 from ssmdiff_data.decoding import printable
@@ -137,6 +145,11 @@ class StoreDataset:
             return None
         return min(low), min(high)
 
+    @property
+    def terms(self) -> DataTerms | None:
+        """On which terms the images may be used, where the store says so."""
+        return terms_of(self.store.fact("terms"))
+
     def fingerprint(self) -> str:
         """The store's digest, and what is taken of it."""
         chosen = [self.store.digest, self._split, self._array]
@@ -157,6 +170,8 @@ class StoreDataset:
         if (other := self.held_out) is not None:
             lines.append(f"held out: {len(other)} images, nothing is trained on them")
         lines += [f"{key}: {text}" for key, text in store.fact("told").items()]
+        if (terms := self.terms) is not None:
+            lines.append(f"licence of {terms.name}: {terms.licence}. Cite: {terms.cite}")
         stored = size_text(self.stored_size)
         same = self.image_size == self.stored_size
         lines.append(

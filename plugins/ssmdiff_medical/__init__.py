@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from ssmdiff import Component, hookimpl
 
+from ssmdiff_medical.references import ACDC, BRATS, CHESTXRAY14
 
 @hookimpl
 def ssmdiff_readers() -> Iterable[Component]:
@@ -12,4 +13,26 @@ def ssmdiff_readers() -> Iterable[Component]:
         "ssmdiff_medical.nifti:NiftiReader",
         "NIfTI: .nii, .nii.gz, pairs of .hdr and .img",
         "Li et al., J. Neurosci. Methods 264:47-56 (2016), doi:10.1016/j.jneumeth.2016.03.001",
+    )
+
+
+@hookimpl
+def ssmdiff_datasets() -> Iterable[Component]:
+    yield Component(
+        "acdc",
+        "ssmdiff_medical.acdc:Acdc",
+        "cardiac MRI of 150 patients, from a store made by data prepare --as acdc",
+        ACDC,
+    )
+    yield Component(
+        "brats2018",
+        "ssmdiff_medical.brats:Brats",
+        "brain tumours in MRI, 2018 to 2023, from a store made by data prepare --as brats2018",
+        BRATS,
+    )
+    yield Component(
+        "chestxray14",
+        "ssmdiff_medical.chestxray:ChestXray14",
+        "112,120 chest radiographs, from a store made by data prepare --as chestxray14",
+        CHESTXRAY14,
     )
