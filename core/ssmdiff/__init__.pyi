@@ -133,6 +133,7 @@ from ssmdiff.runs.provenance import versions as versions
 from ssmdiff.runs.published import Case as Case
 from ssmdiff.runs.published import DataTerms as DataTerms
 from ssmdiff.runs.published import PublishedDataset as PublishedDataset
+from ssmdiff.runs.published import data_record as data_record
 from ssmdiff.runs.published import terms_of as terms_of
 from ssmdiff.runs.reading import Affine as Affine
 from ssmdiff.runs.reading import Gathered as Gathered

@@ -20,10 +20,10 @@ from ssmdiff import (
     Source,
     gather,
     make_readers,
+    printable,
     size_text,
 )
 
-from ssmdiff_data.decoding import printable
 from ssmdiff_data.describing import classes_in_words
 from ssmdiff_data.finding import in_words
 from ssmdiff_data.patients import groups_of

@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError, validate_call
-from ssmdiff import Case, ConfigError, DataError, Source, did_you_mean, make_readers, reader_of
+from ssmdiff import (
+    Case,
+    ConfigError,
+    DataError,
+    Source,
+    did_you_mean,
+    make_readers,
+    printable,
+    reader_of,
+)
 
-from ssmdiff_data.decoding import printable
 from ssmdiff_data.planning import Plan, finished, split_of, stored_type
 from ssmdiff_data.recipe import Recipe
 from ssmdiff_data.splitting import refuse_leaks

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from ssmdiff import ConfigError, DataError, SsmdiffError, registry, write_atomically
+from ssmdiff import ConfigError, DataError, SsmdiffError, printable, registry, write_atomically
 from torch.utils.data import DataLoader, Dataset
 
-from ssmdiff_data.decoding import printable
 from ssmdiff_data.planning import Plan, chunks, plan_folder
 from ssmdiff_data.planning_published import plan_published
 from ssmdiff_data.recipe import Recipe

@@ -13,9 +13,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ssmdiff import ConfigError, DataError
-
-from ssmdiff_data.decoding import printable
+from ssmdiff import ConfigError, DataError, printable
 
 TRAIN = "train"
 SHARES = {"test": 0.1}

@@ -19,9 +19,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from ssmdiff import DataError, write_atomically
-
-from ssmdiff_data.decoding import printable
+from ssmdiff import DataError, printable, write_atomically
 
 FORMAT = 1
 DOCUMENT, TABLE = "store.json", "table.json"

@@ -14,14 +14,15 @@ from ssmdiff import (
     ConfigError,
     DatasetSummary,
     DataTerms,
+    ImageFacts,
     ImageItem,
     did_you_mean,
+    printable,
     size_text,
     terms_of,
 )
 from torch import Tensor
 
-from ssmdiff_data.decoding import printable
 from ssmdiff_data.folder import scale
 from ssmdiff_data.store import Store
 
@@ -139,11 +140,33 @@ class StoreDataset:
     @property
     def value_range(self) -> tuple[float, float] | None:
         """Black and white in the data's own units; None where they differ from item to item."""
-        numbers = self.store.table.numbers
-        low, high = set(numbers.get("low", [math.nan])), set(numbers.get("high", [math.nan]))
-        if len(low) != 1 or len(high) != 1 or math.isnan(min(low)) or math.isnan(min(high)):
+        suffix = "" if self._array == "image" else f"_{self._array}"
+        low, high = self._common(f"low{suffix}"), self._common(f"high{suffix}")
+        return None if low is None or high is None else (low, high)
+
+    @property
+    def image_facts(self) -> ImageFacts:
+        """What all images have in common, in the data's own units and millimetres."""
+        return ImageFacts(
+            value_range=self.value_range,
+            units=self.store.fact_text("units"),
+            spacing=self._spacing(),
+            modality=self.store.fact_text("modality"),
+            body_part=self.store.fact_text("body_part"),
+        )
+
+    def _spacing(self) -> tuple[float, float] | None:
+        """mm of a row and of a column, where all pixels are of one size."""
+        if self.image_size != self.stored_size:
             return None
-        return min(low), min(high)
+        sides = [self._common(name) for name in ("row_mm", "column_mm")]
+        return None if None in sides else (sides[0] or 0.0, sides[1] or 0.0)
+
+    def _common(self, name: str) -> float | None:
+        """A number that is the same for all items and known, else None."""
+        found = set(self.store.table.numbers.get(name, [math.nan]))
+        value = found.pop()
+        return None if found or math.isnan(value) else value
 
     @property
     def terms(self) -> DataTerms | None:

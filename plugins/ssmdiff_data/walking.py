@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ssmdiff import DataError
-
-from ssmdiff_data.decoding import printable
+from ssmdiff import DataError, printable
 
 
 def files_in(root: Path) -> tuple[list[Path], dict[str, list[str]]]:

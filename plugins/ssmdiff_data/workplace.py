@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ssmdiff import ConfigError, DataError, write_atomically
+from ssmdiff import ConfigError, DataError, printable, write_atomically
 
-from ssmdiff_data.decoding import printable
 from ssmdiff_data.store import DOCUMENT, Store
 
 _FINISHED = "finished"

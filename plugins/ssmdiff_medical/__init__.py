@@ -6,6 +6,7 @@ from ssmdiff import Component, hookimpl
 
 from ssmdiff_medical.references import ACDC, BRATS, CHESTXRAY14
 
+
 @hookimpl
 def ssmdiff_readers() -> Iterable[Component]:
     yield Component(

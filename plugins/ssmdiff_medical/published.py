@@ -12,6 +12,7 @@ from ssmdiff import (
     DatasetSummary,
     DataTerms,
     ImageDataset,
+    ImageFacts,
     ImageItem,
     create,
     summary_of,
@@ -118,6 +119,12 @@ class Published:
     def value_range(self) -> tuple[float, float] | None:
         """Black and white in the data's own units; None where they differ from item to item."""
         found: tuple[float, float] | None = self.images.value_range
+        return found
+
+    @property
+    def image_facts(self) -> ImageFacts:
+        """What all images have in common."""
+        found: ImageFacts = self.images.image_facts
         return found
 
     def fingerprint(self) -> str:

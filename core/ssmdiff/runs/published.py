@@ -33,6 +33,28 @@ def terms_of(found: object) -> DataTerms | None:
     return DataTerms(*(words[key] for key in keys))
 
 
+def data_record(dataset: object) -> dict[str, Any]:
+    """What a run keeps of its data: ``terms``, and what its ``images`` are in their own units.
+
+    Keys are there where something is known; none of it identifies anybody.
+    """
+    record: dict[str, Any] = {}
+    if (terms := terms_of(dataset)) is not None:
+        record["terms"] = terms._asdict()
+    facts = getattr(dataset, "image_facts", None)
+    if facts is not None:
+        known = {
+            "value_range": facts.value_range and list(facts.value_range),
+            "spacing": facts.spacing and list(facts.spacing),
+            "units": facts.units,
+            "modality": facts.modality,
+            "body_part": facts.body_part,
+        }
+        if images := {key: value for key, value in known.items() if value}:
+            record["images"] = images
+    return record
+
+
 @dataclass(frozen=True)
 class Case:
     """What is prepared as a whole: a volume or a picture of one person, and what lies beside it."""
