@@ -122,6 +122,12 @@ class ArrayReader:
             values: Any = np.lib.format.read_array(file, allow_pickle=False)
             return ImageData(finite(values), header)
 
+    def examples(self, folder: Path) -> None:
+        """An image with its label, and a packed volume."""
+        levels = np.arange(12 * 10, dtype=np.uint8).reshape(12, 10)
+        np.savez(folder / "image.npz", image=levels, label=np.int64(1))
+        np.savez_compressed(folder / "volume.npz", volume=np.stack([levels] * 4))
+
     @contextmanager
     def _member(self, source: Source) -> Iterator[tuple[IO[bytes], ImageHeader]]:
         """An array's file at its beginning, and its header."""

@@ -116,6 +116,17 @@ class PictureReader:
                 header = dataclasses.replace(_header(found), shape=values.shape)
                 return ImageData(values, header)
 
+    def examples(self, folder: Path) -> None:
+        """A picture of each format, a stack, an array."""
+        levels = (np.arange(12 * 10) * 2).reshape(12, 10).astype(np.uint8)
+        grey, pages = Image.fromarray(levels), [Image.fromarray(levels * k) for k in (1, 2, 3)]
+        grey.save(folder / "grey.png")
+        grey.convert("P").save(folder / "palette.png")
+        grey.save(folder / "grey.jpg", quality=90)
+        Image.fromarray(levels.astype(np.uint16) * 100).save(folder / "deep.tif")
+        pages[0].save(folder / "stack.tif", save_all=True, append_images=pages[1:])
+        np.save(folder / "volume.npy", np.stack([levels] * 4).astype(np.float32))
+
     def _check_size(self, height: int, width: int) -> None:
         if height < 1 or width < 1:
             raise DataError(f"{height} x {width} pixels: there is nothing in it")

@@ -110,6 +110,17 @@ class NiftiReader:
             raw = stored_bytes(source.files[-1], found.offset, found.claimed)
             return _turned(raw.view(found.dtype).reshape(found.stored, order="F"), found)
 
+    def examples(self, folder: Path) -> None:
+        """A volume, a packed one with times, and a pair."""
+        nibabel = the_nibabel()
+        stored = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+        affine = np.diag([2.0, 2.0, 3.0, 1.0])
+        nibabel.Nifti1Image(stored, affine).to_filename(folder / "volume.nii")
+        times = nibabel.Nifti2Image(np.stack([stored] * 2, axis=-1).astype(np.float64), affine)
+        times.set_data_dtype(np.int16)
+        times.to_filename(folder / "times.nii.gz")
+        nibabel.Nifti1Pair(stored, affine).to_filename(folder / "pair.hdr")
+
     def _volume(self, source: Source) -> _Volume:
         with errors_name(source.files[0]):
             header, offset = _header(source.files[0])

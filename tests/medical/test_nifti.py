@@ -1,4 +1,4 @@
-"""NIfTI against files packed by hand: values, orientation, and what no file may do to its reader."""
+"""NIfTI against files packed by hand: values, orientation, and what no file may do."""
 
 from __future__ import annotations
 

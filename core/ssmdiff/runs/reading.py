@@ -125,7 +125,8 @@ class Reader(Protocol):
     """Knows a format: ``factory(**options)``, each option with a default.
 
     What cannot be used is a :class:`ssmdiff.DataError` of one sentence, never another exception,
-    and a size that a file claims is checked before memory is taken for it.
+    and a size that a file claims is checked before memory is taken for it. A reader may have a
+    method ``examples(folder)`` that writes a few small files of its format, for its checks.
     """
 
     suffixes: frozenset[str]
