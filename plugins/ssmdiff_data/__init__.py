@@ -37,8 +37,10 @@ def ssmdiff_commands() -> Iterable[Command]:
         "data",
         "ssmdiff_data.command:app",
         "look at images, and prepare them for training",
-        job="ssmdiff_data.prepare:prepare",
+        job="ssmdiff_data.job:data",
         examples=(
+            "ssmdiff data show scans",
+            "ssmdiff data show scans --all --sheet sheet.png",
             "ssmdiff data prepare scans --out stores/scans --image-size 64",
             "ssmdiff data prepare ACDC/database --as acdc --out stores/acdc --workers 2",
         ),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,12 +12,79 @@ import typer
 from ssmdiff import ConfigError, assignments
 from ssmdiff_cli import flags
 
+_readers = flags.names_of("reader")
 app = typer.Typer(no_args_is_help=True, help="Look at images, and prepare them for training.")
 
 
 @app.callback()
 def data() -> None:
     """Look at images, and prepare them for training."""
+
+
+@app.command()
+def show(
+    path: Annotated[Path, typer.Argument(help="A folder of images, volumes or series, or a file.")],
+    sample: Annotated[int, typer.Option(min=1, help="Images whose values are looked at.")] = 200,
+    all_: Annotated[bool, typer.Option("--all", help="Look at the values of all.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
+    group: Annotated[
+        str | None, typer.Option(help="A regular expression: the patient in a file's name.")
+    ] = None,
+    reader: Annotated[
+        list[str] | None,
+        typer.Option(help="A reader by name; all by default.", autocompletion=_readers),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Write a contact sheet to this PNG, under the windows.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="A record for programs.")] = False,
+) -> None:
+    """Say what a folder holds before anything is trained: what is read, left out, looks wrong.
+
+    Names of all files, values of a sample. No patient is named.
+    """
+    from rich.console import Console
+
+    from ssmdiff_data.job import write_sheet
+    from ssmdiff_data.showing import find, sheet_of
+    from ssmdiff_data.telling import lines, record
+
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise ConfigError(f"--sheet {sheet}: expected a PNG, such as sheet.png")
+    number = None if all_ else sample
+    found = find(path, sample=number, seed=seed, group=group, readers=reader or (), bars=_bars)
+    told = record(found)
+    if sheet is not None and found.looks:
+        write_sheet(sheet, *sheet_of(found))
+    if json:
+        typer.echo(dumps(told, indent=2))
+        return
+    for line in lines(found, told):
+        typer.echo(line)
+    if Console().is_terminal:
+        _preview(sheet_of(found)[0])
+    for warning in told["warnings"]:
+        typer.echo(f"warning: {warning}")
+    if sheet is None:
+        typer.echo("contact sheet: --sheet sheet.png")
+    typer.echo(f"next: ssmdiff data prepare {path} --out STORE")
+
+
+def _preview(pictures: Sequence[Any]) -> None:
+    """A row of small pictures as half blocks, for a terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    shown = pictures[: max(1, console.width // 26)]
+    levels = [((p[0, ::4, ::4] + 1) * 127.5).byte().tolist() for p in shown]  # 24 x 24
+    for y in range(0, 24, 2):
+        row = Text()
+        for picture in levels:
+            for top, below in zip(picture[y], picture[y + 1], strict=True):
+                row.append("▀", f"rgb({top},{top},{top}) on rgb({below},{below},{below})")
+            row.append("  ")
+        console.print(row, no_wrap=True)
 
 
 @app.command()

@@ -238,7 +238,8 @@ def refuse_several_planes(picture: Image.Image) -> None:
         count = str(pages)
     if pages > 1:
         raise DataError(
-            f"it holds several pages or frames: {count} planes; save each as a file of its own"
+            f"it holds several pages or frames: {count} planes; save each as a file of its own, or "
+            "make a store of them: ssmdiff data prepare"
         )
 
 
