@@ -15,6 +15,12 @@ def ssmdiff_readers() -> Iterable[Component]:
         "NIfTI: .nii, .nii.gz, pairs of .hdr and .img",
         "Li et al., J. Neurosci. Methods 264:47-56 (2016), doi:10.1016/j.jneumeth.2016.03.001",
     )
+    yield Component(
+        "dicom",
+        "ssmdiff_medical.dicom:DicomReader",
+        "DICOM: images, series as volumes, enhanced multi-frame",
+        "Mason et al., pydicom, doi:10.5281/zenodo.1009663",
+    )
 
 
 @hookimpl
