@@ -29,6 +29,8 @@ def ssmdiff_readers() -> Iterable[Component]:
 @hookimpl
 def ssmdiff_writers() -> Iterable[Component]:
     yield Component("png", "ssmdiff_data.writers:PngWriter", "8-bit PNG, grey or RGB")
+    yield Component("png16", "ssmdiff_data.writers:Png16Writer", "16-bit PNG, grey")
+    yield Component("npy", "ssmdiff_data.writers:NpyWriter", "float32 arrays of any shape")
 
 
 @hookimpl

@@ -43,3 +43,13 @@ def ssmdiff_datasets() -> Iterable[Component]:
         "112,120 chest radiographs, from a store made by data prepare --as chestxray14",
         CHESTXRAY14,
     )
+
+
+@hookimpl
+def ssmdiff_writers() -> Iterable[Component]:
+    yield Component(
+        "nifti", "ssmdiff_medical.nifti_writer:NiftiWriter", "NIfTI in the data's own units"
+    )
+    yield Component(
+        "dicom", "ssmdiff_medical.dicom_writer:DicomWriter", "DICOM that says it is synthetic"
+    )

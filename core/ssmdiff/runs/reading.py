@@ -8,6 +8,7 @@ z slice, y row, x column, c channel. Imports numpy alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,9 +180,39 @@ class ImageFacts:
     body_part: str = ""
     versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
+    @classmethod
+    def of_record(cls, found: object) -> ImageFacts:
+        """From what a run keeps of its data's images; what is none of it is left out."""
+        record = found if isinstance(found, Mapping) else {}
+        black, white = _lengths(record.get("value_range"), 2) or (0.0, 0.0)
+        sides = _lengths(record.get("spacing"), 2) or _lengths(record.get("spacing"), 3)
+        units, modality, part = (
+            word if isinstance(word := record.get(key), str) else ""
+            for key in ("units", "modality", "body_part")
+        )
+        return cls(
+            value_range=(black, white) if black < white else None,
+            units=units,
+            spacing=sides if sides and min(sides) > 0 else None,
+            modality=modality,
+            body_part=part,
+        )
+
+
+def _lengths(found: object, count: int) -> tuple[float, ...] | None:
+    """So many finite numbers."""
+    if not isinstance(found, (list, tuple)) or len(found) != count:
+        return None
+    numbers = [n for n in found if type(n) in (int, float) and math.isfinite(n)]
+    return tuple(map(float, numbers)) if len(numbers) == count else None
+
 
 class Writer(Protocol):
-    """Writes a format: ``factory(**options)``, each option with a default."""
+    """Writes a format: ``factory(**options)``, each option with a default.
+
+    A writer may have ``whole(path) -> bool``, whether a file is there to its end, so that one that
+    was cut short is drawn again; and ``load(path, facts)``, the image as it was given, for a grid.
+    """
 
     suffix: str
     """What the names of its files end with: ``.png``."""
