@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from ssmdiff import __version__
@@ -12,6 +12,9 @@ from ssmdiff.registry.component import KINDS
 from ssmdiff.registry.registry import registry
 
 from ssmdiff_cli.flags import names_of
+
+if TYPE_CHECKING:
+    from ssmdiff.runs.published import DataTerms
 
 
 def cite(
@@ -38,9 +41,23 @@ def cite(
         references.append(reference)
         for entry in bibtex(reference):
             users.setdefault(entry.identity, []).append(f"{kind} {name}")
+    for terms in filter(None, map(_terms, names or ())):
+        references.append(terms.cite)
+        typer.echo(f"% data {terms.name}: {terms.licence}")
+        for entry in bibtex(terms.cite):
+            users.setdefault(entry.identity, []).append(f"data {terms.name}")
     for entry in collected(references):
         typer.echo(f"% {', '.join(users[entry.identity])}")
         typer.echo(entry.text)
+
+
+def _terms(named: str) -> DataTerms | None:
+    """Of the data that a run was trained on, if its terms are known."""
+    from ssmdiff.runs.published import terms_of
+    from ssmdiff.runs.run import RunFolder
+
+    folder = RunFolder(Path(named))
+    return terms_of(folder.data_record().get("terms", {})) if folder.exists else None
 
 
 def _components(named: str) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ is one function, :func:`ssmdiff.resolve_flags`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,7 +67,8 @@ Backbone = Annotated[
     typer.Option(help="Backbone: vmddpm or isotropic.", autocompletion=names_of("backbone")),
 ]
 Data = Annotated[
-    str | None, typer.Option(help="A folder of images, or a data set by name, such as phantom.")
+    str | None,
+    typer.Option(help="A store, a folder of images, or a data set by name, such as phantom."),
 ]
 ImageSize = Annotated[str | None, typer.Option(help="Pixels: 64, or 64x96 (height x width).")]
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps.")]
@@ -84,7 +86,7 @@ Seed = Annotated[int | None, typer.Option(help="0 to 2**63 - 1.")]
 
 
 def dataset_table(data: str | None) -> dict[str, Any] | None:
-    """``--data``: a registered data set by name, else a folder.
+    """``--data``: a registered data set by name, a store, else a folder.
 
     Raises:
         ConfigError: It is neither.
@@ -93,12 +95,23 @@ def dataset_table(data: str | None) -> dict[str, Any] | None:
         return None
     if data in registry().names("dataset"):
         return {"name": data}
+    if (document := Path(data) / "store.json").is_file():
+        return {"name": _dataset_of(document), "path": data}
     if Path(data).exists() or "/" in data or "\\" in data:
         return {"name": "folder", "path": data}
     hint = did_you_mean(data, registry().names("dataset"))
     raise ConfigError(
         f"--data {data}: there is no such folder and no data set of that name; {hint}"
     )
+
+
+def _dataset_of(document: Path) -> str:
+    """The data set that serves a store: the published one that it was made of, if it is here."""
+    try:
+        found = json.loads(document.read_bytes())["dataset"]
+    except (OSError, ValueError, KeyError, TypeError):  # the data set says what is wrong with it
+        return "store"
+    return found if found in registry().names("dataset") else "store"
 
 
 def image_size(text: str | None) -> int | list[int] | None:

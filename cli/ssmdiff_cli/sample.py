@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from ssmdiff.errors import ConfigError, ExportError, SsmdiffError
-from ssmdiff.registry.registry import registry
+from ssmdiff.registry.registry import create, registry
 
 from ssmdiff_cli import flags
 
@@ -52,7 +52,17 @@ def sample(
         typer.Option(help="Class of a conditional model, name or number; all in turn by default."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 16,
-    format: Annotated[str, typer.Option(help="png (8 bits) or npy (float32, -1 to 1).")] = "png",
+    format: Annotated[
+        str,
+        typer.Option(
+            help="png (8 bits), png16, npy (float32), nifti or dicom; see: ssmdiff plugins list.",
+            autocompletion=flags.names_of("writer"),
+        ),
+    ] = "png",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="option=value of the format, such as units=data of npy."),
+    ] = None,
     checkpoint: Annotated[
         str | None, typer.Option(help="Of a run: latest (default), or step-NNNNNNNN.")
     ] = None,
@@ -74,8 +84,7 @@ def sample(
 
     Goes on where it was stopped.
     """
-    if format not in ("png", "npy"):
-        raise ConfigError(f"--format {format!r}: expected png or npy")
+    form = _format(format, set_ or [])
     flags.component("scheduler", scheduler)
     given = {
         "checkpoint": checkpoint,
@@ -89,7 +98,7 @@ def sample(
 
     from ssmdiff_cli.sample_folder import SampleFolder, SampleRequest, Share
 
-    request = SampleRequest(seed=seed, steps=steps, scheduler=scheduler, label=label, format=format)
+    request = SampleRequest(seed=seed, steps=steps, scheduler=scheduler, label=label, format=form)
     rank, processes = (int(os.environ.get(key, "0")) for key in ("RANK", "WORLD_SIZE"))
     size = len(asked) if indices is None else n
     share = Share(asked, size, batch_size, rank, max(processes, 1))
@@ -97,9 +106,27 @@ def sample(
     grid = SampleFolder(out).fill(trained, request, share, overwrite, progress=rank == 0)
     if rank:
         return
-    typer.echo(f"images: {out / f'{asked[0]:06d}.{format}'} to {asked[-1]:06d}.{format}")
+    suffix = create("writer", form).suffix
+    typer.echo(f"images: {out / f'{asked[0]:06d}{suffix}'} to {asked[-1]:06d}{suffix}")
     if grid:
         typer.echo(f"grid: {grid}")
+
+
+def _format(name: str, sets: list[str]) -> str | dict[str, Any]:
+    """A writer that is installed, with options that it takes.
+
+    Raises:
+        ConfigError: There is no such writer or option, with the nearest one.
+        PluginError: It needs a package that is not installed.
+    """
+    from ssmdiff.runs.config import assignments
+
+    options = assignments(sets)
+    try:
+        create("writer", {"name": name, **options})
+    except ConfigError as error:
+        raise ConfigError(f"--format {name}: {error}") from error
+    return {"name": name, **options} if options else name
 
 
 def _asked(indices: str | None, n: int | None) -> range:

@@ -12,12 +12,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import (
@@ -32,8 +31,10 @@ from ssmdiff import __version__
 from ssmdiff.diffusion.image_model import ImageModel, SamplingSettings
 from ssmdiff.errors import CheckpointError, ConfigError
 from ssmdiff.runs.checkpoint import load_json, write_atomically
-from ssmdiff.runs.pictures import write_grid, write_image
+from ssmdiff.runs.pictures import write_grid
 from torch import Tensor
+
+from ssmdiff_cli.sample_format import SampleFormat
 
 RECORD = "samples.json"
 GRID = "grid.png"
@@ -46,8 +47,7 @@ ROWS = 4
 """The rows that matrix products of the CPU compute at once. A row that is left over is computed
 otherwise, and rounded otherwise, so the last batch of a set is a multiple of it."""
 
-_IMAGE = re.compile(r"(\d{6,})\.(png|npy)")
-_END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
+_IMAGE = re.compile(r"(\d{6,})\.[a-z0-9]+(\.gz)?")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class SampleRequest:
     steps: int | None = None
     scheduler: str | None = None
     label: int | str | None = None
-    format: str = "png"
+    format: str | Mapping[str, Any] = "png"
+    """A writer: its name, or a table with its options."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ class SampleFolder:
         sampling = model.sampling(request.scheduler, request.steps, request.seed, request.label)
         calls = model.calls(sampling)
         record = self._record(model, sampling, request.format)
+        form = SampleFormat.of(request.format, model, sampling, record)
         replaced = self._to_replace(record, overwrite)
         self._refuse_unwritable()
         left_behind = self._left_behind(share.indices)
@@ -145,7 +147,7 @@ class SampleFolder:
         drawn: list[int] = []
         at_once = 1
         for batch, ours in share.batches():
-            missing = [i for i in ours if replaced or not self._whole(i, request.format, model)]
+            missing = [i for i in ours if replaced or not form.is_whole(form.path(self.path, i))]
             if missing:
                 wanted.update(missing)
                 drawn += batch
@@ -157,50 +159,33 @@ class SampleFolder:
                 if not begun:
                     self._begin(record, overwrite)
                     begun = True
-                for i, image in zip(indices, images, strict=True):
+                names = self._class_names(model, sampling, indices)
+                for i, image, name in zip(indices, images, names, strict=True):
                     if i in wanted:
-                        self._write(i, request.format, image, model)
+                        self._write(i, form, image, name)
         if not begun:
             self._begin(record, overwrite)
-        return self._finish(model, sampling, request.format, record, left_behind)
+        return self._finish(model, sampling, form, record, left_behind)
 
-    def _image(self, i: int, suffix: str) -> Path:
-        return self.path / f"{i:06d}.{suffix}"
-
-    def _write(self, i: int, suffix: str, image: Tensor, model: ImageModel[Tensor]) -> None:
+    def _write(self, i: int, form: SampleFormat, image: Tensor, name: str) -> None:
+        path = form.path(self.path, i)
         try:
-            write_image(self._image(i, suffix), image)
+            form.write(path, image, i, name)
         except CheckpointError:  # unless another process has drawn it meanwhile
-            if not self._whole(i, suffix, model):
+            if not form.is_whole(path):
                 raise
 
-    def _whole(self, i: int, suffix: str, model: ImageModel[Tensor]) -> bool:
-        """Whether an image is there from its beginning to its end."""
-        try:
-            if suffix == "npy":
-                shape: tuple[int, ...] = np.load(
-                    self._image(i, suffix), mmap_mode="r", allow_pickle=False
-                ).shape
-                return shape == tuple(model.shape)
-            with self._image(i, suffix).open("rb") as file:
-                file.seek(-len(_END_OF_PNG), os.SEEK_END)
-                return file.read() == _END_OF_PNG
-        except (OSError, ValueError, EOFError):
-            return False
-
-    def _load(self, i: int, suffix: str) -> Tensor:
-        path = self._image(i, suffix)
-        if suffix == "npy":
-            return torch.from_numpy(np.load(path, allow_pickle=False))
-        from PIL import Image
-
-        with Image.open(path) as image:
-            pixels = np.atleast_3d(np.asarray(image, dtype=np.float32))
-        return torch.from_numpy(np.moveaxis(pixels, -1, 0) / 127.5 - 1)
+    @staticmethod
+    def _class_names(
+        model: ImageModel[Tensor], sampling: SamplingSettings, indices: Sequence[int]
+    ) -> list[str]:
+        """The class of each image by name; empty words of an unconditional model."""
+        labels = model.labels(sampling, indices)
+        return [""] * len(indices) if labels is None else [model.class_names[i] for i in labels]
 
     @staticmethod
     def _record(
-        model: ImageModel[Tensor], sampling: SamplingSettings, suffix: str
+        model: ImageModel[Tensor], sampling: SamplingSettings, form: str | Mapping[str, Any]
     ) -> dict[str, Any]:
         return {
             **model.origin(),
@@ -208,7 +193,7 @@ class SampleFolder:
             "steps": sampling.steps,
             "scheduler": dict(sampling.scheduler),
             "label": sampling.label,
-            "format": suffix,
+            "format": form if isinstance(form, str) else dict(form),
             "made_by": f"ssmdiff {__version__}",
             "classes": list(model.class_names),
         }
@@ -273,7 +258,7 @@ class SampleFolder:
         self,
         model: ImageModel[Tensor],
         sampling: SamplingSettings,
-        suffix: str,
+        form: SampleFormat,
         record: dict[str, Any],
         left_behind: dict[Path, int],
     ) -> Path | None:
@@ -283,23 +268,25 @@ class SampleFolder:
                 if path.stat().st_mtime_ns == changed_ns:
                     path.unlink()
         with self._alone():
-            there = self._there(suffix)
-            labels = model.labels(sampling, there)
-            names = [] if labels is None else [model.class_names[label] for label in labels]
+            there = self._there(form)
+            names = self._class_names(model, sampling, there) if model.class_names else []
             if names:
-                files = (self._image(i, suffix).name for i in there)
+                files = (form.path(self.path, i).name for i in there)
                 record["labels"] = dict(zip(files, names, strict=True))
             _write_json(self.path / RECORD, record)
             if len(model.shape) != 3 or model.shape[0] not in (1, 3):
                 return None
-            shown = [self._load(i, suffix) for i in there[:GRID_IMAGES]]
+            loaded = [form.load(form.path(self.path, i)) for i in there[:GRID_IMAGES]]
+            shown = [image for image in loaded if image is not None]
+            if len(shown) < len(loaded):
+                return None
             title = str(record.get("checkpoint", ""))
             write_grid(self.path / GRID, torch.stack(shown), names[:GRID_IMAGES], title)
         return self.path / GRID
 
-    def _there(self, suffix: str) -> list[int]:
-        names = (_IMAGE.fullmatch(path.name) for path in self.path.iterdir())
-        return sorted(int(name[1]) for name in names if name and name[2] == suffix)
+    def _there(self, form: SampleFormat) -> list[int]:
+        numbers = (form.number_of(path.name) for path in self.path.iterdir())
+        return sorted(number for number in numbers if number is not None)
 
     def _left_behind(self, indices: range) -> dict[Path, int]:
         """Temporary files of our images and of the record that are there now, with their times.

@@ -6,6 +6,7 @@ A message says what happened, where, what was found, what was expected, and the 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 
 
@@ -81,6 +82,12 @@ class OutOfTimeError(RunInterruptedError):
     def __init__(self, message: str) -> None:
         SsmdiffError.__init__(self, message)
         self.exit_code = 75
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A file name as one line of valid text: odd bytes and control characters escaped."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def did_you_mean(got: str, known: Iterable[str]) -> str:

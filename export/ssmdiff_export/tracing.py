@@ -281,6 +281,7 @@ def card(
         if parity is None
         else Parity(parity.max_abs, parity.max_rel, parity.tolerance, parity.cases),
         external_data=external,
+        terms=run.data.get("terms", {}),
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import re
 import stat
 import struct
@@ -21,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
-from ssmdiff import DataError
+from ssmdiff import DataError, printable
 
 FORMATS = ("PNG", "TIFF", "JPEG")
 PNG_START = 26
 """Signature and header of a PNG, up to its bit depth and colour type."""
 _MOST_PAGES = 1000
+MOST_SLICES = 10_000
 _PLAIN = 1000
 """So few bytes unpack to less than Pillow's limit, whatever they are."""
 _NO_PIXELS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
@@ -51,12 +51,6 @@ _UNSUPPORTED = re.compile(
     r"cannot handle|unrecognized (?:image|raw) mode|not implemented",
     re.IGNORECASE,
 )
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    """A file name as one line of valid text: odd bytes and control characters escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def kind_of(mode: int) -> str:
@@ -244,15 +238,51 @@ def refuse_several_planes(picture: Image.Image) -> None:
         count = str(pages)
     if pages > 1:
         raise DataError(
-            f"it holds several pages or frames: {count} planes; save each as a file of its own"
+            f"it holds several pages or frames: {count} planes; save each as a file of its own, or "
+            "make a store of them: ssmdiff data prepare"
         )
 
 
-def _pages(picture: Image.Image) -> int:
+def stack_axes(picture: Image.Image) -> tuple[tuple[int, ...], str] | None:
+    """Sizes and axes of the pages of a TIFF before each page's own, None where there is one page.
+
+    Pages are slices, but where ImageJ noted times.
+
+    Raises:
+        DataError: They are channels, or too many.
+    """
+    if picture.format != "TIFF" or (pages := _pages(picture, MOST_SLICES)) == 1:
+        return None
+    if pages > MOST_SLICES:
+        raise DataError(f"more than {MOST_SLICES} pages; cut it into several files")
+    noted = _noted_by_imagej(picture)
+    times, slices, channels = (noted.get(name, 1) for name in ("frames", "slices", "channels"))
+    if times * slices * channels != pages:
+        return (pages,), "z"
+    if channels > 1:
+        raise DataError(
+            f"a stack of {pages} pages of which {channels} each are channels; save each channel "
+            "as a file of its own"
+        )
+    if times == 1 or slices == 1:
+        return (pages,), "z" if times == 1 else "t"
+    return (times, slices), "tz"
+
+
+def _noted_by_imagej(picture: Image.Image) -> dict[str, int]:
+    tags: Any = getattr(picture, "tag_v2", {})
+    text = str(tags.get(270, ""))
+    if not text.startswith("ImageJ="):
+        return {}
+    found = re.findall(r"^(images|slices|frames|channels)=(\d{1,9})", text, re.M)
+    return {name: int(value) for name, value in found}
+
+
+def _pages(picture: Image.Image, most: int = _MOST_PAGES) -> int:
     """Pages of a TIFF; a file may have any number, so they are counted so far and no further."""
     count = 1
     try:
-        while count <= _MOST_PAGES:
+        while count <= most:
             picture.seek(count)
             count += 1
     except EOFError:
@@ -265,11 +295,7 @@ def _stacked(picture: Image.Image) -> int:
     """Planes that lie one behind the other in a single page, as its writer noted them."""
     tags: Any = getattr(picture, "tag_v2", {})
     text = str(tags.get(270, ""))
-    if text.startswith("ImageJ="):
-        noted = {
-            name: int(value)
-            for name, value in re.findall(r"^(images|slices|frames|channels)=(\d+)", text, re.M)
-        }
+    if noted := _noted_by_imagej(picture):
         product = math.prod(noted.get(name, 1) for name in ("slices", "frames", "channels"))
         return noted.get("images", product)
     shape: Any = re.match(r"shape=\(([\d, ]+)\)", text)

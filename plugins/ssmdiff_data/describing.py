@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ssmdiff import DataError, size_text
+from ssmdiff import DataError, ImageHeader, printable, size_text
 
-from ssmdiff_data.decoding import printable
-from ssmdiff_data.images import Header, ReadRules, Spread, read_spread
+from ssmdiff_data.images import ReadRules, Spread, read_spread
 
 READ = 32
 """So many files are decoded to see where their values lie."""
@@ -21,9 +20,9 @@ _NARROW = 0.25
 """Values that fill a smaller part of the range than this are warned of."""
 
 
-def sizes_in_words(headers: Sequence[Header], size: tuple[int, int], how: str) -> str:
+def sizes_in_words(headers: Sequence[ImageHeader], size: tuple[int, int], how: str) -> str:
     """``all 512 x 512, scaled to 64 x 64 (center)``."""
-    sizes = Counter((header.height, header.width) for header in headers)
+    sizes = Counter((header.size("y"), header.size("x")) for header in headers)
     (commonest, count), *_ = sizes.most_common(1)
     if len(sizes) == 1:
         files = f"all {size_text(commonest)}"
@@ -54,7 +53,7 @@ def spread_over(count: int) -> list[int]:
 
 
 def values_in_words(
-    root: Path, looked_at: Mapping[str, Header], total: int, rules: ReadRules
+    root: Path, looked_at: Mapping[str, ImageHeader], total: int, rules: ReadRules
 ) -> tuple[list[str], list[str]]:
     """The range in use and where the values lie in it; and what seems wrong with that."""
 
@@ -69,7 +68,8 @@ def values_in_words(
     lines = []
     warnings = [bad for bad in spreads.values() if isinstance(bad, str)]
     how = "value_range" if rules.value_range else "the files' type"
-    for low, high in sorted({header.value_range for header in looked_at.values()}):
+    ranges = {header.value_range for header in looked_at.values() if header.value_range}
+    for low, high in sorted(ranges):
         found = {
             name: spread
             for name, spread in spreads.items()

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ssmdiff import DataError
+from ssmdiff import DataError, printable
 
-from ssmdiff_data.decoding import content_kind, kind_of, printable
-from ssmdiff_data.images import SUFFIXES
+from ssmdiff_data.decoding import content_kind, kind_of
+from ssmdiff_data.pictures import SUFFIXES
 
 _LISTED = 5
 _KINDS = {
@@ -75,7 +75,7 @@ def find_images(root: Path) -> Found:
                 if entry.is_symlink():
                     linked.add(Path(os.path.realpath(entry.path)).parent)
             else:
-                left_out.setdefault(_kind(entry), []).append(name)
+                left_out.setdefault(kind_by_name(Path(entry.path)), []).append(name)
         if not within:
             folders = inner
         for name in reversed(inner):
@@ -87,6 +87,7 @@ def find_images(root: Path) -> Found:
         raise DataError(
             f"no images in {printable(root)}; expected files that end in "
             f"{', '.join(sorted(SUFFIXES))}. Other files there: {in_words(left_out) or 'none'}"
+            + (f". ssmdiff data show {printable(root)} says who reads them" if left_out else "")
         )
     places = (*entered.values(), *sorted(linked))
     return Found(sorted(images, key=os.fsencode), folders, left_out, places)
@@ -104,18 +105,18 @@ def in_words(left_out: Mapping[str, list[str]]) -> str:
     return ", ".join(words)
 
 
-def _kind(entry: os.DirEntry[str]) -> str:
+def kind_by_name(path: Path) -> str:
     """By the suffix; a file without one that tells anything is asked what it holds."""
-    name = entry.name.lower()
+    name = path.name.lower()
     suffix = PurePosixPath(name.removesuffix(".gz")).suffix
     if suffix in _KINDS:
         return _KINDS[suffix]
     if suffix[1:].isalpha():
         return suffix
     try:
-        if not entry.is_file():
+        if not path.is_file():
             return "neither file nor folder"
-        with Path(entry.path).open("rb") as file:
+        with path.open("rb") as file:
             return content_kind(file.read(132)) or "no suffix"
     except OSError:
         return "no suffix"

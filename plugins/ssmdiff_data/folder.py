@@ -18,15 +18,15 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from PIL import Image
 from pydantic import Field
-from ssmdiff import ConfigError, DataError, DatasetSummary, ImageItem
+from ssmdiff import ConfigError, DataError, DatasetSummary, ImageHeader, ImageItem, printable
 from torch import Tensor
 from torch.nn import functional
 
-from ssmdiff_data.decoding import printable
 from ssmdiff_data.describing import classes_in_words, sizes_in_words, spread_over, values_in_words
 from ssmdiff_data.finding import find_images, in_words
-from ssmdiff_data.images import PILLOW_LIMIT, Header, ReadRules, read_header, read_image
+from ssmdiff_data.images import ReadRules, read_header, read_image
 from ssmdiff_data.patients import groups_of, held_out_of
+from ssmdiff_data.pictures import PILLOW_LIMIT
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ class FolderDataset:
             raise IndexError(f"index {index} of {len(self._own)} images")
         index = self._own[index]
         values = torch.from_numpy(read_image(self.root / self._names[index], self._rules))
-        values = scale(_with_channels(values, self.channels), self.image_size, self._resize)
+        values = scale(with_channels(values, self.channels), self.image_size, self._resize)
         return ImageItem(values, self._labels[index])
 
     def fingerprint(self) -> str:
@@ -271,7 +271,7 @@ class FolderDataset:
 
 class _File(NamedTuple):
     name: str
-    header: Header
+    header: ImageHeader
     size_bytes: int
 
 
@@ -280,7 +280,7 @@ def _kinds(files: Sequence[_File]) -> str:
     counts: Counter[tuple[int, str]] = Counter()
     examples: dict[tuple[int, str], str] = {}
     for file in files:
-        kind = (file.header.channels, file.header.depth)
+        kind = (file.header.size("c"), file.header.depth)
         counts[kind] += 1
         examples.setdefault(kind, file.name)
     return "; ".join(
@@ -291,7 +291,7 @@ def _kinds(files: Sequence[_File]) -> str:
 
 
 def _common_channels(root: Path, files: Sequence[_File]) -> int:
-    found = {file.header.channels for file in files}
+    found = {file.header.size("c") for file in files}
     if len(found) > 1:
         raise DataError(
             f"images in {printable(root)} differ in channels: {_kinds(files)}. Give --set "
@@ -334,7 +334,7 @@ def _classes(
     return tuple(printable(folder) for folder in folders), labels
 
 
-def _with_channels(image: Tensor, channels: int) -> Tensor:
+def with_channels(image: Tensor, channels: int) -> Tensor:
     """(C, H, W) to ``channels`` channels, 1 or 3."""
     if image.shape[0] == channels:
         return image
@@ -343,27 +343,38 @@ def _with_channels(image: Tensor, channels: int) -> Tensor:
     return (image * torch.tensor(_LUMA).view(3, 1, 1)).sum(0, keepdim=True)
 
 
-def scale(image: Tensor, size: tuple[int, int], how: Literal["center", "pad", "stretch"]) -> Tensor:
-    """(C, h, w) in -1 to 1 to (C, *size); an image that already has the size is left as it is."""
+def scale(
+    image: Tensor,
+    size: tuple[int, int],
+    how: Literal["center", "pad", "stretch"],
+    labels: bool = False,
+) -> Tensor:
+    """(C, h, w) in -1 to 1 to (C, *size); an image that already has the size is left as it is.
+
+    With ``labels``, the values are numbers of classes: the nearest is taken, and 0 lies around.
+    """
     height, width = image.shape[1:]
     if how == "center":
         # Cut before scaling: a strip of 1 x 1000000 pixels never grows to cover the size.
         crop_h = min(height, max(1, round(width * size[0] / size[1])))
         crop_w = min(width, max(1, round(height * size[1] / size[0])))
         top, left = (height - crop_h) // 2, (width - crop_w) // 2
-        return _interpolate(image[:, top : top + crop_h, left : left + crop_w], size)
+        return _interpolate(image[:, top : top + crop_h, left : left + crop_w], size, labels)
     if how == "stretch":
-        return _interpolate(image, size)
+        return _interpolate(image, size, labels)
     factor = min(size[0] / height, size[1] / width)
     inner = (max(1, math.floor(height * factor + 0.5)), max(1, math.floor(width * factor + 0.5)))
     inner = (min(inner[0], size[0]), min(inner[1], size[1]))
     top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
     sides = (left, size[1] - inner[1] - left, top, size[0] - inner[0] - top)
-    return functional.pad(_interpolate(image, inner), sides, value=-1.0)
+    scaled = _interpolate(image, inner, labels)
+    return functional.pad(scaled, sides, value=0.0 if labels else -1.0)
 
 
-def _interpolate(image: Tensor, size: tuple[int, int]) -> Tensor:
+def _interpolate(image: Tensor, size: tuple[int, int], labels: bool) -> Tensor:
     if tuple(image.shape[1:]) == size:
         return image.contiguous()
+    if labels:
+        return functional.interpolate(image[None], size, mode="nearest-exact")[0]
     scaled = functional.interpolate(image[None], size, mode="bicubic", antialias=True)[0]
     return scaled.clamp(-1, 1)  # bicubic overshoots at edges

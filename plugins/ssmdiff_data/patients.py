@@ -13,12 +13,15 @@ from pathlib import Path
 from ssmdiff import ConfigError, DataError
 
 
-def groups_of(names: Sequence[str], pattern: str | None) -> list[str] | None:
+def groups_of(
+    names: Sequence[str], pattern: str | None, option: str = "data.dataset.group"
+) -> list[str] | None:
     """The group of each file by a regular expression, None without one.
 
     Args:
         names: Relative to the folder.
         pattern: Searched in each name; its first bracket is the group, or the whole match.
+        option: What messages call the pattern.
 
     Raises:
         ConfigError: It is no regular expression.
@@ -29,15 +32,13 @@ def groups_of(names: Sequence[str], pattern: str | None) -> list[str] | None:
     try:
         rule = re.compile(pattern)
     except re.error as error:
-        raise ConfigError(
-            f"data.dataset.group {pattern!r} is no regular expression: {error}"
-        ) from None
+        raise ConfigError(f"{option} {pattern!r} is no regular expression: {error}") from None
     found = []
     for number, name in enumerate(names):
         match = rule.search(Path(name).as_posix())
         if match is None:
             raise DataError(
-                f"data.dataset.group {pattern!r} matches {number} files and then not {name!r}; "
+                f"{option} {pattern!r} matches {number} files and then not {name!r}; "
                 "expected a pattern that finds the patient in every name"
             )
         found.append(match.group(1) if rule.groups else match.group())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import operator
+from types import MappingProxyType
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -65,6 +66,7 @@ class PhantomDataset:
     """
 
     channels = 1
+    augmentation = MappingProxyType({"flip": True})
     class_names = ("healthy", "lesion")
     is_open = True
     """Nobody's head: they may be shown."""

@@ -144,7 +144,8 @@ class Evaluate:
             dataset = create("dataset", str(against), image_size=_size_of(model))
             source = str(against)
         elif path.is_dir():
-            table = {"name": "folder", "path": str(path)}
+            kind = "store" if (path / "store.json").is_file() else "folder"
+            table = {"name": kind, "path": str(path)}
             dataset, source = create("dataset", table, image_size=_size_of(model)), str(against)
         else:
             known = ", ".join(registry().names("dataset"))

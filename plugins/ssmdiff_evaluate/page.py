@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from ssmdiff import Figure, ImageSet, write_atomically
+from ssmdiff import Figure, ImageSet, terms_of, write_atomically
 
 from ssmdiff_evaluate import pictures
 from ssmdiff_evaluate.evaluation import (
@@ -123,6 +123,7 @@ def page(
             holds=holds,
             shows_real=show and not is_open,
             source=source,
+            terms=terms_of(getattr(sets.reference, "dataset", None)),
             samples=len(sets.samples),
             reference=len(sets.reference),
             held_out=len(sets.held_out) if sets.held_out is not None else 0,

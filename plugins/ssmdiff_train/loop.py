@@ -31,6 +31,7 @@ from ssmdiff import (
     classes_of,
     compile_backbone,
     create,
+    data_record,
     event_hooks,
     kernels_used,
     load_state,
@@ -47,6 +48,7 @@ from ssmdiff.nn import recompute_activations
 from torch import Tensor
 
 from ssmdiff_train import faults, reports
+from ssmdiff_train.augment import changes_of, settled
 from ssmdiff_train.callbacks import LossCurve, MetricsFile
 from ssmdiff_train.limit import OUT_OF_TIME, TimeLimit
 from ssmdiff_train.optimizer import (
@@ -57,7 +59,7 @@ from ssmdiff_train.optimizer import (
     optimizer_tensors,
 )
 from ssmdiff_train.proof import prove_sampling
-from ssmdiff_train.resume import refuse_changes
+from ssmdiff_train.resume import RESUMED, refuse_changes
 from ssmdiff_train.signals import StopRequest
 from ssmdiff_train.stream import (
     ReaderDiedError,
@@ -70,8 +72,6 @@ from ssmdiff_train.stream import (
 )
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-RESUMED = ("config", "data_fingerprint", "ema_updates", "images_seen", "scaler", "step")
-"""What a run that goes on reads of a checkpoint's state."""
 SKIPPED_STEPS = 20  # consecutive overflows that the fp16 loss scaler may need to find its scale
 
 
@@ -85,10 +85,12 @@ class Trainer:
         accelerator: Accelerator,
         callbacks: Sequence[object] = (),
     ) -> None:
-        self.config, self.folder, self.accelerator = config, folder, accelerator
+        self.folder, self.accelerator = folder, accelerator
         named = [create("callback", table) for table in config.train.callbacks]
         self.events = event_hooks([MetricsFile(), LossCurve(), *named, *callbacks])
         self.dataset = build_dataset(config)
+        self.config = config = settled(config, self.dataset)
+        self.of_data = {"data": record} if (record := data_record(self.dataset)) else {}
         self.diffusion = build_diffusion(config)
         # What cannot work is refused now, before anything is written.
         prove_sampling(config, self.diffusion, self.dataset.channels)
@@ -129,7 +131,8 @@ class Trainer:
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
             "config": self.config.to_dict(),
             "provenance": provenance(self.config)
-            | {"kernels": kernels_used(), "orders": order_digests(self.plan)},
+            | {"kernels": kernels_used(), "orders": order_digests(self.plan)}
+            | self.of_data,
         }
         tensors = {
             "model": self.model.state_dict(),
@@ -159,7 +162,7 @@ class Trainer:
                 "it; expected a checkpoint of ssmdiff train"
             )
         prints = (str(state["data_fingerprint"]), self.dataset.fingerprint())
-        before = validate(Config, state["config"], "")
+        before = settled(validate(Config, state["config"], ""), self.dataset)
         made = made_otherwise(state, self.config, self.plan, "model", "data")
         told = refuse_changes(before, self.config, prints, allow_changes, found.path, made)
         if told and self.accelerator.is_main_process:
@@ -174,7 +177,7 @@ class Trainer:
         self.saved_step = self.step
         if self.accelerator.is_main_process:
             self.folder.make_folders()
-            self.folder.write_config(self.config)
+            self.folder.write_config(self.config, self.of_data)
 
     # The loop
 
@@ -211,7 +214,8 @@ class Trainer:
     def _batches(self, stop: StopRequest) -> Generator[TrainingImage]:
         """This process's batches from here to the last step."""
         train, data = self.config.train, self.config.data
-        images = TrainingStream(self.dataset, self.config.seed, self.diffusion.timesteps, data.flip)
+        drawn = (self.config.seed, self.diffusion.timesteps, *changes_of(self.config))
+        images = TrainingStream(self.dataset, *drawn)
         start, rank = self.images_seen, self.accelerator.process_index
         end = start + (train.steps - self.step) * train.batch_size
         processes = self.accelerator.num_processes

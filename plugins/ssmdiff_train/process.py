@@ -66,7 +66,7 @@ def run_training(
                 if not locked:
                     stack.enter_context(run_lock(folder.path))
                 if not resume:
-                    folder.create(config, overwrite)
+                    folder.create(trainer.config, overwrite, trainer.of_data)
                 folder.sweep()
             accelerator.wait_for_everyone()
             stop = stack.enter_context(stop_on_signals())

@@ -9,6 +9,8 @@ from ssmdiff import Config, ConfigError, did_you_mean, differences
 
 FINGERPRINT = "data.fingerprint"
 """Stands among the keys for what the data set holds."""
+RESUMED = ("config", "data_fingerprint", "ema_updates", "images_seen", "scaler", "step")
+"""What a run that goes on reads of a checkpoint's state."""
 FREE_ON_RESUME = (
     "train.steps",
     "train.batch_size",

@@ -1,6 +1,6 @@
 """The endless sequence of training images: everything about image number i is a function of i.
 
-Which image of the data set it is, whether it is mirrored, its noise and its timestep are drawn from
+Which image of the data set it is, how it is changed, its noise and its timestep are drawn from
 (seed, i). A process takes its slice of each batch, a resumed run starts at another i, and neither
 changes what any i is.
 """
@@ -20,6 +20,8 @@ import torch
 from ssmdiff import ConfigError, DataError, ImageDataset, name_of, permutation, stream
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from ssmdiff_train.augment import Augmentation
 
 
 class TrainingImage(NamedTuple):
@@ -54,10 +56,19 @@ class TrainingStream(Dataset[TrainingImage | Unread]):
         seed: The run's seed.
         timesteps: T; t is uniform over 0 .. T - 1.
         flip: Mirror along the last axis with probability one half.
+        augmentation: What else is done to an image, at random.
     """
 
-    def __init__(self, dataset: ImageDataset, seed: int, timesteps: int, flip: bool) -> None:
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        seed: int,
+        timesteps: int,
+        flip: bool,
+        augmentation: Augmentation | None = None,
+    ) -> None:
         self.dataset, self.seed, self.timesteps, self.flip = dataset, seed, timesteps, flip
+        self.augmentation = augmentation or Augmentation()
 
     def __getitem__(self, i: int) -> TrainingImage | Unread:
         epoch, place = divmod(i, len(self.dataset))
@@ -66,6 +77,7 @@ class TrainingStream(Dataset[TrainingImage | Unread]):
             image, label = self.dataset[index]
         except Exception as error:
             return Unread(i, index, _portable(error))
+        image = self.augmentation.applied(image, self.seed, i)
         draws = stream(self.seed, "training image", i)
         timestep = int(draws.integers(self.timesteps))
         if self.flip and draws.random() < 0.5:

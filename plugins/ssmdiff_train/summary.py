@@ -8,6 +8,7 @@ import torch
 from ssmdiff import DTYPES, DatasetSummary, order_tensors, require_kernel, size_text
 from torch import Tensor, nn
 
+from ssmdiff_train.augment import in_words
 from ssmdiff_train.estimate import activation_bytes, free_bytes
 from ssmdiff_train.faults import less_memory
 from ssmdiff_train.loop import Trainer
@@ -24,10 +25,7 @@ def of_data(trainer: Trainer, told: DatasetSummary) -> Iterator[str]:
     yield from (f"  {line}" for line in told.lines)
     if not told.lines:
         yield f"  classes: {', '.join(dataset.class_names) or 'none'}"
-    if config.data.flip:
-        yield "  flips: every other image, at random, is mirrored left to right (data.flip = true)"
-    else:
-        yield "  flips: none (data.flip = false)"
+    yield from (f"  {line}" for line in in_words(config))
 
 
 def of_model(trainer: Trainer) -> Iterator[str]:

@@ -19,8 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
-from ssmdiff.errors import ConfigError, DataError
-from ssmdiff_data.decoding import printable
+from ssmdiff.errors import ConfigError, DataError, printable
 from ssmdiff_data.finding import find_images
 from ssmdiff_data.folder import FolderDataset, scale
 from torch.utils.data import DataLoader

@@ -12,7 +12,9 @@ from ssmdiff.registry.registry import registry
 
 PLAIN = ssmdiff.resolve({"train": {"micro_batch_size": 2}, "diffusion": {"min_snr_gamma": 5.0}})
 LEAVES = {
-    **{f"data.{key}": value for key, value in PLAIN.data if key in ("flip", "workers")},
+    "data.flip": True,  # none by default, as are the next
+    **{f"data.augment.{key}": 0.25 for key, _ in PLAIN.data.augment},
+    "data.workers": 0,
     **{f"diffusion.{key}": value for key, value in PLAIN.diffusion},
     **{f"train.{key}": value for key, value in PLAIN.train if key != "callbacks"},
     "train.max_hours": 1.5,  # none by default, and of no type then
@@ -46,7 +48,7 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("key", LEAVES)
 def test_f2_a_value_of_another_type_or_range_names_its_key(key: str) -> None:
     for value in WRONG[type(LEAVES[key])]:
-        if value == 2**64 and key in UNBOUNDED:
+        if (value == 2**64 and key in UNBOUNDED) or (value is None and key == "data.flip"):
             continue
         with pytest.raises(ConfigError) as refused:
             ssmdiff.resolve(nested(key, value))

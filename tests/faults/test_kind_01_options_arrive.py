@@ -47,9 +47,13 @@ PLAIN = {
 }
 
 
+OF_FILES = {"folder", "store", "acdc", "brats2018", "chestxray14"}
+"""Data sets that need a path."""
+
+
 def accepted(kind: str, name: str) -> dict[str, list[Any]]:
     """Options of a component with some values that each is valid with, tried on it alone."""
-    spec: dict[str, Any] = {"name": name} | ({"path": "images"} if name == "folder" else {})
+    spec: dict[str, Any] = {"name": name} | ({"path": "images"} if name in OF_FILES else {})
     known = registry().options(kind, spec)
     found: dict[str, list[Any]] = {}
     for option in known.keys() - {"name"}:
@@ -106,7 +110,7 @@ def commands(draw: st.DrawFn) -> Given:
                 table[option] = value
             if where != "file":
                 sets.append((f"{path}.{option}", value))
-        if path == "data.dataset" and "folder" in named:
+        if path == "data.dataset" and OF_FILES & set(named):
             sets.append((f"{path}.path", "images"))
         if table:
             file.setdefault(section, {})[key] = table
@@ -165,7 +169,7 @@ def expected(told: Given) -> tuple[dict[str, Any], set[str]]:
         if in_file.get("name", name) != name:
             refused |= {f"{path}.{option}" for option in in_file.keys() - {"name"}}
         known = registry().options(
-            SLOTS[path], {"name": name} | ({"path": "images"} if name == "folder" else {})
+            SLOTS[path], {"name": name} | ({"path": "images"} if name in OF_FILES else {})
         )
         given_options = [k for k in arrive if k.startswith(f"{path}.")]
         refused |= {k for k in given_options if k.removeprefix(f"{path}.") not in known}

@@ -155,7 +155,7 @@ def test_a_run_prints_it_before_it_works(tmp_path):
         next(i for i, line in enumerate(lines) if words in line)
         for words in (
             "data: folder, 1 images of 1 channel at 32 x 32", "left out: nothing",
-            "lie from 0 to 4080", "mirrored left to right (data.flip = true)",
+            "lie from 0 to 4080", "flips: none; --set data.flip=true mirrors",
             "M parameters", "kernel of no scan, fp32", "memory: about", "step 1/2",
         )
     ]  # fmt: skip

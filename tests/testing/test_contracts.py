@@ -45,10 +45,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def subjects(folder: Path, inception_file: dict[str, str]):
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A store of nobody's images, and one of each published data set as far as its terms go."""
+    from ssmdiff_data.store import ArraySpec, StoreWriter, Table
+
+    found = {}
+    for name in ("store", "acdc", "brats2018", "chestxray14"):
+        found[name] = path = tmp_path_factory.mktemp(name)
+        factory = registry().find("dataset", name).factory()
+        facts = {"terms": factory.TERMS._asdict()} if hasattr(factory, "TERMS") else {}
+        writer = StoreWriter(path, 5, {"image": ArraySpec((1, 20, 24), "uint8")})
+        pixels = np.random.default_rng(0).integers(0, 256, (5, 1, 20, 24)).astype(np.uint8)
+        writer.append({"image": pixels})
+        table = Table(["train"] * 4 + ["test"], list("abcde"), [0, 1, 0, 1, 0], {})
+        writer.finish(table, ("a", "b"), facts)
+    return found
+
+
+@pytest.fixture(scope="module")
+def subjects(folder: Path, stores: dict[str, Path], inception_file: dict[str, str]):
     """The subject of a kind and name, built once."""
     built: dict[tuple[str, str], Any] = {}
     of_files = {"folder": {"path": str(folder)}, "inception": inception_file}
+    of_files |= {name: {"path": str(path)} for name, path in stores.items()}
 
     def subject(kind: str, name: str) -> Any:
         options = of_files.get(name) or SMALL.get((kind, name), {})

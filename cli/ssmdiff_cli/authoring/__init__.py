@@ -18,6 +18,8 @@ USES = {
     "scheduler": "ssmdiff sample runs/demo --scheduler $name",
     "kernel": "ssmdiff train --kernel $name",
     "dataset": "ssmdiff train --data $name",
+    "reader": "ssmdiff data show FOLDER --reader $name",
+    "writer": "ssmdiff sample runs/demo --format $name",
     "exporter": "ssmdiff export runs/demo --to $name --out demo.safetensors",
     "features": "ssmdiff evaluate runs/demo --features $name",
     "metric": "ssmdiff evaluate runs/demo --metric $name",

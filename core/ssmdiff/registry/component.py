@@ -36,6 +36,8 @@ KINDS: dict[str, Kind] = {
         Kind("scheduler", "ssmdiff_schedulers", ("betas", "prediction_type")),
         Kind("kernel", "ssmdiff_kernels"),
         Kind("dataset", "ssmdiff_datasets", ("image_size",)),
+        Kind("reader", "ssmdiff_readers"),
+        Kind("writer", "ssmdiff_writers"),
         Kind("exporter", "ssmdiff_exporters"),
         Kind("features", "ssmdiff_features"),
         Kind("metric", "ssmdiff_metrics"),

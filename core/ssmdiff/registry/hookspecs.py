@@ -71,6 +71,18 @@ def ssmdiff_datasets() -> Iterable[Component]:
 
 
 @hookspec
+def ssmdiff_readers() -> Iterable[Component]:
+    """File formats that images are read from: factories of :class:`ssmdiff.Reader`."""
+    return ()
+
+
+@hookspec
+def ssmdiff_writers() -> Iterable[Component]:
+    """File formats that samples are written in: factories of :class:`ssmdiff.Writer`."""
+    return ()
+
+
+@hookspec
 def ssmdiff_exporters() -> Iterable[Component]:
     """Targets of ``ssmdiff export``."""
     return ()

@@ -34,7 +34,10 @@ class ImageDataset(Protocol):
     A factory is called as ``factory(image_size=(H, W), **options)``. A data set may have a method
     ``summary() -> DatasetSummary``, see :func:`summary_of`; and for evaluations ``groups``, the
     patient of each image (a sequence of words), ``held_out``, a data set of images of other
-    patients that training never sees, and ``is_open``, True where its images may be shown.
+    patients that training never sees, and ``is_open``, True where its images may be shown. It may
+    declare ``augmentation``, what training does to its images unless the configuration says
+    otherwise, such as ``{"flip": True, "rotate_deg": 10.0}``; and have ``terms``, a ``DataTerms``,
+    and ``image_facts``, an ``ImageFacts`` with what all its images have in common.
     """
 
     channels: int

@@ -93,10 +93,13 @@ class RunFolder:
                     "choose another --out"
                 )
 
-    def create(self, config: Config, overwrite: bool = False) -> None:
+    def create(
+        self, config: Config, overwrite: bool = False, made_of: Mapping[str, Any] | None = None
+    ) -> None:
         """Make the folder and write the configuration; a probe that fails now, not after hours.
 
-        A run that is there is set aside, see :mod:`ssmdiff.runs.replacing`.
+        A run that is there is set aside, see :mod:`ssmdiff.runs.replacing`. ``made_of``
+        is kept with it: ``{"data": ssmdiff.data_record(...)}``.
 
         Raises:
             ConfigError: Something is there already and may not be replaced.
@@ -106,7 +109,7 @@ class RunFolder:
         if overwrite and self.path.is_dir():
             replacing.set_aside(self.path)
         self.make_folders()
-        self.write_config(config)
+        self.write_config(config, made_of)
 
     def _contents(self) -> Iterator[Path]:
         """What lies here, but for what a process leaves that was killed before it wrote a run."""
@@ -153,8 +156,9 @@ class RunFolder:
                     "would be trained on; choose a folder outside of it"
                 )
 
-    def write_config(self, config: Config) -> None:
-        text = config.to_toml() + "\n" + tomli_w.dumps({"provenance": provenance(config)})
+    def write_config(self, config: Config, made_of: Mapping[str, Any] | None = None) -> None:
+        made = provenance(config) | dict(made_of or {})
+        text = config.to_toml() + "\n" + tomli_w.dumps({"provenance": made})
         ckpt.write_atomically(self.config_file, text.encode())
 
     def config_layer(self) -> Layer:
@@ -175,8 +179,15 @@ class RunFolder:
 
     def providers(self) -> Mapping[str, str]:
         """Which distribution gave each component when the run was made."""
+        return self._made_with("components")
+
+    def data_record(self) -> Mapping[str, Any]:
+        """What is kept of the data, see :func:`ssmdiff.data_record`."""
+        return self._made_with("data")
+
+    def _made_with(self, key: str) -> Mapping[str, Any]:
         with self.config_file.open("rb") as file:
-            found = tomllib.load(file).get("provenance", {}).get("components", {})
+            found = tomllib.load(file).get("provenance", {}).get(key, {})
         return found if isinstance(found, dict) else {}
 
     def config(self) -> Config:
@@ -256,6 +267,7 @@ class Run(ImageModel[Tensor]):
         model: The backbone with the averaged weights, in evaluation mode.
         diffusion: The forward process.
         checkpoint: Which checkpoint the weights are from.
+        data: What is kept of the data that it was trained on, see :func:`ssmdiff.data_record`.
         cuda_graphs: On a CUDA device, record the network's launches once for each batch size and
             replay them, where that can be done.
     """
@@ -268,6 +280,7 @@ class Run(ImageModel[Tensor]):
         self.checkpoint = self.folder.checkpoint(checkpoint)
         state = self.checkpoint.state()
         self.channels, self.classes = self.checkpoint.images(state)
+        self.data: Mapping[str, Any] = state.get("provenance", {}).get("data", {})
         num_classes = len(self.classes) if self.config.model.class_conditional else 0
         self.model = compose.build_backbone(self.config, self.channels, num_classes).eval()
         name = "ema" if ema else "model"

@@ -36,13 +36,25 @@ class Section(BaseModel):
     model_config = STRICT
 
 
+class AugmentConfig(Section):
+    """What is done to each image at random before noise is added; None: what the data set declares,
+    and nothing where it declares nothing."""
+
+    rotate_deg: Annotated[float, Field(ge=0, le=180)] | None = None
+    shift: Annotated[float, Field(ge=0, le=0.5)] | None = None
+    """A share of the sides."""
+    zoom: Annotated[float, Field(ge=0, le=0.5)] | None = None
+    """A factor of 1 - zoom to 1 + zoom."""
+
+
 class DataConfig(Section):
     """Where the images come from."""
 
     dataset: ComponentTable
     image_size: tuple[Positive, ...] = (32, 32)
-    flip: bool = True
-    """Mirror every other image left to right, at random."""
+    flip: bool | None = None
+    """Mirror every other image left to right, at random; None: as the data set declares."""
+    augment: AugmentConfig = AugmentConfig()
     workers: Annotated[int, Field(ge=0, le=64)] = 0
 
     @field_validator("image_size", mode="before")

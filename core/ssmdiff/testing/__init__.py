@@ -39,8 +39,10 @@ __all__ = [
     "check_features",
     "check_kernel",
     "check_metric",
+    "check_reader",
     "check_scan",
     "check_scheduler",
+    "check_writer",
     "suite_for",
     "why_unchecked",
 ]
@@ -84,6 +86,16 @@ def check_kernel(spec: Spec) -> Report:
 def check_dataset(spec: Spec) -> Report:
     """Types, ranges, and that an image is a function of its index alone."""
     return check("dataset", spec)
+
+
+def check_reader(spec: Spec) -> Report:
+    """Files known by content, values as their header says, and damage that is a sentence."""
+    return check("reader", spec)
+
+
+def check_writer(spec: Spec) -> Report:
+    """One whole file, the same bytes each time, that holds the image."""
+    return check("writer", spec)
 
 
 def check_exporter(spec: Spec) -> Report:

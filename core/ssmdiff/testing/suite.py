@@ -26,6 +26,8 @@ SUITES = {
     "scheduler": "ssmdiff.testing.scheduler",
     "kernel": "ssmdiff.testing.kernel",
     "dataset": "ssmdiff.testing.dataset",
+    "reader": "ssmdiff.testing.reader",
+    "writer": "ssmdiff.testing.writer",
     "exporter": "ssmdiff.testing.exporter",
     "features": "ssmdiff.testing.features",
     "metric": "ssmdiff.testing.metric",

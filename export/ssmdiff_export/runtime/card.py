@@ -130,6 +130,8 @@ class ModelCard:
         parity: Agreement with torch; None where it was not compared.
         external_data: The file with the weights; None where they are in the file itself.
         normalisation: What black and white are in the images.
+        terms: On which terms the data may be used that it was trained on, and what is cited for it:
+            ``name``, ``licence``, ``cite``, ``url``; empty where they are not known.
 
     ``print(card)`` is a page for a person, ``repr(card)`` a line.
     """
@@ -155,6 +157,7 @@ class ModelCard:
     parity: Parity | None = None
     external_data: ExternalData | None = None
     normalisation: tuple[float, float] = (-1.0, 1.0)
+    terms: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """One line: the parts and the size of an image."""
@@ -177,6 +180,8 @@ class ModelCard:
         if self.class_names:
             known = ", ".join(self.class_names)
             lines["classes"] = known if self.class_conditional else f"{known} (not asked for)"
+        if self.terms:
+            lines["data"] = f"{self.terms.get('name')}: {self.terms.get('licence')}"
         if self.parity is not None:
             lines["torch"] = (
                 f"{self.parity.max_abs:.1e} apart at most over {self.parity.cases} cases; "
@@ -214,6 +219,8 @@ class ModelCard:
         document = {"format": FORMAT} | {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self)
         }
+        if not self.terms:  # a file of data without terms is that of before
+            del document["terms"]
         document["sample"] = {
             "scheduler": document.pop("scheduler"),
             "steps": document.pop("steps"),
@@ -265,6 +272,7 @@ class ModelCard:
             if table.has("external_data")
             else None,
             normalisation=table.take("normalisation", checks.normalisation),
+            terms=table.take("terms", checks.texts) if table.has("terms") else {},
         )
         sample.finish()
         table.finish()
