@@ -44,7 +44,9 @@ def _presets() -> list[str]:
 Preset = Annotated[
     str | None,
     typer.Option(
-        "--preset", help="tiny (the default), small or paper-128.", autocompletion=_presets
+        "--preset",
+        help="tiny (the default), small, paper-128, or paper-acdc, -brats2018, -chestxray14.",
+        autocompletion=_presets,
     ),
 ]
 ConfigFile = Annotated[

@@ -182,7 +182,8 @@ class Store:
     def array(self, name: str) -> NDArray[Any]:
         """(N, ...), mapped into memory, read only."""
         if name not in self._mapped:
-            self._mapped[name] = np.load(self._file(name), mmap_mode="r", allow_pickle=False)
+            mapped = np.load(self._file(name), mmap_mode="r", allow_pickle=False)
+            self._mapped[name] = np.asarray(mapped)  # numpy's own class for maps is slow to index
         return self._mapped[name]
 
     def verify(self) -> None:

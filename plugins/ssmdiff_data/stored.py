@@ -118,7 +118,7 @@ class StoreDataset:
         if self.store.arrays[self._array].dtype != "float32":
             values *= np.float32(2 / self._white)
             values -= np.float32(1)
-            np.clip(values, -1, 1, out=values)
+            np.minimum(values, np.float32(1), out=values)  # white may be rounded to more
         return torch.from_numpy(values)
 
     @property

@@ -269,6 +269,7 @@ CAPABILITIES = {
     "sets of samples by index; orders compared": 140,
     "what is read is looked at before it is used": 50,
     "feature networks and metrics": 75,
+    "published data sets, their terms, and what data sets declare": 95,
     "readers and writers of file formats": 150,
 }
 """What came to the core after the house was moved, and the lines it may have for it: at most 250

@@ -89,7 +89,8 @@ def said(line: str | list[str]) -> dict[str, Any]:
 def flag(key: str, text: str) -> dict[str, Any]:
     """A flag with its text: a component by its name, a folder, pixels, a number or a word."""
     if key == "data.dataset" and (Path(text).exists() or "/" in text):
-        return {f"{key}.name": "folder", f"{key}.path": text}
+        name = "store" if text.startswith("stores/") else "folder"
+        return {f"{key}.name": name, f"{key}.path": text}
     if key in PARTS:
         return {f"{key}.name": text}
     if key == "data.image_size" and "x" in text:

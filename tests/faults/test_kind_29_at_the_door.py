@@ -118,7 +118,8 @@ def test_names_are_completed_from_the_registry(completed, line: str, kind: str, 
 
 def test_flags_presets_and_sub_commands_are_completed(completed):
     assert completed["ssmdiff train --prec"] == ["--precision"]
-    assert completed["ssmdiff train --preset "] == ["paper-128", "small", "tiny"]
+    papers = [f"paper-{name}" for name in ("128", "acdc", "brats2018", "chestxray14")]
+    assert completed["ssmdiff train --preset "] == [*papers, "small", "tiny"]
     assert completed["ssmdiff scans "] == ["check", "list", "show"]
     assert completed["ssmdiff bench st"] == ["step"]
     assert completed["ssmdiff nothing-of-that-name --x "] == []
