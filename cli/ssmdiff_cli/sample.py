@@ -64,7 +64,7 @@ def sample(
         typer.Option("--set", help="option=value of the format, such as units=data of npy."),
     ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="Of a run: latest (default), or step-NNNNNNNN.")
+        str | None, typer.Option(help="Of a run: latest (default), best, or step-NNNNNNNN.")
     ] = None,
     kernel: flags.Kernel = None,
     compile: Annotated[

@@ -83,6 +83,7 @@ from ssmdiff.registry.plugin import name_of as name_of
 from ssmdiff.registry.registry import create as create
 from ssmdiff.registry.registry import event_hooks as event_hooks
 from ssmdiff.registry.registry import registry as registry
+from ssmdiff.runs.best_checkpoint import BestCheckpoint as BestCheckpoint
 from ssmdiff.runs.checkpoint import load_json as load_json
 from ssmdiff.runs.checkpoint import load_state as load_state
 from ssmdiff.runs.checkpoint import write_atomically as write_atomically
@@ -112,6 +113,7 @@ from ssmdiff.runs.evaluation import ImageSet as ImageSet
 from ssmdiff.runs.evaluation import Metric as Metric
 from ssmdiff.runs.evaluation import Section as Section
 from ssmdiff.runs.evaluation import SetName as SetName
+from ssmdiff.runs.evaluation import Watched as Watched
 from ssmdiff.runs.exporting import Exporter as Exporter
 from ssmdiff.runs.exporting import ExportPrecision as ExportPrecision
 from ssmdiff.runs.exporting import ExportRequest as ExportRequest
@@ -119,8 +121,10 @@ from ssmdiff.runs.exporting import ExportResult as ExportResult
 from ssmdiff.runs.exporting import exporter_of as exporter_of
 from ssmdiff.runs.exporting import exporter_of_suffix as exporter_of_suffix
 from ssmdiff.runs.jobs import BenchJob as BenchJob
+from ssmdiff.runs.jobs import EvaluateJob as EvaluateJob
 from ssmdiff.runs.jobs import ExportJob as ExportJob
 from ssmdiff.runs.jobs import TrainJob as TrainJob
+from ssmdiff.runs.jobs import Watch as Watch
 from ssmdiff.runs.jobs import job as job
 from ssmdiff.runs.jobs import train as train
 from ssmdiff.runs.pictures import write_grid as write_grid

@@ -46,7 +46,7 @@ def export(
         str | None,
         typer.Option(help="Fewest, usual and most images of a call, such as 1:8:64 (engines)."),
     ] = None,
-    checkpoint: Annotated[str, typer.Option(help="latest, or step-NNNNNNNN.")] = "latest",
+    checkpoint: Annotated[str, typer.Option(help="latest, best, or step-NNNNNNNN.")] = "latest",
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Compare the file with torch.")
     ] = True,

@@ -130,7 +130,7 @@ def sample(
     seed: Seed = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 16,
     label: Annotated[int | None, typer.Option(help="Class, for a conditional model.")] = None,
-    checkpoint: Annotated[str, typer.Option(help="latest, or step-NNNNNNNN.")] = "latest",
+    checkpoint: Annotated[str, typer.Option(help="latest, best, or step-NNNNNNNN.")] = "latest",
     only: Only = None,
     repeats: Repeats = 5,
     seconds: Seconds = 10.0,

@@ -42,7 +42,7 @@ def evaluate(
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Noise scheduler.")] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="Of a run: latest (default), or step-NNNNNNNN.")
+        str | None, typer.Option(help="Of a run: latest (default), best, or step-NNNNNNNN.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 64,
     out: Annotated[

@@ -211,10 +211,12 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, skipped
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest ``keep``; call it only after the newest was verified."""
+def prune(folder: Path, keep: int, spared: str = "") -> None:
+    """Delete all but the newest ``keep`` and one that is spared; call it only after the newest was
+    verified."""
     for path in candidates(folder)[keep:]:
-        discard(path)
+        if path.name != spared:
+            discard(path)
 
 
 def sweep(folder: Path) -> None:

@@ -133,6 +133,21 @@ class Figure:
             raise ContractError(f"figure {self.name!r} is {self.value}; expected a finite number")
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What was found of a checkpoint as its run trains.
+
+    Args:
+        figures: All of them.
+        best: The one that says which checkpoint is the best; None if it could not be had.
+        protocol: Digest of how they were found; figures of two protocols are not compared.
+    """
+
+    figures: Sequence[Figure]
+    best: Figure | None
+    protocol: str
+
+
 class Metric(Protocol):
     """Judges samples by features: ``factory(**options)`` gives one."""
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from ssmdiff.runs.datasets import ImageDataset
+    from ssmdiff.runs.evaluation import Watched
     from ssmdiff.runs.exporting import ExportPrecision, ExportResult
     from ssmdiff.runs.run import Run, RunFolder
     from ssmdiff.runs.sections import Config, TrainConfig
@@ -103,12 +105,58 @@ class BenchJob(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """Judges one checkpoint of a run after the other, in one way."""
+
+    def prove(self) -> str:
+        """Judge real images in the place of samples, so that what cannot work is known before
+        training; called on the main process alone.
+
+        Returns:
+            A sentence: what is drawn, and by which figure the best checkpoint is kept.
+
+        Raises:
+            ConfigError: A metric lacks images, or there is no such figure.
+            PluginError: A package is missing.
+        """
+        ...
+
+    def __call__(self, folder: Path, checkpoint: str) -> Watched | None:
+        """Of a checkpoint of the run in a folder. Called by every process of the run, each of
+        which draws its part; None on all but the main one."""
+        ...
+
+
+class EvaluateJob(Protocol):
+    """Evaluation: how good, how varied and how new the images of a model are."""
+
+    def __call__(
+        self,
+        model: str | Path,
+        against: str | Path | None = None,
+        out: str | Path | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Judge a model; the record, also written. The settings are the flags of the command."""
+        ...
+
+    def watch(self, config: Config, dataset: ImageDataset) -> Watch:
+        """For the training run of a configuration, by its ``train.evaluate``.
+
+        Raises:
+            ConfigError: Its images cannot be judged, or a component is not there.
+        """
+        ...
+
+
 @overload
 def job(name: Literal["train"]) -> TrainJob: ...
 @overload
 def job(name: Literal["export"]) -> ExportJob: ...
 @overload
 def job(name: Literal["bench"]) -> BenchJob: ...
+@overload
+def job(name: Literal["evaluate"]) -> EvaluateJob: ...
 @overload
 def job(name: str) -> Any: ...
 def job(name: str) -> Any:

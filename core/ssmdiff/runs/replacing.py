@@ -15,7 +15,7 @@ ASIDE = "replaced"
 _MOVING = "replaced.moving"
 """The same folder while it is filled: all that is beside it belongs to the old run too."""
 
-_NAMES = ("samples", "checkpoints", "metrics.jsonl", "loss.png", "config.toml")
+_NAMES = ("samples", "judged", "checkpoints", "metrics.jsonl", "loss.png", "config.toml")
 """In the order in which they move: what is left half-way still says that it is a run."""
 _EVENTS = "*/events.out.tfevents.*"
 

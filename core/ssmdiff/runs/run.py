@@ -31,8 +31,9 @@ from ssmdiff.errors import CheckpointError, ConfigError, SsmdiffError, did_you_m
 from ssmdiff.networks.compiling import compile_backbone
 from ssmdiff.orders.scan import OrderPlan, size_text
 from ssmdiff.registry.registry import create
+from ssmdiff.runs import best_checkpoint, compose, replacing
 from ssmdiff.runs import checkpoint as ckpt
-from ssmdiff.runs import compose, replacing
+from ssmdiff.runs.best_checkpoint import BestCheckpoint
 from ssmdiff.runs.config import Layer, load_file, resolve
 from ssmdiff.runs.provenance import made_otherwise, provenance
 from ssmdiff.runs.sections import Config, parts_of
@@ -191,14 +192,15 @@ class RunFolder:
         return found if isinstance(found, dict) else {}
 
     def config(self) -> Config:
-        """The resolved configuration, without those who listened to the run while it trained.
+        """The resolved configuration, without those who listened to the run and who judged it.
 
         Raises:
             CheckpointError: There is no run here, or a plugin it was made with is missing.
         """
         layer = self.config_layer()
         try:
-            return resolve(layer, {"train": {"callbacks": []}})
+            judged_by: dict[str, list[Any]] = {"features": [], "metrics": []}
+            return resolve(layer, {"train": {"callbacks": [], "evaluate": judged_by}})
         except ConfigError as error:
             made_with = "; ".join(f"{k} = {v}" for k, v in self.providers().items())
             raise CheckpointError(
@@ -207,11 +209,13 @@ class RunFolder:
             ) from error
 
     def checkpoint(self, name: str = "latest") -> ckpt.Checkpoint:
-        """The newest valid checkpoint, or a named one.
+        """The newest valid checkpoint, the ``best`` one, or a named one.
 
         Raises:
             CheckpointError: There is none, or the named one is damaged.
         """
+        if name == "best":
+            name = best_checkpoint.named(self.checkpoints)
         if name != "latest":
             return ckpt.verify(self.checkpoints / name)
         found, skipped = ckpt.latest(self.checkpoints)
@@ -247,9 +251,18 @@ class RunFolder:
         replacing.let_go(self.path)
         return saved
 
+    def best(self) -> BestCheckpoint | None:
+        """The best checkpoint so far and its figure, where the run was judged as it trained."""
+        return best_checkpoint.find(self.checkpoints)
+
+    def keep_best(self, found: BestCheckpoint) -> None:
+        """Name the best checkpoint, which :meth:`prune` spares from now on."""
+        best_checkpoint.keep(self.checkpoints, found)
+
     def prune(self, keep: int) -> None:
-        """Delete all but the newest checkpoints."""
-        ckpt.prune(self.checkpoints, keep)
+        """Delete all but the newest checkpoints and the best."""
+        spared = self.best()
+        ckpt.prune(self.checkpoints, keep, spared.checkpoint if spared else "")
 
     def sweep(self) -> None:
         """Finish or delete what a killed process left half-done."""
@@ -384,7 +397,7 @@ def load_run(path: str | Path, checkpoint: str = "latest", ema: bool = True) -> 
 
     Args:
         path: The ``--out`` of ``ssmdiff train``.
-        checkpoint: ``latest``, or a name such as ``step-00001000``.
+        checkpoint: ``latest``, ``best``, or a name such as ``step-00001000``.
         ema: Take the averaged weights (the usual choice) or the raw ones.
 
     Raises:

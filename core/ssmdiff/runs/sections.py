@@ -85,6 +85,33 @@ class DiffusionConfig(Section):
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
 
 
+def _tables(value: Any) -> Any:
+    """Names as tables with a name."""
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple({"name": one} if isinstance(one, str) else one for one in value)
+
+
+class EvaluateConfig(Section):
+    """How a run is judged as it trains, by the job ``evaluate``."""
+
+    n: Annotated[int, Field(ge=2)] = 256
+    """Images that are drawn each time, the first of seed 0."""
+    features: tuple[ComponentTable, ...] = ()
+    """Feature networks: names, or tables with a name; none of them is the job's own choice."""
+    metrics: tuple[ComponentTable, ...] = ()
+    """Metrics, likewise."""
+    best: str = ""
+    """How the name of the figure begins by which the best checkpoint is kept; empty: the first."""
+    batch_size: Positive = 64
+    """Images drawn at once."""
+
+    @field_validator("features", "metrics", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return _tables(value)
+
+
 class TrainConfig(Section):
     """Optimisation. Batch sizes count images over all processes."""
 
@@ -114,6 +141,13 @@ class TrainConfig(Section):
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
     sample_every: Count = 1000
     """Steps between sample grids; 0 for none but the last."""
+    held_out_every: Count = 100
+    """Steps between losses on held-out images, where the data has some; 0 for none."""
+    held_out_images: Positive = 64
+    """How many of them."""
+    evaluate_every: Count = 0
+    """Steps between evaluations of the averaged weights, which keep the best; 0 for none."""
+    evaluate: EvaluateConfig = EvaluateConfig()
     bound_images: Count = 16
     """Images over which L_vb (eq. 3) is reported at the end; 0 for none."""
     callbacks: tuple[ComponentTable, ...]
@@ -122,9 +156,7 @@ class TrainConfig(Section):
     @field_validator("callbacks", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        if not isinstance(value, list | tuple):
-            return value
-        return tuple({"name": one} if isinstance(one, str) else one for one in value)
+        return _tables(value)
 
 
 class SampleConfig(Section):
@@ -161,14 +193,21 @@ class Config(Section):
 
     def components(self) -> dict[str, tuple[str, ComponentTable]]:
         """Each component's kind and table, by its dotted path."""
-        listeners = {
-            f"train.callbacks.{i}": ("callback", table)
-            for i, table in enumerate(self.train.callbacks)
+        judged = self.train.evaluate
+        listed = (
+            ("train.callbacks", "callback", self.train.callbacks),
+            ("train.evaluate.features", "features", judged.features),
+            ("train.evaluate.metrics", "metric", judged.metrics),
+        )
+        several = {
+            f"{path}.{i}": (kind, table)
+            for path, kind, tables in listed
+            for i, table in enumerate(tables)
         }
         one_each = {
             path: (kind, operator.attrgetter(path)(self)) for path, kind in COMPONENTS.items()
         }
-        return one_each | listeners
+        return one_each | several
 
     def completed(self) -> dict[str, Any]:
         """All values, None included, with every option of every component.
