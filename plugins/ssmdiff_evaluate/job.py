@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssmdiff import (
     Config,
     ConfigError,
+    ImageDataset,
     ImageModel,
     build_dataset,
     create,
@@ -39,6 +40,9 @@ from ssmdiff_evaluate.sets import (
     SampledFolder,
     processes,
 )
+
+if TYPE_CHECKING:
+    from ssmdiff_evaluate.watching import RunWatch
 
 CONFIG = "config.toml"
 REFERENCE = 10_000
@@ -106,7 +110,7 @@ class Evaluate:
         known = DataImages(dataset, reference, source)
         held_out = getattr(dataset, "held_out", None)
         fresh = None if held_out is None else DataImages(held_out, reference, "held out")
-        bars = _bars if progress and processes()[0] == 0 else _silent
+        bars = _bars if progress and processes()[0] == 0 else silent
         asked = {"scheduler": scheduler, "steps": steps, "checkpoint": checkpoint}
         samples, origin, facts = self._samples(
             model, known, n, seed, batch_size, asked, folder, bars
@@ -125,6 +129,12 @@ class Evaluate:
         write_atomically(folder / RECORD, record.to_json().encode())
         write_outcome(folder, model, record, sets, source, show_real, is_open)
         return record
+
+    def watch(self, config: Config, dataset: ImageDataset) -> RunWatch:
+        """What judges a run of this configuration as it trains; see ``ssmdiff.Watch``."""
+        from ssmdiff_evaluate.watching import RunWatch
+
+        return RunWatch(config, dataset)
 
     def _data(self, model: Path, against: str | Path | None) -> tuple[Any, str, bool]:
         """The reference, what it is called, and whether its images may be shown."""
@@ -179,7 +189,7 @@ class Evaluate:
             size = reference.shape[1:]
             images = create("dataset", {"name": "folder", "path": str(model)}, image_size=size)
             return DataImages(images, n, str(model)), {"folder": str(model)}, {}
-        opened = _opened(model, asked.get("checkpoint"))
+        opened = open_model(model, asked.get("checkpoint"))
         sampling = opened.sampling(asked["scheduler"], asked["steps"], seed)
         drawn = DrawnImages(opened, sampling, n, folder.parent / "drawn", batch_size)
         rank, world = processes()
@@ -204,7 +214,7 @@ def default_folder(model: Path, n: int, seed: int) -> Path:
     return Path("evaluations") / f"{model.name}-{name}"
 
 
-def _opened(path: Path, checkpoint: str | None) -> ImageModel[Any]:
+def open_model(path: Path, checkpoint: str | None) -> ImageModel[Any]:
     """A run, or an exported file.
 
     Raises:
@@ -251,7 +261,7 @@ def _size_of(model: Path) -> tuple[int, ...]:
     if (model / SAMPLES_RECORD).is_file():
         return SampledFolder(model, 1).shape[1:]
     if (model / CONFIG).is_file() or model.is_file():
-        return tuple(_opened(model, None).shape[1:])
+        return tuple(open_model(model, None).shape[1:])
     raise ConfigError(
         f"{model} is a folder of images of any size; give a run by --against, whose data says the "
         "size that images are read at"
@@ -259,7 +269,8 @@ def _size_of(model: Path) -> tuple[int, ...]:
 
 
 @contextmanager
-def _silent(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def silent(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Progress that is not shown."""
     yield lambda _: None
 
 
