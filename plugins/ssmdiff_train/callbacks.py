@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from rich.progress import (
 )
 from ssmdiff import Config, StepRecord, hookimpl
 
+HELD_OUT = "held_out_loss"
+"""The loss that is trained, on images that are not trained on."""
+
 
 class MetricsFile:
     """``metrics.jsonl``: one JSON object a line."""
@@ -31,6 +34,8 @@ class MetricsFile:
     def ssmdiff_run_start(self, folder: Path, step: int) -> None:
         self._path = folder / "metrics.jsonl"
         earlier = [line for line in read_metrics(self._path) if line["step"] <= step]
+        # What was reported of the step that a run goes on from is measured again, and is the same.
+        self._told = {(step, name) for line in earlier if line["step"] == step for name in line}
         self._path.write_text("".join(json.dumps(line) + "\n" for line in earlier))
         self._file = self._path.open("a", buffering=1)
 
@@ -40,7 +45,8 @@ class MetricsFile:
 
     @hookimpl
     def ssmdiff_reported(self, name: str, value: float, step: int) -> None:
-        self._write({"step": step, name: value})
+        if (step, name) not in self._told:
+            self._write({"step": step, name: value})
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
@@ -106,34 +112,76 @@ class LossCurve:
 
     @hookimpl
     def ssmdiff_run_start(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self._stale = folder, False
 
     @hookimpl
     def ssmdiff_checkpoint_saved(self) -> None:
+        self._draw()
+
+    @hookimpl
+    def ssmdiff_reported(self) -> None:
+        self._stale = True
+
+    @hookimpl
+    def ssmdiff_run_end(self) -> None:
+        if self._stale:
+            self._draw()
+
+    def _draw(self) -> None:
+        self._stale = False
         draw_loss_curve(self._folder / "metrics.jsonl", self._folder / "loss.png")
 
 
 def draw_loss_curve(metrics: Path, picture: Path) -> None:
-    """The loss of every step and its mean over the steps around, as a PNG."""
+    """The loss of every step and its mean over the steps around, as a PNG.
+
+    The loss on held-out images is drawn over it, other figures that were measured more than once
+    below it.
+    """
     import numpy as np
     from matplotlib.figure import Figure
 
-    rows = [line for line in read_metrics(metrics) if "loss" in line]
+    lines = read_metrics(metrics)
+    rows = [line for line in lines if "loss" in line]
     if not rows:
         return
+    reported = _reported(lines)
+    held_out = reported.pop(HELD_OUT, [])
+    below = {name: points for name, points in reported.items() if len(points) > 1}
     steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
     half = max(10, len(losses) // 100)
     sums = np.concatenate([[0.0], np.cumsum(losses)])
     first = np.maximum(np.arange(len(losses)) - half, 0)
     last = np.minimum(np.arange(len(losses)) + half + 1, len(losses))
     smooth = (sums[last] - sums[first]) / (last - first)
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="step", ylabel="loss", yscale="log")
+    figure = Figure(figsize=(7, 4 + 1.8 * len(below)), layout="constrained")
+    ratios = [4.0] + [1.8] * len(below)
+    axes, *others = figure.subplots(
+        1 + len(below), sharex=True, squeeze=False, height_ratios=ratios
+    )[:, 0]
+    axes.set(ylabel="loss", yscale="log")
     axes.plot(steps, losses, color="0.8", linewidth=0.8, label="each step")
     axes.plot(steps, smooth, color="C0", linewidth=1.8, label=f"mean of {2 * half + 1} steps")
-    axes.grid(alpha=0.3)
+    if held_out:
+        axes.plot(*zip(*held_out, strict=True), ".-", color="C1", label="held-out images")
     axes.legend(frameon=False)
+    for panel, (name, points) in zip(others, below.items(), strict=True):
+        panel.plot(*zip(*points, strict=True), ".-", color="C0")
+        panel.set_title(name, fontsize="medium", loc="left")
+    for panel in (axes, *others):
+        panel.grid(alpha=0.3)
+    (others[-1] if others else axes).set_xlabel("step")
     figure.savefig(picture, dpi=120)
+
+
+def _reported(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of what was measured now and then, by its name."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for line in lines:
+        if "loss" not in line:
+            for name in line.keys() - {"step"}:
+                found.setdefault(name, []).append((line["step"], line[name]))
+    return found
 
 
 class ConsoleProgress:
@@ -157,6 +205,7 @@ class ConsoleProgress:
         self._speeds: deque[tuple[int, float]] = deque(maxlen=self.RECENT)
         self._images_seen: int | None = None
         self._hinted = False
+        self._held_out = ""
         self._timer: threading.Timer | None = None
 
     @hookimpl
@@ -187,7 +236,7 @@ class ConsoleProgress:
             self._speeds.append((images, images / record.images_per_s))
         self._images_seen = record.images_seen
         self._losses.append(record.loss)
-        state = f"loss {sum(self._losses) / len(self._losses):.4f}"
+        state = f"loss {sum(self._losses) / len(self._losses):.4f}{self._held_out}"
         if self._speeds:
             seconds = sum(s for _, s in self._speeds)
             left_s = (self._steps - record.step) * seconds / len(self._speeds)
@@ -212,7 +261,10 @@ class ConsoleProgress:
 
     @hookimpl
     def ssmdiff_reported(self, name: str, value: float) -> None:
-        self.say(f"{name} {value:.3f}")
+        if name.startswith("held_out"):  # often, so beside the loss
+            self._held_out = f", held out {value:.4f}" if name == HELD_OUT else self._held_out
+        else:
+            self.say(f"{name} {value:.4g}")
 
     @hookimpl
     def ssmdiff_run_end(self) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from ssmdiff import ConfigError
 from ssmdiff_cli import flags
+
+if TYPE_CHECKING:
+    from ssmdiff import RunFolder
 
 
 def train(
@@ -98,6 +102,28 @@ def train(
     typer.echo(f"run: {folder.path}")
     typer.echo(f"samples: {folder.samples / f'step-{resolved.train.steps:08d}.png'}")
     typer.echo(f"loss: {folder.path / 'loss.png'}, every step in {folder.path / 'metrics.jsonl'}")
+    for line in closing_lines(folder):
+        typer.echo(line)
     if any(folder.path.glob("tensorboard/events.*")):
         typer.echo(f"curves: tensorboard --logdir {folder.path}")
     typer.echo(f"next: ssmdiff sample {folder.path} --n 16 --out samples")
+
+
+def closing_lines(folder: RunFolder) -> Iterator[str]:
+    """What a run measured of itself: its last loss on held-out images, and its best checkpoint."""
+    from ssmdiff_train.callbacks import HELD_OUT, read_metrics
+
+    lines = read_metrics(folder.path / "metrics.jsonl")
+    held_out = [line for line in lines if HELD_OUT in line]
+    if held_out:
+        lowest = min(held_out, key=lambda line: line[HELD_OUT])
+        yield (
+            f"held-out loss: {held_out[-1][HELD_OUT]:.4f} after step {held_out[-1]['step']}, "
+            f"lowest {lowest[HELD_OUT]:.4f} after step {lowest['step']}"
+        )
+    best = folder.best()
+    if best is not None:
+        yield (
+            f"best: {best.checkpoint}, {best.figure} {best.value:.4g}; "
+            f"ssmdiff sample {folder.path} --checkpoint best"
+        )

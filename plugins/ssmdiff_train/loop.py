@@ -42,7 +42,6 @@ from ssmdiff import (
     provenance,
     stream_seed,
     validate,
-    write_grid,
 )
 from ssmdiff.nn import recompute_activations
 from torch import Tensor
@@ -70,6 +69,7 @@ from ssmdiff_train.stream import (
     reading,
     share_of,
 )
+from ssmdiff_train.watching import Watching
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 SKIPPED_STEPS = 20  # consecutive overflows that the fp16 loss scaler may need to find its scale
@@ -101,6 +101,7 @@ class Trainer:
         self.model = build_backbone(config, self.dataset.channels, classes_of(config, self.dataset))
         self.parameters: int = sum(p.numel() for p in self.model.parameters())
         self.plan = order_plan(self.model, config)
+        self.watching = Watching(config, self.dataset, self.diffusion, self.plan, accelerator)
         self.model.to(accelerator.device)
         self.ema = build_ema(self.model, config.train.ema_decay)
         self.optimizer = build_optimizer(self.model, config.train)
@@ -205,6 +206,7 @@ class Trainer:
 
     def _steps(self, stop: StopRequest) -> None:
         self.wrapped.train()
+        self.watching.look(self)  # what was due when the run was stopped
         self._asked_s = time.perf_counter()
         with closing(self._batches(stop)) as batches:
             for batch in batches:
@@ -358,6 +360,7 @@ class Trainer:
         due = train.sample_every and self.step % train.sample_every == 0
         if due and self.step < train.steps:
             self.draw_samples()
+        self.watching.look(self)
 
     # Reports
 
@@ -367,25 +370,22 @@ class Trainer:
             return
         if self.config.train.bound_images:
             bits = reports.bits_per_dim(
-                self._averaged(), self.config, self.diffusion, self.plan, self.dataset
+                self.averaged(), self.config, self.diffusion, self.plan, self.dataset
             )
             self.emit("reported", name="bits_per_dim", value=bits, step=self.step)
         self.draw_samples()
 
     def draw_samples(self) -> None:
         """A grid from the averaged weights, from the same noise every time."""
-        picture = len(self.config.data.image_size) == 2 and self.dataset.channels in (1, 3)
-        if not self.accelerator.is_main_process or not picture:
+        if not self.accelerator.is_main_process:
             return
-        path = self.folder.samples / f"step-{self.step:08d}.png"
-        images, captions = reports.draw_grid(
-            self._averaged(), self.config, self.diffusion, self.plan, self.dataset
-        )
-        real, of_real = reports.real_images(self.config, self.dataset)
-        write_grid(path, images, captions, f"step {self.step}", real, of_real)
-        self.emit("samples_made", path=path, step=self.step)
+        parts = (self.config, self.diffusion, self.plan, self.dataset)
+        path = reports.write_samples(self.folder, self.step, self.averaged(), *parts)
+        if path:
+            self.emit("samples_made", path=path, step=self.step)
 
-    def _averaged(self) -> torch.nn.Module:
+    def averaged(self) -> torch.nn.Module:
+        """The network with the averaged weights, for drawing."""
         return self.ema.module.eval()
 
     def emit(self, event: str, **details: object) -> None:
@@ -397,4 +397,8 @@ class Trainer:
         except SsmdiffError:
             raise
         except Exception as error:
-            raise faults.explain(error, self.step, self.config, self._fallback()) from error
+            raise self.explained(error) from error
+
+    def explained(self, error: Exception) -> SsmdiffError:
+        """What was raised after a step, and which checkpoint there is."""
+        return faults.explain(error, self.step, self.config, self._fallback())

@@ -92,7 +92,8 @@ def _tell(trainer: Trainer, told: DatasetSummary, console: ConsoleProgress | Non
             console.say(line)
         console.compiles = summary.kernel_of(trainer) not in ("torch", "of no scan")
         line, doubt = summary.of_memory(trainer)
-        console.say(line)
+        for sentence in (line, *trainer.watching.told):
+            console.say(sentence)
         doubts += [doubt] if doubt else []
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 from ssmdiff import (
@@ -10,12 +11,14 @@ from ssmdiff import (
     Diffusion,
     ImageDataset,
     OrderPlan,
+    RunFolder,
     TorchDenoiser,
     build_scheduler,
     module_denoiser,
     order_tensors,
     sample,
     stream,
+    write_grid,
 )
 from torch import Tensor, nn
 
@@ -40,6 +43,25 @@ def doubt_of(diffusion: Diffusion) -> str:
     if last < torch.finfo(torch.float32).tiny:
         return f"{where}, less than float32 holds, so images are divided by nothing. {advice}"
     return ""
+
+
+def write_samples(
+    folder: RunFolder,
+    step: int,
+    model: nn.Module,
+    config: Config,
+    diffusion: Diffusion,
+    plan: OrderPlan,
+    dataset: ImageDataset,
+) -> Path | None:
+    """A grid of samples above real images, as a PNG; None where images are no pictures."""
+    if len(config.data.image_size) != 2 or dataset.channels not in (1, 3):
+        return None
+    path = folder.samples / f"step-{step:08d}.png"
+    images, captions = draw_grid(model, config, diffusion, plan, dataset)
+    real, of_real = real_images(config, dataset)
+    write_grid(path, images, captions, f"step {step}", real, of_real)
+    return path
 
 
 def draw_grid(

@@ -1,0 +1,196 @@
+"""What is measured of a run as it trains: the loss on held-out images, and evaluations.
+
+Neither moves a random stream of training: a run ends with the same bits whether it is watched or
+not. Both are of the averaged weights, and the same again where a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from ssmdiff import (
+    BestCheckpoint,
+    Config,
+    Diffusion,
+    ImageDataset,
+    OrderPlan,
+    SsmdiffError,
+    Watched,
+    job,
+    order_tensors,
+    permutation,
+    stream,
+)
+from torch import Tensor, nn
+
+from ssmdiff_train.callbacks import HELD_OUT
+
+if TYPE_CHECKING:
+    from ssmdiff_train.loop import Trainer
+
+L_SIMPLE = "held_out_l_simple"
+"""The held-out loss with a weight of 1 (eq. 4), told where training weighs otherwise."""
+_CHUNK = 8  # images at once: fewer than a step holds with its gradients
+
+
+class HeldOutLoss:
+    """The loss at a fixed set of (image, timestep, noise): curves of one data set are comparable.
+
+    The images are spread over all that are held out, the timesteps over 0 .. T - 1, one in each of
+    as many equal parts as there are draws.
+
+    Args:
+        config: Of the run. The draws are a function of its seed and of the number of images alone.
+        held_out: The images.
+        diffusion: The forward process.
+        plan: The orders; those of fixed steps are taken.
+
+    Raises:
+        DataError: An image cannot be read.
+    """
+
+    def __init__(
+        self, config: Config, held_out: ImageDataset, diffusion: Diffusion, plan: OrderPlan
+    ) -> None:
+        self.diffusion, self.plan = diffusion, plan
+        self.gamma = config.diffusion.min_snr_gamma
+        self.conditional = config.model.class_conditional
+        count, seed = config.train.held_out_images, config.seed
+        places = [i * len(held_out) // count for i in range(count)]
+        known = {place: held_out[place] for place in sorted(set(places))}
+        self.x_0 = torch.stack([known[place].image for place in places])
+        self.label = torch.tensor([known[place].label for place in places])
+        part = permutation(stream(seed, "held-out timesteps"), count)
+        inside = stream(seed, "held-out places").random(count)
+        self.timestep = torch.from_numpy(
+            ((part + inside) * diffusion.timesteps / count).astype(np.int64)
+        )
+        shape = tuple(self.x_0.shape[1:])
+        noises = [
+            stream(seed, "held-out noise", i).standard_normal(shape, dtype=np.float32)
+            for i in range(count)
+        ]
+        self.noise = torch.from_numpy(np.stack(noises))
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Figures by name: the mean loss, and L_simple where that is another."""
+        device = next(model.parameters()).device
+        weights = {HELD_OUT: self.gamma}
+        if self.gamma is not None:
+            weights[L_SIMPLE] = None
+        found: dict[str, list[Tensor]] = {name: [] for name in weights}
+        for number, start in enumerate(range(0, len(self.x_0), _CHUNK)):
+            chosen = slice(start, start + _CHUNK)
+            x_0, noise, t, label = (
+                values[chosen].to(device)
+                for values in (self.x_0, self.noise, self.timestep, self.label)
+            )
+            prediction = model(
+                x=self.diffusion.add_noise(x_0, noise, t),
+                timesteps=t,
+                context=label if self.conditional else None,
+                orders=order_tensors(self.plan.draw(number), device),
+            )
+            for name, gamma in weights.items():
+                losses = self.diffusion.losses(prediction, x_0, noise, t, gamma)
+                found[name].append(losses.double().cpu())
+        return {name: float(torch.cat(losses).mean()) for name, losses in found.items()}
+
+
+class Watching:
+    """What a run measures of itself, and when.
+
+    Args:
+        config: Of the run.
+        dataset: That it trains on.
+        diffusion: The forward process.
+        plan: The orders.
+        accelerator: Its main process measures; the others draw their part of the images.
+
+    Raises:
+        ConfigError: The run cannot be judged as it asks.
+        PluginError: A package or plugin that it needs is missing.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: ImageDataset,
+        diffusion: Diffusion,
+        plan: OrderPlan,
+        accelerator: Accelerator,
+    ) -> None:
+        train, main = config.train, accelerator.is_main_process
+        self.told: list[str] = []
+        self.held_out: HeldOutLoss | None = None
+        self.watch: Any = None
+        images = getattr(dataset, "held_out", None)
+        with torch.random.fork_rng(devices=[]):
+            if main and images is not None and 0 < train.held_out_every <= train.steps:
+                self.held_out = HeldOutLoss(config, images, diffusion, plan)
+                self.told.append(
+                    f"held out: the loss on {train.held_out_images} images that are not trained "
+                    f"on, every {train.held_out_every} steps"
+                )
+            if train.evaluate_every:
+                self.watch = job("evaluate").watch(config, dataset)
+                if main:
+                    self.told.append(self.watch.prove())
+
+    def look(self, trainer: Trainer) -> None:
+        """Measure what is due after the step that was done."""
+        train = trainer.config.train
+        with torch.random.fork_rng(devices=[]):
+            if self.held_out and self._due(train.held_out_every, trainer):
+                for name, value in self.held_out(trainer.averaged()).items():
+                    trainer.emit("reported", name=name, value=value, step=trainer.step)
+            if self.watch and self._due(train.evaluate_every, trainer):
+                self._judge(trainer)
+
+    def _due(self, every: int, trainer: Trainer) -> bool:
+        last = trainer.step == trainer.config.train.steps
+        return trainer.step > 0 and (last or trainer.step % every == 0)
+
+    def _judge(self, trainer: Trainer) -> None:
+        """Evaluate a checkpoint of this step: if the process is killed in it, no step is lost."""
+        trainer.save()
+        trainer.accelerator.wait_for_everyone()
+        try:
+            found = self.watch(trainer.folder.path, f"step-{trainer.step:08d}")
+        except SsmdiffError:
+            raise
+        except Exception as error:  # whatever a stranger's metric or network raises
+            raise trainer.explained(error) from error
+        if found is not None:
+            for figure in found.figures:
+                trainer.emit("reported", name=figure.name, value=figure.value, step=trainer.step)
+            keep_best(trainer, found)
+
+
+def keep_best(trainer: Trainer, found: Watched) -> None:
+    """Let the checkpoint of this step be the best, if it is."""
+    best, folder = found.best, trainer.folder
+    if best is None or best.better == "reference":
+        return
+    this = BestCheckpoint(
+        checkpoint=f"step-{trainer.step:08d}",
+        figure=best.name,
+        value=best.value,
+        better=best.better,
+        protocol=found.protocol,
+    )
+    before = folder.best()
+    if not this.beats(before):
+        return
+    if before and (before.figure, before.protocol) != (this.figure, this.protocol):
+        warnings.warn(
+            f"the best checkpoint so far, {before.checkpoint} by {before.figure}, was judged "
+            "otherwise than this run is now, so it is not compared; the best is chosen anew",
+            stacklevel=2,
+        )
+    folder.keep_best(this)
