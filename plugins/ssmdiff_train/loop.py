@@ -370,7 +370,7 @@ class Trainer:
             return
         if self.config.train.bound_images:
             bits = reports.bits_per_dim(
-                self.averaged(), self.config, self.diffusion, self.plan, self.dataset
+                self.ema.module.eval(), self.config, self.diffusion, self.plan, self.dataset
             )
             self.emit("reported", name="bits_per_dim", value=bits, step=self.step)
         self.draw_samples()
@@ -380,13 +380,9 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         parts = (self.config, self.diffusion, self.plan, self.dataset)
-        path = reports.write_samples(self.folder, self.step, self.averaged(), *parts)
+        path = reports.write_samples(self.folder, self.step, self.ema.module.eval(), *parts)
         if path:
             self.emit("samples_made", path=path, step=self.step)
-
-    def averaged(self) -> torch.nn.Module:
-        """The network with the averaged weights, for drawing."""
-        return self.ema.module.eval()
 
     def emit(self, event: str, **details: object) -> None:
         """Call a hook of all listeners; only the main process tells."""

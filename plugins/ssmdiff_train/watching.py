@@ -147,7 +147,7 @@ class Watching:
         train = trainer.config.train
         with torch.random.fork_rng(devices=[]):
             if self.held_out and self._due(train.held_out_every, trainer):
-                for name, value in self.held_out(trainer.averaged()).items():
+                for name, value in self.held_out(trainer.ema.module.eval()).items():
                     trainer.emit("reported", name=name, value=value, step=trainer.step)
             if self.watch and self._due(train.evaluate_every, trainer):
                 self._judge(trainer)

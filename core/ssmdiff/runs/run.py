@@ -31,7 +31,7 @@ from ssmdiff.errors import CheckpointError, ConfigError, SsmdiffError, did_you_m
 from ssmdiff.networks.compiling import compile_backbone
 from ssmdiff.orders.scan import OrderPlan, size_text
 from ssmdiff.registry.registry import create
-from ssmdiff.runs import best_checkpoint, compose, replacing
+from ssmdiff.runs import best_checkpoint, compose, placing, replacing
 from ssmdiff.runs import checkpoint as ckpt
 from ssmdiff.runs.best_checkpoint import BestCheckpoint
 from ssmdiff.runs.config import Layer, load_file, resolve
@@ -146,16 +146,7 @@ class RunFolder:
         Raises:
             ConfigError: One does; links are followed.
         """
-        out = self.path.resolve()
-        for folder in folders:
-            data = folder.resolve()
-            if data == out or out in data.parents:
-                raise ConfigError(f"--out {self.path} holds the data ({folder}); choose another")
-            if data in out.parents:
-                raise ConfigError(
-                    f"--out {self.path} lies in the data ({folder}), where the run's own pictures "
-                    "would be trained on; choose a folder outside of it"
-                )
+        placing.refuse_among(self.path, folders)
 
     def write_config(self, config: Config, made_of: Mapping[str, Any] | None = None) -> None:
         made = provenance(config) | dict(made_of or {})
@@ -214,8 +205,7 @@ class RunFolder:
         Raises:
             CheckpointError: There is none, or the named one is damaged.
         """
-        if name == "best":
-            name = best_checkpoint.named(self.checkpoints)
+        name = best_checkpoint.named(self.checkpoints) if name == "best" else name
         if name != "latest":
             return ckpt.verify(self.checkpoints / name)
         found, skipped = ckpt.latest(self.checkpoints)
