@@ -28,7 +28,9 @@ def test_a_run_leaves_what_the_design_promises(tiny, tmp_path):
     assert not any(name.endswith((".pt", ".pkl", ".ckpt", ".lock")) for name in names)
     opened = folder.config()  # without those who listened, whose plugins may be gone by then
     assert opened.train.callbacks == ()
-    assert differences(config, opened).keys() <= {"train.callbacks"}
+    settled = {f"data.augment.{name}" for name in ("rotate_deg", "shift", "zoom")}
+    assert differences(config, opened).keys() <= {"train.callbacks", *settled}
+    assert set(opened.data.augment.model_dump().values()) == {0.0}, "the heads declare none"
     assert [one["name"] for one in folder.config_layer()["train"]["callbacks"]] == ["tensorboard"]
     text = folder.config_file.read_text()
     assert "[provenance.versions]" in text
