@@ -117,13 +117,21 @@ class SampledFolder(_Images):
 
     def __init__(self, path: Path, count: int | None = None) -> None:
         self.path = self.name = path
+        self._known = self._record()
+        form = self._known.get("format", "png")
+        told = form if isinstance(form, dict) else {"name": form}
+        if told.get("name") not in ("png", "npy") or told.get("units", "model") != "model":
+            raise DataError(
+                f"{path} holds images of --format {told.get('name')}, in units of the "
+                f"{told.get('units', 'model')}; evaluate reads png and npy in units of the model. "
+                "Draw them again, or give it the run"
+            )
         self.files = sorted(p for p in path.iterdir() if _FILE.fullmatch(p.name))[:count]
         if not self.files:
             raise DataError(
                 f"{path} holds no images such as 000000.png; expected --out of ssmdiff sample"
             )
         self.shape: tuple[int, ...] = self._one(0).shape
-        self._known = self._record()
         classes = self._known.get("classes")
         self.class_names = tuple(classes) if isinstance(classes, list) else ()
 

@@ -310,3 +310,13 @@ def test_classes_are_those_that_the_record_beside_the_images_says(tmp_path: Path
     (tmp_path / "samples.json").write_text("[1]")
     with pytest.raises(DataError, match="no record of ssmdiff sample"):
         SampledFolder(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["png16", {"name": "npy", "units": "data"}])
+def test_samples_of_other_formats_are_refused_in_a_sentence(tmp_path: Path, form) -> None:
+    from ssmdiff_evaluate.sets import SampledFolder
+
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "000000.png")
+    (tmp_path / "samples.json").write_text(json.dumps({"format": form}))
+    with pytest.raises(DataError, match="evaluate reads png and npy"):
+        SampledFolder(tmp_path)
