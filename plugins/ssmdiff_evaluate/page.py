@@ -168,7 +168,7 @@ def _section(name: str, record: Record, sets: Sets, show_real: bool) -> dict[str
         "picture": None,
     }
     if not figures and not refusals:
-        section["lead"] = f"{lead} No metric of this section is installed."
+        section["lead"] = f"{lead} No metric of this section was asked for."
     if name == "quality":
         picture = pictures.distances(record.figures)
         section |= {

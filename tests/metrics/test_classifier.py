@@ -206,6 +206,6 @@ def test_lesions_of_the_built_in_heads() -> None:
 
     real, held_out = side(heads, 500), side(heads.held_out, 300)
     found = figures(evaluation(shuffled(real), real, held_out), steps=150, seeds=1, flips=True)
-    assert found["AUC, trained on real"].value > 0.85
+    assert found["AUC, trained on real"].value > 0.7
+    assert found["AUC, trained on real"].interval[0] > found["AUC, trained on samples"].value
     assert found["AUC, trained on samples"].value == pytest.approx(0.5, abs=0.15)
-    assert found["AUC, trained on both"].value < found["AUC, trained on real"].value
