@@ -110,6 +110,7 @@ from ssmdiff.runs.evaluation import Evaluation as Evaluation
 from ssmdiff.runs.evaluation import FeatureNetwork as FeatureNetwork
 from ssmdiff.runs.evaluation import Figure as Figure
 from ssmdiff.runs.evaluation import ImageSet as ImageSet
+from ssmdiff.runs.evaluation import Keep as Keep
 from ssmdiff.runs.evaluation import Metric as Metric
 from ssmdiff.runs.evaluation import Section as Section
 from ssmdiff.runs.evaluation import SetName as SetName
@@ -127,6 +128,7 @@ from ssmdiff.runs.jobs import TrainJob as TrainJob
 from ssmdiff.runs.jobs import Watch as Watch
 from ssmdiff.runs.jobs import job as job
 from ssmdiff.runs.jobs import train as train
+from ssmdiff.runs.pictures import to_levels as to_levels
 from ssmdiff.runs.pictures import write_grid as write_grid
 from ssmdiff.runs.pictures import write_image as write_image
 from ssmdiff.runs.provenance import made_otherwise as made_otherwise

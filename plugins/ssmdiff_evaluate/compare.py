@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from ssmdiff import ConfigError, DataError, write_atomically
 
+from ssmdiff_evaluate.cost import in_short
 from ssmdiff_evaluate.evaluation import RECORD, protocol_digest
 
 Form = Literal["text", "markdown", "csv", "latex"]
@@ -53,6 +54,14 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Fact:
+    """What is known of every model: a number, a word, or ``-``."""
+
+    name: str
+    values: Sequence[Any]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What stands beside each other.
 
@@ -61,27 +70,33 @@ class Comparison:
         rows: One a figure.
         differences: What the protocols differ in, in words; nothing is ranked then.
         told: The evaluations.
+        facts: What is known of the models, one a row; never ranked.
     """
 
     names: Sequence[str]
     rows: Sequence[Row]
     differences: Sequence[str]
     told: Sequence[Told]
+    facts: Sequence[Fact] = ()
 
     def to(self, form: Form) -> str:
-        """The table as text for a terminal, Markdown, CSV or LaTeX."""
+        """The table as text for a terminal, Markdown, CSV or LaTeX: figures, then facts."""
         head = ["figure", *self.names]
         if form == "csv":
             return self._csv(head)
         body = [[row.name, *(self._marked(cell, form) for cell in row.cells)] for row in self.rows]
+        facts = [[fact.name, *map(in_short, fact.values)] for fact in self.facts]
         if form == "latex":
             lines = [" & ".join(map(_tex, head)) + r" \\", r"\midrule"]
             lines += [" & ".join([_tex(first), *rest]) + r" \\" for first, *rest in body]
+            lines += [r"\midrule"] * bool(facts)
+            lines += [" & ".join(map(_tex, line)) + r" \\" for line in facts]
             columns = "l" + "r" * len(self.names)
             return "\n".join(
                 [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *lines, r"\bottomrule",
                  r"\end{tabular}", ""]
             )  # fmt: skip
+        body += facts
         widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
         if form == "markdown":
             rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
@@ -102,6 +117,8 @@ class Comparison:
                 number, interval = value or ("", None)
                 cells += [number, *(interval or ("", ""))]
             writer.writerow([row.name, *cells])
+        for fact in self.facts:
+            writer.writerow([fact.name, *(cell for v in fact.values for cell in (v, "", ""))])
         return text.getvalue()
 
     @staticmethod
@@ -131,7 +148,7 @@ def compare(paths: Sequence[str | Path], out: str | Path | None = None) -> Compa
     differences = differing(told)
     figures = {name: f for t in told for name, f in t.figures.items()}
     rows = [_row(name, figure, told, not differences) for name, figure in figures.items()]
-    found = Comparison(names, rows, differences, told)
+    found = Comparison(names, rows, differences, told, _facts(told))
     if out is not None:
         from ssmdiff_evaluate.comparison_page import page
 
@@ -163,12 +180,22 @@ def told_by(path: Path) -> Told:
     return Told(owner.name or folder.name, folder, record)
 
 
+def _facts(told: Sequence[Told]) -> list[Fact]:
+    of = [t.record.get("model", {}) for t in told]
+    names = list(dict.fromkeys(name for facts in of for name in facts))
+    return [Fact(name, [facts.get(name, "-") for facts in of]) for name in names]
+
+
 def differing(told: Sequence[Told]) -> list[str]:
     """What the protocols differ in, in words; nothing where they are one."""
-    first, *others = (t.record["stamp"]["protocol"] for t in told)
+    first, *others = (t.record["stamp"] for t in told)
     found: dict[str, str] = {}
     for other, t in zip(others, told[1:], strict=True):
-        for key, (a, b) in _different(first, other).items():
+        unlike = _different(first["protocol"], other["protocol"])
+        a, b = (stamp.get("metrics", {}) for stamp in (first, other))
+        for metric in sorted(a.keys() & b.keys()):
+            unlike |= _different(a[metric], b[metric], f"metrics.{metric}")
+        for key, (a, b) in unlike.items():
             found.setdefault(key, f"{key} is {a} of {told[0].name} and {b} of {t.name}")
     return list(found.values())
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ssmdiff_evaluate import pictures
 from ssmdiff_evaluate.compare import Comparison, Told, protocol_of
+from ssmdiff_evaluate.cost import in_short
 from ssmdiff_evaluate.page import SAMPLES, environment, inline, loss_of
 
 _SHOWN_FIGURES = ("frechet", "mmd", "copies")
@@ -22,14 +21,19 @@ def page(comparison: Comparison) -> str:
         if all(value is not None for value in row.values) and _is_shown(row.name, told[0])
     }
     bars = pictures.bars(comparison.names, shown)
+    losses = {
+        name: found
+        for name, t in zip(comparison.names, told, strict=True)
+        if (found := loss_of(t.folder.parent.parent)) is not None
+    }
     curves = [
         {
-            "alt": f"Loss of {name}",
-            "picture": picture,
-            "caption": f"{name}: loss over images seen.",
+            "alt": f"Loss over {over}",
+            "picture": inline(pictures.losses(losses, over)),
+            "caption": f"The loss, a running mean of it, over {over}.",
         }
-        for name, t in zip(comparison.names, told, strict=True)
-        if (picture := loss_of(t.folder.parent.parent)) is not None
+        for over in (pictures.SEEN, pictures.SECONDS)
+        if losses
     ]
     return (
         environment()
@@ -40,7 +44,10 @@ def page(comparison: Comparison) -> str:
             protocol=protocol_of(told[0]),
             rows=comparison.rows,
             bars=bars and inline(bars),
-            facts=_facts(told),
+            facts=[
+                {"name": fact.name, "cells": list(map(in_short, fact.values))}
+                for fact in comparison.facts
+            ],
             curves=curves,
             grids=[_grid(t) for t in told],
         )
@@ -50,13 +57,6 @@ def page(comparison: Comparison) -> str:
 def _is_shown(name: str, told: Told) -> bool:
     figure = told.figures.get(name)
     return figure is not None and figure["metric"] in _SHOWN_FIGURES
-
-
-def _facts(told: Sequence[Told]) -> list[dict[str, Any]]:
-    """What is known of the models, a row each."""
-    of = [t.record.get("model", {}) for t in told]
-    names = list(dict.fromkeys(name for facts in of for name in facts))
-    return [{"name": name, "cells": [str(facts.get(name, "-")) for facts in of]} for name in names]
 
 
 def _grid(told: Told) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from ssmdiff import (
     ConfigError,
     Evaluated,
@@ -24,19 +25,22 @@ from ssmdiff import (
     versions,
 )
 
-from ssmdiff_evaluate.features import features_of
+from ssmdiff_evaluate.features import Seen, features_of, keep_in
+from ssmdiff_evaluate.sets import Mirrored
 
 SECTIONS = ("quality", "diversity", "novelty", "use")
 FEATURES = ("texture", "contrastive", "pixels")
 """The feature networks of an evaluation that names none; they need no download."""
+IMAGES = "images"
+"""What stands for the network where a metric looks at the images themselves."""
 COPIES_NETWORK = "contrastive"
 """What copies are looked for with: an encoder that was trained to tell one image from another."""
-_ON_IMAGES = ("ms-ssim",)
-"""Metrics that look at the images themselves, so once and not for every network."""
 RECORD = "record.json"
 SEED = 0
 """Of what metrics draw, subsets and pairs; the same for all, so that figures can be compared."""
-_STAMPED = ("ssmdiff", "numpy", "scipy", "scikit-image", "PyWavelets", "torch", "torchmetrics")
+_STAMPED = (
+    *("ssmdiff", "numpy", "scipy", "scikit-image", "PyWavelets", "torch", "torchmetrics", "monai"),
+)
 
 
 class Progress(Protocol):
@@ -124,17 +128,32 @@ class Network:
     options: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A metric and its options, for the stamp."""
+
+    metric: Metric
+    options: Mapping[str, Any]
+
+    @property
+    def of_images(self) -> bool:
+        """Whether it looks at images alone, so once and not for every network."""
+        return bool(getattr(self.metric, "of_images", False))
+
+
 def components(
     features: Sequence[str | Mapping[str, Any]],
     metrics: Sequence[str | Mapping[str, Any]] | None,
-) -> tuple[dict[str, Network], dict[str, Metric]]:
+) -> tuple[dict[str, Network], dict[str, Asked]]:
     """Feature networks and metrics by name; None is all metrics that are installed.
 
     Raises:
         ConfigError: A component is not there, or an option does not fit.
     """
     names = registry().names("metric") if metrics is None else metrics
-    chosen = {_name(table): create("metric", table) for table in names}
+    chosen = {
+        _name(table): Asked(create("metric", table), _options("metric", table)) for table in names
+    }
     networks = {
         _name(table): Network(create("features", table), _options("features", table))
         for table in features
@@ -145,7 +164,7 @@ def components(
 def judge(
     sets: Sets,
     networks: Mapping[str, Network],
-    metrics: Mapping[str, Metric],
+    metrics: Mapping[str, Asked],
     cache: Path,
     origin: Mapping[str, Any],
     model: Mapping[str, Any],
@@ -165,7 +184,24 @@ def judge(
     figures: list[Judged] = []
     refusals: list[Refusal] = []
     known: dict[str, Any] = {}
-    for place, (network_name, chosen) in enumerate(networks.items()):
+
+    def ask(asked: Mapping[str, Asked], evaluation: Evaluation, seen: str) -> None:
+        for name, one in asked.items():
+            metric = one.metric
+            missing = [need for need in metric.needs if evaluation.set(need) is None]
+            with progress(f"{seen}: {name}", 1) as done:
+                try:
+                    if missing:
+                        raise ConfigError(NO_HELD_OUT)
+                    found = metric(evaluation)
+                except ConfigError as error:
+                    refusals.append(Refusal(metric.section, name, seen, str(error)))
+                else:
+                    figures.extend(Judged(metric.section, name, seen, f) for f in found)
+                done(1)
+
+    of_features = {name: one for name, one in metrics.items() if not one.of_images}
+    for network_name, chosen in networks.items() if of_features else ():
         network = chosen.network
         with progress(f"{network_name}: getting ready", 1) as done:
             network.fit(sets.reference)
@@ -176,25 +212,12 @@ def judge(
             "options": chosen.options,
             "size": int(evaluation.samples.features.shape[1]),
         }
-        asked = {
-            name: metric
-            for name, metric in metrics.items()
-            if (place == 0 or name not in _ON_IMAGES)
-        }
-        with progress(f"{network_name}: figures", len(asked)) as done:
-            for name, metric in asked.items():
-                missing = [need for need in metric.needs if evaluation.set(need) is None]
-                try:
-                    if missing:
-                        raise ConfigError(NO_HELD_OUT)
-                    found = metric(evaluation)
-                except ConfigError as error:
-                    refusals.append(Refusal(metric.section, name, network_name, str(error)))
-                else:
-                    figures += [Judged(metric.section, name, network_name, f) for f in found]
-                done(1)
+        ask(of_features, evaluation, network_name)
+    of_images = {name: one for name, one in metrics.items() if one.of_images}
+    ask(of_images, _evaluation(IMAGES, None, sets, cache, progress), IMAGES)
     figures.sort(key=lambda judged: SECTIONS.index(judged.section))
-    return Record(_stamp(sets, known, origin), figures, refusals, model)
+    options = {name: one.options for name, one in metrics.items()}
+    return Record(_stamp(sets, known, options, origin), figures, refusals, model)
 
 
 NO_HELD_OUT = (
@@ -205,31 +228,38 @@ NO_HELD_OUT = (
 
 
 def _evaluation(
-    name: str, network: FeatureNetwork, sets: Sets, cache: Path, progress: Progress
+    name: str, network: FeatureNetwork | None, sets: Sets, cache: Path, progress: Progress
 ) -> Evaluation:
-    """The sets under a network."""
-    wanted = {"reference": sets.reference, "samples": sets.samples}
-    if sets.held_out is not None:
-        wanted["held_out"] = sets.held_out
-    total = sum(map(len, wanted.values()))
-    mirror = sets.held_out is not None
-    with progress(f"{name}: features", total + mirror * len(sets.reference)) as done:
-        found = {
-            key: Evaluated(images, features_of(images, network, cache, on_images=done))
-            for key, images in wanted.items()
-        }
-        mirrored = (
-            features_of(sets.reference, network, cache, mirrored=True, on_images=done)
-            if mirror
-            else None
-        )
+    """The sets under a network; what no metric asks for is not looked at."""
+
+    def seen(images: ImageSet, what: str) -> Evaluated:
+        def look(images: ImageSet) -> NDArray[np.floating]:
+            if network is None:
+                return np.empty((len(images), 0), np.float32)
+            with progress(f"{name}: features of {what}", len(images)) as done:
+                return features_of(images, network, cache, done)
+
+        return Seen(images, look)
+
     return Evaluation(
-        name, found["reference"], found["samples"], found.get("held_out"), SEED, mirrored
+        name,
+        seen(sets.reference, "the reference"),
+        seen(sets.samples, "samples"),
+        None if sets.held_out is None else seen(sets.held_out, "held-out images"),
+        SEED,
+        seen(Mirrored(sets.reference), "the mirrored reference"),
+        keep_in(cache),
     )
 
 
-def _stamp(sets: Sets, networks: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Any]:
-    """The protocol: what two evaluations must have in common to be compared, and the samples."""
+def _stamp(
+    sets: Sets,
+    networks: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    origin: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The protocol: what two evaluations must have in common to be compared; the metrics' options,
+    which those that both asked must have in common; the samples."""
 
     def of(images: ImageSet | None) -> dict[str, Any] | None:
         return (
@@ -249,6 +279,7 @@ def _stamp(sets: Sets, networks: Mapping[str, Any], origin: Mapping[str, Any]) -
             "seed": SEED,
             "versions": {name: found[name] for name in _STAMPED if name in found},
         },
+        "metrics": metrics,
         "samples": {**origin, "digest": sets.samples.digest()},
     }
 

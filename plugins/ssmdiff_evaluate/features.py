@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ssmdiff import FeatureNetwork, ImageSet
+from ssmdiff import Evaluated, FeatureNetwork, ImageSet, Keep
 
 from ssmdiff_evaluate.sets import batches, read_part, write_part
 
@@ -20,7 +22,6 @@ def features_of(
     images: ImageSet,
     network: FeatureNetwork,
     cache: Path,
-    mirrored: bool = False,
     on_images: Callable[[int], None] | None = None,
 ) -> NDArray[np.floating]:
     """(N, d) of a set, from the cache as far as they are there.
@@ -29,13 +30,12 @@ def features_of(
         images: The set.
         network: Fitted.
         cache: A folder; a part is whole or not there, so what was stopped goes on.
-        mirrored: Of the images flipped left to right.
         on_images: Called with the number of images that are done.
 
     Raises:
         DataError: A part cannot be read.
     """
-    key = hashlib.sha256(f"{network.digest()} {images.digest()} {mirrored}".encode()).hexdigest()
+    key = hashlib.sha256(f"{network.digest()} {images.digest()}".encode()).hexdigest()
     folder = cache / key[:16]
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
@@ -44,10 +44,41 @@ def features_of(
         if path.is_file():
             part = read_part(path)
         else:
-            levels = images.levels(indices)
-            part = network(levels[..., ::-1].copy() if mirrored else levels)
+            part = network(images.levels(indices))
             write_part(path, part)
         parts.append(part)
         if on_images:
             on_images(len(indices))
     return np.concatenate(parts)
+
+
+class Seen(Evaluated):
+    """A set under a network, looked at when its features are first asked for.
+
+    Args:
+        images: The set.
+        look: Gives the features.
+    """
+
+    def __init__(self, images: ImageSet, look: Callable[[ImageSet], NDArray[np.floating]]) -> None:
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "look", look)
+
+    @functools.cached_property
+    def features(self) -> NDArray[np.floating]:  # type: ignore[override]
+        """(N, d)."""
+        found: NDArray[np.floating] = self.look(self.images)  # type: ignore[attr-defined]
+        return found
+
+
+def keep_in(cache: Path) -> Keep:
+    """Arrays in a folder, each by the digest of its key, whole or not there."""
+
+    def keep(key: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        path = cache / f"kept-{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+        if not path.is_file():
+            cache.mkdir(parents=True, exist_ok=True)
+            write_part(path, make())
+        return read_part(path)
+
+    return keep

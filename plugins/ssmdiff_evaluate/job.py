@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +24,7 @@ from ssmdiff import (
     write_atomically,
 )
 
+from ssmdiff_evaluate import cost
 from ssmdiff_evaluate.evaluation import (
     FEATURES,
     RECORD,
@@ -105,15 +106,16 @@ class Evaluate:
             raise ConfigError(f"n is {n}; expected at least two images to judge")
         networks, asked_metrics = components(features, metrics)  # refused before work is done
         model = Path(model)
-        dataset, source, is_open = self._data(model, against)
+        opened = Opened(model, checkpoint)
+        dataset, source, is_open = self._data(opened, against)
         folder = Path(out) if out is not None else default_folder(model, n, seed)
         known = DataImages(dataset, reference, source)
         held_out = getattr(dataset, "held_out", None)
         fresh = None if held_out is None else DataImages(held_out, reference, "held out")
-        bars = _bars if progress and processes()[0] == 0 else silent
+        bars = _Bars() if progress and processes()[0] == 0 else silent
         asked = {"scheduler": scheduler, "steps": steps, "checkpoint": checkpoint}
         samples, origin, facts = self._samples(
-            model, known, n, seed, batch_size, asked, folder, bars
+            opened, known, n, seed, batch_size, asked, folder, bars
         )
         if samples.shape != known.shape:
             raise ConfigError(
@@ -136,8 +138,9 @@ class Evaluate:
 
         return RunWatch(config, dataset)
 
-    def _data(self, model: Path, against: str | Path | None) -> tuple[Any, str, bool]:
+    def _data(self, opened: Opened, against: str | Path | None) -> tuple[Any, str, bool]:
         """The reference, what it is called, and whether its images may be shown."""
+        model = opened.path
         if against is None:
             if not (model / CONFIG).is_file():
                 raise ConfigError(
@@ -151,12 +154,12 @@ class Evaluate:
             name = str(config.data.dataset["name"])
             dataset, source = build_dataset(config), f"the data of {path} ({name})"
         elif str(against) in registry().names("dataset"):
-            dataset = create("dataset", str(against), image_size=_size_of(model))
+            dataset = create("dataset", str(against), image_size=opened.image_size)
             source = str(against)
         elif path.is_dir():
             kind = "store" if (path / "store.json").is_file() else "folder"
             table = {"name": kind, "path": str(path)}
-            dataset, source = create("dataset", table, image_size=_size_of(model)), str(against)
+            dataset, source = create("dataset", table, image_size=opened.image_size), str(against)
         else:
             known = ", ".join(registry().names("dataset"))
             raise ConfigError(
@@ -167,7 +170,7 @@ class Evaluate:
 
     def _samples(
         self,
-        model: Path,
+        opened: Opened,
         reference: DataImages,
         n: int,
         seed: int,
@@ -177,6 +180,7 @@ class Evaluate:
         progress: Progress,
     ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """What is judged, how it came about, and what is known of the model."""
+        model = opened.path
         if model.is_dir() and not (model / CONFIG).is_file():
             given = [f"--{name}" for name, value in asked.items() if value is not None]
             if given:
@@ -189,17 +193,20 @@ class Evaluate:
             size = reference.shape[1:]
             images = create("dataset", {"name": "folder", "path": str(model)}, image_size=size)
             return DataImages(images, n, str(model)), {"folder": str(model)}, {}
-        opened = open_model(model, asked.get("checkpoint"))
-        sampling = opened.sampling(asked["scheduler"], asked["steps"], seed)
-        drawn = DrawnImages(opened, sampling, n, folder.parent / "drawn", batch_size)
+        trained = opened.model
+        sampling = trained.sampling(asked["scheduler"], asked["steps"], seed)
+        drawn = DrawnImages(trained, sampling, n, folder.parent / "drawn", batch_size)
         rank, world = processes()
-        with progress(f"drawing {n} images", len(range(rank, n, world))) as done:
-            begin = time.perf_counter()
+        device = str(getattr(trained, "device", "cpu"))
+        bar = progress(f"drawing {n} images", len(range(rank, n, world)))
+        with bar as done, cost.measured(device) as spent:
             count = drawn.draw(rank, world, done)
-            spent_s = time.perf_counter() - begin
-        facts = _facts(opened)
-        if count:
-            facts["images a second"] = round(count / spent_s, 3)
+        if rank == 0:
+            if count:
+                cost.note_drawing(drawn.folder, count, spent, device, world)
+            facts = cost.facts_of(trained, sampling) | cost.drawing_of(drawn.folder)
+        else:
+            facts = {}
         return drawn, {"path": str(model), **drawn.stamp()}, facts
 
 
@@ -212,6 +219,35 @@ def default_folder(model: Path, n: int, seed: int) -> Path:
     if (model / CONFIG).is_file():
         return model / "evaluations" / name
     return Path("evaluations") / f"{model.name}-{name}"
+
+
+class Opened:
+    """What is judged, opened once and when it is first needed.
+
+    Args:
+        path: A run, an exported file, a folder of images.
+        checkpoint: Of a run; None is the newest.
+    """
+
+    def __init__(self, path: Path, checkpoint: str | None) -> None:
+        self.path, self.checkpoint = path, checkpoint
+
+    @functools.cached_property
+    def model(self) -> ImageModel[Any]:
+        """A run, or an exported file."""
+        return open_model(self.path, self.checkpoint)
+
+    @property
+    def image_size(self) -> tuple[int, ...]:
+        """(H, W)."""
+        if (self.path / SAMPLES_RECORD).is_file():
+            return SampledFolder(self.path, 1).shape[1:]
+        if (self.path / CONFIG).is_file() or not self.path.is_dir():
+            return tuple(self.model.shape[1:])
+        raise ConfigError(
+            f"{self.path} is a folder of images of any size; give a run by --against, whose data "
+            "says the size that images are read at"
+        )
 
 
 def open_model(path: Path, checkpoint: str | None) -> ImageModel[Any]:
@@ -238,34 +274,10 @@ def open_model(path: Path, checkpoint: str | None) -> ImageModel[Any]:
     return opened
 
 
-def _facts(model: ImageModel[Any]) -> dict[str, Any]:
-    """Of the network, where it is one of torch's."""
-    network = getattr(model, "model", None)
-    if network is None or not hasattr(network, "parameters"):
-        return {}
-    parameters = list(network.parameters())
-    return {
-        "parameters": sum(p.numel() for p in parameters),
-        "device": str(parameters[0].device),
-    }
-
-
 def _config_of(path: Path) -> Config:
     from ssmdiff import RunFolder
 
     return RunFolder(path).config()
-
-
-def _size_of(model: Path) -> tuple[int, ...]:
-    """(H, W) of what is judged."""
-    if (model / SAMPLES_RECORD).is_file():
-        return SampledFolder(model, 1).shape[1:]
-    if (model / CONFIG).is_file() or model.is_file():
-        return tuple(open_model(model, None).shape[1:])
-    raise ConfigError(
-        f"{model} is a folder of images of any size; give a run by --against, whose data says the "
-        "size that images are read at"
-    )
 
 
 @contextmanager
@@ -274,11 +286,26 @@ def silent(what: str, total: int) -> Iterator[Callable[[int], None]]:
     yield lambda _: None
 
 
-@contextmanager
-def _bars(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    from rich.console import Console
-    from rich.progress import Progress as Bar
+class _Bars:
+    """Bars on the terminal; one that begins while another is there stands below it."""
 
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(task, count)
+    def __init__(self) -> None:
+        self._shown: Any = None
+
+    @contextmanager
+    def __call__(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        if self._shown is not None:
+            bar = self._shown
+            task = bar.add_task(what, total=total)
+            yield lambda count: bar.advance(task, count)
+            bar.remove_task(task)
+            return
+        from rich.console import Console
+        from rich.progress import Progress as Bar
+
+        with Bar(console=Console(stderr=True), transient=True) as self._shown:
+            try:
+                with self(what, total) as done:
+                    yield done
+            finally:
+                self._shown = None

@@ -49,8 +49,18 @@ _LEADS = {
         "same rule. That no copies are found does not prove that no patient can be told from a "
         "sample: it says what these features see, at this number of samples.",
     ),
-    "use": ("Use: what a model learns from them", "Trained on samples, tested on real images."),
+    "use": (
+        "Use: what a model learns from them",
+        "A classifier is trained on real images, on as many samples, and on both, and tested on "
+        "the same real images of other patients. Samples are of use where the last row lies above "
+        "the first. The interval is over held-out patients and trainings.",
+    ),
 }
+
+
+_REAL = {"novelty": "fresh images", "use": "trained on real"}
+_FLOORS = {"novelty": "bound", "use": "guessing"}
+"""What stands over the columns of a section beside the values."""
 
 
 def write_outcome(
@@ -115,6 +125,7 @@ def page(
     elif show_real:
         holds = f"This page holds real images of {source}: keep it where they may be."
     show = show_real or is_open
+    loss = loss_of(model)
     return (
         environment()
         .get_template("evaluation.html")
@@ -137,7 +148,7 @@ def page(
                 "reference": mean_and_background(sets.reference),
             },
             sections=[_section(name, record, sets, show) for name in SECTIONS],
-            loss=loss_of(model),
+            loss=inline(pictures.losses({"loss": loss}, pictures.SEEN)) if loss else None,
             stamp=json.dumps(record.stamp, indent=2),
         )
     )
@@ -152,12 +163,12 @@ def _section(name: str, record: Record, sets: Sets, show_real: bool) -> dict[str
         "lead": lead,
         "figures": figures,
         "refusals": refusals,
-        "real": "fresh images" if name == "novelty" else "real images",
-        "floor": "bound" if name == "novelty" else "floor",
+        "real": _REAL.get(name, "real images"),
+        "floor": _FLOORS.get(name, "floor"),
         "picture": None,
     }
     if not figures and not refusals:
-        section["lead"] = f"{lead} No metric of this section is installed."
+        section["lead"] = f"{lead} No metric of this section was asked for."
     if name == "quality":
         picture = pictures.distances(record.figures)
         section |= {
@@ -204,14 +215,13 @@ def _spread(images: ImageSet, count: int) -> Any:
     return images.levels(range(0, step * count, step)[: min(count, len(images))])
 
 
-def loss_of(run: Path) -> str | None:
-    """The loss curve of a run as a data URL; None of what is no run."""
+def loss_of(run: Path) -> pictures.Loss | None:
+    """The losses of a run; None of what is no run."""
     config = run / "config.toml"
     if not config.is_file():
         return None
     train: Mapping[str, Any] = tomllib.loads(config.read_text(encoding="utf-8")).get("train", {})
-    picture = pictures.loss_curve(run / "metrics.jsonl", int(train.get("batch_size", 1)))
-    return None if picture is None else inline(picture)
+    return pictures.read_loss(run / "metrics.jsonl", int(train.get("batch_size", 1)))
 
 
 def inline(png: bytes) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,6 +22,7 @@ Levels = NDArray[np.uint8]
 
 _GAP = 2
 _BLUE, _ORANGE, _GREY = "#2a5d9f", "#c8682b", "#8a8a8a"
+_COLOURS = (_BLUE, _ORANGE, "#3c8d5a", "#8c4a9c", "#b5a42e", "#333333")
 
 
 def sheet(images: Levels, columns: int = 8, side_px: int = 64) -> bytes:
@@ -100,24 +102,53 @@ def distances(judged: Sequence[Judged]) -> bytes | None:
     return _plot(plot)
 
 
-def loss_curve(metrics: Path, batch_size: int) -> bytes | None:
-    """The loss over images seen, of a run's ``metrics.jsonl``; None where there is none."""
-    if not metrics.is_file():
+SEEN, SECONDS = "images seen", "seconds of training"
+"""What a loss is drawn over."""
+
+
+class Loss(NamedTuple):
+    """The loss of each step, with what had been seen and spent by then."""
+
+    loss: NDArray[np.float64]
+    seen: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+
+
+def read_loss(metrics: Path, batch_size: int) -> Loss | None:
+    """Of a run's ``metrics.jsonl``; None where there is none.
+
+    Seconds are those of the steps, by their own speed: what lies between them, checkpoints and a
+    pause before the run was resumed, does not count.
+    """
+    rows = []
+    for text in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else ():
+        try:
+            row = json.loads(text)
+        except ValueError:  # cut short by a crash
+            break
+        if "loss" in row:
+            seen = row.get("images_seen", row["step"] * batch_size)
+            rows.append((seen, row["loss"], row.get("images_per_s") or np.nan))
+    if len(rows) < 2:
         return None
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    points = [(line["step"] * batch_size, line["loss"]) for line in lines if "loss" in line]
-    if len(points) < 2:
-        return None
-    seen, loss = np.array(points).T
-    width = max(1, len(loss) // 50)
-    smooth = np.convolve(loss, np.ones(width) / width, "valid")
-    plot = Plot(figsize=(6.4, 2.6), layout="constrained")
-    axes = plot.add_subplot()
-    axes.plot(seen, loss, color=_GREY, linewidth=0.5, alpha=0.6)
-    axes.plot(seen[width - 1 :], smooth, color=_BLUE, linewidth=1.6)
-    axes.set_yscale("log")
-    axes.set_xlabel("images seen")
-    axes.set_ylabel("loss")
+    seen, loss, speed = np.array(rows, np.float64).T
+    spent = np.diff(seen, prepend=0) / speed
+    return Loss(loss, seen, np.cumsum(np.nan_to_num(spent)))
+
+
+def losses(runs: Mapping[str, Loss], over: str) -> bytes:
+    """Losses over images seen or over seconds; of one run each step's as well."""
+    plot = Plot(figsize=(6.4, 3.0), layout="constrained")
+    axes = plot.add_subplot(xlabel=over, ylabel="loss", yscale="log")
+    for (name, run), colour in zip(runs.items(), itertools.cycle(_COLOURS), strict=False):
+        place = run.seconds if over == SECONDS else run.seen
+        width = max(1, len(run.loss) // 50)
+        smooth = np.convolve(run.loss, np.ones(width) / width, "valid")
+        if len(runs) == 1:
+            axes.plot(place, run.loss, color=_GREY, linewidth=0.5, alpha=0.6)
+        axes.plot(place[width - 1 :], smooth, color=colour, linewidth=1.6, label=name)
+    if len(runs) > 1:
+        axes.legend(frameon=False, fontsize=8)
     return _plot(plot)
 
 

@@ -20,7 +20,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from ssmdiff import ConfigError, DataError, ImageModel, SamplingSettings, write_atomically
+from ssmdiff import (
+    ConfigError,
+    DataError,
+    ImageModel,
+    ImageSet,
+    SamplingSettings,
+    to_levels,
+    write_atomically,
+)
 
 Levels = NDArray[np.uint8]
 
@@ -29,18 +37,16 @@ SAMPLES_RECORD = "samples.json"
 """What ``ssmdiff sample`` writes beside its images."""
 
 
-def to_levels(images: NDArray[np.floating]) -> Levels:
-    """-1 to 1 as 8-bit levels, rounded to the nearest: what a PNG of the image holds."""
-    scaled = (images.astype(np.float32) + 1) * np.float32(127.5)
-    levels: Levels = np.rint(scaled).clip(0, 255).astype(np.uint8)
-    return levels
-
-
 class _Images(ABC):
     """A set that gives its images one by one. What it does not know of them is None."""
 
     groups: Sequence[str] | None = None
-    labels: NDArray[np.int64] | None = None
+    class_names: Sequence[str] = ()
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """(N,) the class of each image, None where it is not known."""
+        return None
 
     def levels(self, indices: Sequence[int]) -> Levels:
         """(B, C, H, W) of these images."""
@@ -68,6 +74,8 @@ class DataImages(_Images):
             raise ConfigError(f"{name} has no images to judge by")
         self.indices = np.linspace(0, total - 1, count).astype(int)
         self._kept: dict[int, Levels] = {}
+        self._labels: dict[int, int] = {}
+        self.class_names = tuple(getattr(dataset, "class_names", ()))
         self.shape: tuple[int, ...] = self._one(0).shape
         groups = getattr(dataset, "groups", None)
         self.groups = None if groups is None else [str(groups[i]) for i in self.indices]
@@ -75,11 +83,20 @@ class DataImages(_Images):
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """Of a data set with classes; an image is read to know its class."""
+        if not self.class_names:
+            return None
+        for i in range(len(self)):
+            self._one(i)
+        return np.array([self._labels[i] for i in range(len(self))], np.int64)
+
     def _one(self, i: int) -> Levels:
         # Drawing a phantom or decoding a file is dearer than to keep a byte a pixel of it.
         if i not in self._kept:
-            image = self.dataset[int(self.indices[i])][0]
-            self._kept[i] = to_levels(np.asarray(image))
+            image, label = self.dataset[int(self.indices[i])]
+            self._kept[i], self._labels[i] = to_levels(np.asarray(image)), int(label)
         return self._kept[i]
 
     def digest(self) -> str:
@@ -100,12 +117,32 @@ class SampledFolder(_Images):
 
     def __init__(self, path: Path, count: int | None = None) -> None:
         self.path = self.name = path
+        self._known = self._record()
+        form = self._known.get("format", "png")
+        told = form if isinstance(form, dict) else {"name": form}
+        if told.get("name") not in ("png", "npy") or told.get("units", "model") != "model":
+            raise DataError(
+                f"{path} holds images of --format {told.get('name')}, in units of the "
+                f"{told.get('units', 'model')}; evaluate reads png and npy in units of the model. "
+                "Draw them again, or give it the run"
+            )
         self.files = sorted(p for p in path.iterdir() if _FILE.fullmatch(p.name))[:count]
         if not self.files:
             raise DataError(
                 f"{path} holds no images such as 000000.png; expected --out of ssmdiff sample"
             )
         self.shape: tuple[int, ...] = self._one(0).shape
+        classes = self._known.get("classes")
+        self.class_names = tuple(classes) if isinstance(classes, list) else ()
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """As the record beside the images says; None where it does not of every one."""
+        told = self._known.get("labels")
+        names = [told.get(path.name) for path in self.files] if isinstance(told, dict) else [None]
+        if not set(names) <= set(self.class_names):
+            return None
+        return np.array([self.class_names.index(name) for name in names], np.int64)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -133,14 +170,45 @@ class SampledFolder(_Images):
 
     def stamp(self) -> dict[str, Any]:
         """How the images were drawn, as far as the record beside them says."""
+        told = {key: value for key, value in self._known.items() if key != "labels"}
+        return {"folder": str(self.path), **({"record": told} if told else {})}
+
+    def _record(self) -> dict[str, Any]:
         record = self.path / SAMPLES_RECORD
         if not record.is_file():
-            return {"folder": str(self.path)}
+            return {}
         try:
             found = json.loads(record.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(f"{record} cannot be read: {error}") from error
-        return {"folder": str(self.path), "record": found}
+        if not isinstance(found, dict):
+            raise DataError(f"{record} holds no record of ssmdiff sample; delete it, and go on")
+        return found
+
+
+class Mirrored(_Images):
+    """The images of another set flipped left to right."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images, self.shape = images, images.shape
+        self.groups, self.class_names = images.groups, images.class_names
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        return self.images.labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def levels(self, indices: Sequence[int]) -> Levels:
+        return self.images.levels(indices)[..., ::-1].copy()
+
+    def _one(self, i: int) -> Levels:
+        one: Levels = self.levels([i])[0]
+        return one
+
+    def digest(self) -> str:
+        return hashlib.sha256(f"mirrored {self.images.digest()}".encode()).hexdigest()
 
 
 class DrawnImages(_Images):
@@ -165,11 +233,18 @@ class DrawnImages(_Images):
         self.model, self.sampling, self.count = model, sampling, count
         self.batch_size = batch_size
         self.shape: tuple[int, ...] = tuple(model.shape)
+        self.class_names = tuple(model.class_names)
         self.folder = folder / self.digest()[:16]
         self._part: tuple[int, Levels] | None = None
 
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """The class that each image was drawn for; None of an unconditional model."""
+        found = self.model.labels(self.sampling, range(self.count))
+        return None if found is None else np.array(found, np.int64)
 
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(self.stamp(), sort_keys=True).encode()).hexdigest()

@@ -73,13 +73,18 @@ class StandIn:
         count: How many.
     """
 
-    labels: NDArray[np.int64] | None = None
     groups: Sequence[str] | None = None
 
     def __init__(self, images: ImageSet, count: int) -> None:
-        self.images, self.shape = images, images.shape
+        self.images, self.shape, self.class_names = images, images.shape, images.class_names
         total = len(images)
         self.indices = [i * total // count if total >= count else i % total for i in range(count)]
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """The classes of the real images."""
+        labels = self.images.labels
+        return None if labels is None else labels[self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -177,7 +182,7 @@ class RunWatch:
 
     def _judge(self, samples: ImageSet, cache: Path, origin: dict[str, Any]) -> Record:
         known, held_out = self._real()
-        needed = any("held_out" in metric.needs for metric in self.metrics.values())
+        needed = any("held_out" in asked.metric.needs for asked in self.metrics.values())
         sets = Sets(known, samples, held_out if needed else None)
         return judge(sets, self.networks, self.metrics, cache, origin, {}, silent)
 

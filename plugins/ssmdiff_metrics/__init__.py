@@ -11,6 +11,7 @@ _COPIES = "Dar et al., Unconditional Latent Diffusion Models Memorize Patient Im
 _RADIOLOGY = "Mei et al., RadImageNet, Radiology: AI 4(5), 2022, doi:10.1148/ryai.210315"
 _DINO = "Oquab et al., DINOv2: Learning Robust Visual Features, TMLR 2024, arXiv:2304.07193"
 _SSIM = "Wang et al., Multiscale Structural Similarity, Asilomar 2003"
+_USE = "Esteban et al., Real-valued (Medical) Time Series Generation, 2017, arXiv:1706.02633"
 _AUTHENTIC = "Alaa et al., How Faithful is your Synthetic Data?, ICML 2022, arXiv:2102.08921"
 
 
@@ -74,4 +75,10 @@ def ssmdiff_metrics() -> Iterable[Component]:
         "ssmdiff_metrics.metrics:Nearness",
         "nearer to training than to images never seen?",
         _AUTHENTIC,
+    )
+    yield Component(
+        "classifier",
+        "ssmdiff_metrics.use:Classifier",
+        "trained on real images, on samples, on both; tested on held-out images",
+        _USE,
     )

@@ -19,6 +19,7 @@ from pydantic import Field
 from ssmdiff import ConfigError, ImageSet, Seed, stream, stream_seed
 from torch import Tensor, nn
 
+from ssmdiff_metrics.classifying import moved
 from ssmdiff_metrics.fitting import require_channels, require_images
 
 VERSION = "contrastive-1"
@@ -148,13 +149,8 @@ def _unit(levels: NDArray[np.uint8]) -> Tensor:
 
 def _view(x: Tensor, generator: np.random.Generator) -> Tensor:
     """Each image flipped or not, shifted by up to a sixteenth, brighter or darker, with noise."""
-    batch, _, height, width = x.shape
-    flips = torch.from_numpy(generator.random(batch) < 0.5)
-    x = torch.where(flips[:, None, None, None], x.flip(3), x)
-    reach = max(1, min(height, width) // 16)
-    down, right = (int(generator.integers(-reach, reach + 1)) for _ in range(2))
-    padded = F.pad(x, [reach] * 4, mode="replicate")
-    x = padded[:, :, reach + down : reach + down + height, reach + right : reach + right + width]
+    batch = len(x)
+    x = moved(x, generator)
     gain = torch.from_numpy(generator.uniform(0.9, 1.1, batch).astype(np.float32))
     offset = torch.from_numpy(generator.uniform(-0.1, 0.1, batch).astype(np.float32))
     noise = torch.from_numpy(generator.standard_normal(tuple(x.shape), np.float32))

@@ -210,6 +210,7 @@ class MultiScaleSimilarity:
 
     section: Section = "diversity"
     needs: tuple[SetName, ...] = ("reference", "samples")
+    of_images = True
 
     def __init__(self, pairs: Annotated[int, Field(ge=2)] = 512) -> None:
         self.pairs = pairs
@@ -233,7 +234,8 @@ class MultiScaleSimilarity:
 
 
 class Copies:
-    """Copies of training images by the 95th percentile rule, over flips, without its bias."""
+    """Copies of training images by the 95th percentile rule, over flips, without its bias, that
+    look like their originals."""
 
     section: Section = "novelty"
     needs: tuple[SetName, ...] = ("reference", "samples", "held_out")
@@ -245,8 +247,9 @@ class Copies:
             evaluation.reference.features,
             held_out.features,
             evaluation.samples.features,
-            evaluation.mirrored,
-            seed=evaluation.seed,
+            None if evaluation.mirrored is None else evaluation.mirrored.features,
+            evaluation.seed,
+            (evaluation.reference.images, held_out.images, evaluation.samples.images),
         )
         verdict = (
             "The samples hold copies: more of them are called so than of images that cannot be any"
@@ -261,10 +264,13 @@ class Copies:
                 reference=found.fresh,
                 floor=found.bound,
                 note=f"{verdict}. Threshold {found.threshold:.4f}, upper 95% bound of fresh images "
-                f"{found.bound:.3f}",
+                f"{found.bound:.3f}. Above the threshold, whatever they look like: "
+                f"{found.by_correlation:.3g}{_unseen(found)}",
                 details={
                     "copying": found.copying,
                     "threshold": found.threshold,
+                    "share_by_correlation": found.by_correlation,
+                    "least_alikeness": found.alikeness,
                     "fresh_share": found.fresh,
                     "fresh_bound": found.bound,
                     "memorised_share": found.memorised,
@@ -275,6 +281,16 @@ class Copies:
                 },
             )
         ]
+
+
+def _unseen(found: novelty.CopyShares) -> str:
+    """A warning, where most of what correlates does not look like its original."""
+    if found.by_correlation <= max(found.bound, 2 * found.copies):
+        return ""
+    return (
+        "; most of those do not look like a training image, so these features do not tell such "
+        "samples apart"
+    )
 
 
 class Nearness:

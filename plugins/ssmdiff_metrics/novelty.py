@@ -6,6 +6,11 @@ image is a copy. By that rule a share of images that nobody copied are called co
 the more training images there are. So fresh held-out images go through the same rule, against the
 same training images, and what is called copying is a share of the samples that lies above the upper
 95% bound of theirs.
+
+Features may see no difference where there is one: an encoder that learnt from heads maps all noise
+to about one vector, and the rule then calls every sample a copy. So where the images are given, a
+copy has to look like its original as well, on blocks of pixels, as 95% of the fresh images look
+like the training image that is nearest to them. What the published rule alone says stands beside.
 """
 
 from __future__ import annotations
@@ -17,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.cluster.vq import kmeans2, vq
-from ssmdiff import ConfigError, stream
+from ssmdiff import ConfigError, ImageSet, stream
 
+from ssmdiff_metrics.looks import alikeness
 from ssmdiff_metrics.neighbours import nearest
 
 QUANTILE = 0.95
@@ -30,9 +36,10 @@ class CopyShares(NamedTuple):
     threshold: float
     """Correlation above which an image counts as a copy."""
     copies: float
-    """Share of samples above it."""
+    """Share of samples above it that look like their original, where images are given."""
     fresh: float
-    """Share of fresh held-out images above it, by the same rule over as many training images."""
+    """Share of fresh held-out images that are called so, by the same rule over as many training
+    images."""
     bound: float
     """Upper 95% bound of the share in as many fresh images as there are samples: what chance alone
     may give (beta-binomial, Jeffreys' prior)."""
@@ -44,6 +51,10 @@ class CopyShares(NamedTuple):
     """(m,) the training image that each sample is most alike to."""
     correlation: NDArray[np.float64]
     """(m,) with it."""
+    by_correlation: float = 0.0
+    """Share of samples above the threshold, whatever they look like: the published rule."""
+    alikeness: float | None = None
+    """Correlation on blocks of pixels below which a sample is no copy; None without images."""
 
     @property
     def copying(self) -> bool:
@@ -73,6 +84,7 @@ def copy_shares(
     samples: NDArray[np.floating],
     flipped: NDArray[np.floating] | None = None,
     seed: int = 0,
+    images: tuple[ImageSet, ImageSet, ImageSet] | None = None,
 ) -> CopyShares:
     """The rule, over features of one network.
 
@@ -85,6 +97,7 @@ def copy_shares(
         samples: (m, d).
         flipped: (n, d) of the mirrored training images: a mirrored copy is a copy.
         seed: Of the cut.
+        images: Of the training, held-out and judged features, to see whether copies look so.
 
     Raises:
         ConfigError: Too few held-out images, or none of another kind.
@@ -101,22 +114,37 @@ def copy_shares(
         )
     known = standardised(train)
     order = stream(seed, "copies").permutation(len(held_out))
-    judges, fresh = (standardised(held_out[np.sort(half)]) for half in np.array_split(order, 2))
+    judging, fresh_places = (np.sort(half) for half in np.array_split(order, 2))
+    judges, fresh = standardised(held_out[judging]), standardised(held_out[fresh_places])
     drawn = standardised(samples)
     views = [known] if flipped is None else [known, standardised(flipped)]
 
-    def to_training(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def to_training(
+        x: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
         each = [most_alike(x, view) for view in views]
         best = np.argmax([correlation for correlation, _ in each], axis=0)
         rows = np.arange(len(x))
         correlations, indices = (np.stack(parts) for parts in zip(*each, strict=True))
-        return correlations[best, rows], indices[best, rows]
+        return correlations[best, rows], indices[best, rows], best == 1
 
     to_judges = np.max([most_alike(view, judges)[0] for view in views], axis=0)
     threshold = float(np.quantile(to_judges, QUANTILE))
-    correlation, originals = to_training(drawn)
-    fresh_correlation, _ = to_training(fresh)
-    above, fresh_above = correlation > threshold, int((fresh_correlation > threshold).sum())
+    correlation, originals, mirrored = to_training(drawn)
+    fresh_correlation, fresh_originals, fresh_mirrored = to_training(fresh)
+    above, fresh_are = correlation > threshold, fresh_correlation > threshold
+    by_correlation, least = float(above.mean()), None
+    if images is not None:
+        of_train, of_held_out, of_samples = images
+        looks = alikeness(of_held_out, fresh_places, of_train, fresh_originals, fresh_mirrored)
+        least = float(np.quantile(looks, 1 - QUANTILE))
+        suspected = np.flatnonzero(above)
+        above[suspected] = (
+            alikeness(of_samples, suspected, of_train, originals[suspected], mirrored[suspected])
+            >= least
+        )
+        fresh_are &= looks >= least
+    fresh_above = int(fresh_are.sum())
     predicted = stats.betabinom(len(drawn), fresh_above + 0.5, len(fresh) - fresh_above + 0.5)
     bound = float(predicted.ppf(0.95)) / len(drawn)
     copied = np.flatnonzero(above)
@@ -129,6 +157,8 @@ def copy_shares(
         copied[np.argsort(-correlation[copied])],
         originals,
         correlation,
+        by_correlation,
+        least,
     )
 
 

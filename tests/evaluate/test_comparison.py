@@ -30,10 +30,11 @@ def written(
         }
         for name, (value, interval, better) in figures.items()
     ]
+    metrics = protocol.pop("metrics", {})
     record = {
-        "stamp": {"protocol": PROTOCOL | protocol},
+        "stamp": {"protocol": PROTOCOL | protocol, "metrics": metrics},
         "figures": rows,
-        "model": {"device": "cpu"},
+        "model": {"device": "cpu", "parameters": 12_345_678},
     }
     (folder / "record.json").write_text(json.dumps(record))
     return folder
@@ -79,6 +80,8 @@ def test_the_table_in_four_forms_holds_the_same_numbers(tmp_path: Path) -> None:
         ["figure", "a value", "a low", "a high", "b value", "b low", "b high"],
         ["x_1", "1.25", "1.0", "1.5", "2.5", "2.0", "3.0"],
         ["y", "3.0", "", "", "", "", ""],
+        ["device", "cpu", "", "", "cpu", "", ""],
+        ["parameters", "12345678", "", "", "12345678", "", ""],
     ]
     markdown = found.to("markdown").splitlines()
     assert [cell.strip() for cell in markdown[2].split("|")[1:-1]] == [
@@ -86,8 +89,52 @@ def test_the_table_in_four_forms_holds_the_same_numbers(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert r"x\_1 & \textbf{1.25 (1 to 1.5)} & 2.5 (2 to 3) \\" in found.to("latex")
     assert "1.25 (1 to 1.5) *" in found.to("text")
+    assert [cell.strip() for cell in markdown[-1].split("|")[1:-1]] == [
+        "parameters", "12.35 M", "12.35 M"
+    ]  # fmt: skip
+    assert found.to("text").splitlines()[-1].split("  ")[0] == "parameters"
+    assert r"parameters & 12.35 M & 12.35 M \\" in found.to("latex")
     for suffix in ("md", "csv", "tex", "html"):
         assert (tmp_path / "out" / f"comparison.{suffix}").is_file()
+
+
+def test_other_options_of_a_metric_that_both_asked_are_named(tmp_path: Path) -> None:
+    asked = ({"copies": {}, "manifold": {"neighbours": 5}}, {"manifold": {"neighbours": 3}})
+    paths = [
+        written(tmp_path / name, {"x": (value, None, "lower")}, metrics=options)
+        for name, value, options in (("a", 1.0, asked[0]), ("b", 2.0, asked[1]))
+    ]
+    found = compare(paths)
+    assert found.differences == ["metrics.manifold.neighbours is 5 of a and 3 of b"]
+    assert best_of(found, "x") == []
+
+
+def test_a_loss_is_read_over_images_and_over_seconds_of_its_steps(tmp_path: Path) -> None:
+    from ssmdiff_evaluate.pictures import read_loss
+
+    rows = [
+        {"step": 1, "images_seen": 10, "loss": 3.0, "images_per_s": 5.0},
+        {"step": 1, "fid": 2.0},
+        {"step": 2, "images_seen": 20, "loss": 2.0, "images_per_s": 20.0},
+        {"step": 3, "images_seen": 40, "loss": 1.0, "images_per_s": 10.0},
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "metrics.jsonl").write_text(lines + '{"step": 4, "lo')
+    found = read_loss(tmp_path / "metrics.jsonl", 10)
+    assert found.loss.tolist() == [3, 2, 1]
+    assert found.seen.tolist() == [10, 20, 40]
+    assert found.seconds.tolist() == [2, 2.5, 4.5]
+    assert read_loss(tmp_path / "none.jsonl", 10) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("cpu", "cpu"), (7, "7"), (1.2345, "1.234"), (12_345, "12.35 K"), (8.76e9, "8.76 G")],
+)
+def test_a_fact_in_short(value, text: str) -> None:
+    from ssmdiff_evaluate.cost import in_short
+
+    assert in_short(value) == text
 
 
 def test_two_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -209,3 +209,114 @@ def test_a_damaged_part_is_named(run: Path, judged, tmp_path: Path) -> None:
     part.write_bytes(part.read_bytes()[:40])
     with pytest.raises(DataError, match="Delete it, and go on"):
         DrawnImages(trained, trained.sampling(), 4, tmp_path).levels([0])
+
+
+def test_a_file_is_opened_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the reference is a data set by name, whose size is the file's."""
+    from ssmdiff_evaluate import job
+
+    opened = []
+
+    class Exporter:
+        def open(self, path: Path):
+            opened.append(path)
+            return ssmdiff.load_run(run)
+
+    monkeypatch.setattr(job, "exporter_of", lambda path: ("probe", Exporter()))
+    file = tmp_path / "model.probe"
+    file.write_bytes(b"x")
+    record = evaluate(
+        file, against="phantom", out=tmp_path / "out", reference=64, n=16,
+        features=["pixels"], metrics=["mmd"],
+    )  # fmt: skip
+    assert record.stamp["protocol"]["reference"]["shape"] == [1, 16, 16]
+    assert opened == [file]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "looked_at"),
+    [
+        (["mmd"], ["reference", "samples"]),
+        pytest.param(["nearness"], ["reference", "samples", "held out"], marks=pytest.mark.slow),
+        (["copies"], ["reference", "held out", "samples", "mirrored"]),
+        pytest.param(["ms-ssim"], [], marks=pytest.mark.slow),
+    ],
+    ids=lambda value: "-".join(value) or "none",
+)
+def test_what_no_metric_asks_for_is_not_looked_at(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metrics, looked_at
+) -> None:
+    from ssmdiff_evaluate import evaluation
+
+    seen = []
+    plain = evaluation.features_of
+
+    def watched(images, *arguments):
+        names = {96: "reference", 12: "samples", 1024: "held out"}
+        mirrored = type(images).__name__ == "Mirrored"
+        seen.append("mirrored" if mirrored else names[len(images)])
+        return plain(images, *arguments)
+
+    monkeypatch.setattr(evaluation, "features_of", watched)
+    record = evaluate(run, out=tmp_path / "out", n=12, features=["pixels"], metrics=metrics)
+    assert sorted(seen) == sorted(looked_at)
+    assert record.figures
+    features = record.stamp["protocol"]["features"]
+    assert list(features) == (["pixels"] if looked_at else [])
+
+
+def test_of_an_unconditional_model_use_is_refused_in_a_sentence_and_the_rest_goes_on(
+    run: Path, tmp_path: Path
+) -> None:
+    asked = {"features": ["pixels"], "metrics": ["mmd", "classifier"], "n": 12}
+    record = evaluate(run, out=tmp_path / "out", **asked)
+    assert record.find("KD pixels")
+    (refusal,) = record.refusals
+    assert (refusal.section, refusal.metric, refusal.features) == ("use", "classifier", "images")
+    assert "model.class_conditional = true" in refusal.reason
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "classifier over images: it needs to know the class of each sample" in page
+
+
+def test_the_record_holds_what_the_model_costs_also_when_nothing_is_drawn(
+    run: Path, judged
+) -> None:
+    found = json.loads((folder_of(run) / "record.json").read_text())["model"]
+    assert found["multiply-adds of an image"] == 2 * found["multiply-adds of a call"] > 10**5
+    assert found["images a second"] > 0
+    assert 50 < found["peak memory while drawing (MB)"] < 20_000
+    assert found["device"] == "cpu"
+    again = evaluate(run, **FEW)
+    assert again.model == found
+
+
+def test_classes_are_those_that_the_record_beside_the_images_says(tmp_path: Path) -> None:
+    from ssmdiff_evaluate.sets import SampledFolder
+
+    names = ["healthy", "lesion", "healthy"]
+    for i in range(3):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f"{i:06d}.png")
+    assert SampledFolder(tmp_path).labels is None
+    told = {"classes": ["healthy", "lesion"], "seed": 0}
+    told["labels"] = {f"{i:06d}.png": name for i, name in enumerate(names)}
+    (tmp_path / "samples.json").write_text(json.dumps(told))
+    found = SampledFolder(tmp_path)
+    assert found.class_names == ("healthy", "lesion")
+    assert found.labels.tolist() == [0, 1, 0]
+    assert SampledFolder(tmp_path, 2).labels.tolist() == [0, 1]
+    del told["labels"]["000001.png"]
+    (tmp_path / "samples.json").write_text(json.dumps(told))
+    assert SampledFolder(tmp_path).labels is None
+    (tmp_path / "samples.json").write_text("[1]")
+    with pytest.raises(DataError, match="no record of ssmdiff sample"):
+        SampledFolder(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["png16", {"name": "npy", "units": "data"}])
+def test_samples_of_other_formats_are_refused_in_a_sentence(tmp_path: Path, form) -> None:
+    from ssmdiff_evaluate.sets import SampledFolder
+
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "000000.png")
+    (tmp_path / "samples.json").write_text(json.dumps({"format": form}))
+    with pytest.raises(DataError, match="evaluate reads png and npy"):
+        SampledFolder(tmp_path)

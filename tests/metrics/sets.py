@@ -12,10 +12,16 @@ from numpy.typing import NDArray
 class Images:
     """Levels (N, C, H, W) as a set of images."""
 
-    labels = None
-
-    def __init__(self, levels: NDArray[np.uint8], groups: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        levels: NDArray[np.uint8],
+        groups: Sequence[str] | None = None,
+        labels: Sequence[int] | None = None,
+        class_names: Sequence[str] = ("healthy", "lesion"),
+    ) -> None:
         self.all, self.groups, self.shape = levels, groups, levels.shape[1:]
+        self.labels = None if labels is None else np.asarray(labels, np.int64)
+        self.class_names = class_names if labels is not None else ()
 
     def __len__(self) -> int:
         return len(self.all)

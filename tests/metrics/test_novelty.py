@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sets import evaluated
-from ssmdiff import ConfigError, Evaluation, create, stream
+from sets import Images, evaluated, noise
+from ssmdiff import ConfigError, Evaluated, Evaluation, create, stream, to_levels
 from ssmdiff_metrics.novelty import copy_shares, copying_test
 
 D = 16
@@ -116,3 +116,73 @@ def test_the_figures_say_what_was_found() -> None:
     assert ratio.value < 0.1
     assert ratio.interval[1] < 1
     assert score.value < -5
+
+
+def heads(count: int, first: int = 0) -> Images:
+    dataset = create("dataset", {"name": "phantom", "length": 400}, image_size=(16, 16))
+    drawn = [dataset[first + i].image.numpy() for i in range(count)]
+    return Images(to_levels(np.stack(drawn)))
+
+
+REAL, FRESH = heads(120), heads(80, 200)
+
+
+def judged(samples: Images, features: np.ndarray):
+    sides = (TRAIN[:120], HELD_OUT[:80])
+    return copy_shares(*sides, features, images=(REAL, FRESH, samples))
+
+
+def test_noise_that_features_take_for_one_image_is_not_called_a_copy() -> None:
+    """Noise, all of it beside one training image to the features, as `contrastive` maps it."""
+    one = TRAIN[7] + 0.01 * normal(60, 30)
+    found = judged(noise(60, seed=4), one)
+    assert found.by_correlation == 1, "what the published rule says"
+    assert found.copies == 0
+    assert not found.copying
+    assert copy_shares(TRAIN[:120], HELD_OUT[:80], one).copying, "without looking"
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_copies_look_like_their_originals_and_are_caught_among_noise(share: float) -> None:
+    count = int(60 * share)
+    drawn = np.concatenate([REAL.all[:count], noise(60 - count, seed=5).all])
+    drawn = np.clip(
+        drawn.astype(int) + np.random.default_rng(0).integers(-12, 13, drawn.shape), 0, 255
+    )
+    features = np.concatenate([TRAIN[:count], np.repeat(TRAIN[7:8], 60 - count, 0)])
+    found = judged(Images(drawn.astype(np.uint8)), features + 0.01 * normal(60, 31))
+    assert found.copying
+    assert found.by_correlation == 1
+    assert found.copies == pytest.approx(share)
+    assert sorted(found.copied.tolist()) == list(range(count))
+
+
+def test_a_model_that_draws_one_copy_over_and_over_is_caught() -> None:
+    one = Images(np.repeat(REAL.all[7:8], 60, 0))
+    found = judged(one, TRAIN[7] + 0.01 * normal(60, 32))
+    assert found.copying
+    assert found.copies == 1
+
+
+def test_mirrored_copies_look_like_their_mirrored_originals() -> None:
+    flipped = normal(120, 33)
+    samples = Images(REAL.all[:60, :, :, ::-1].copy())
+    found = copy_shares(
+        TRAIN[:120], HELD_OUT[:80], flipped[:60], flipped, images=(REAL, FRESH, samples)
+    )
+    assert found.copies == 1
+
+
+def test_the_figure_says_when_features_do_not_tell_samples_apart() -> None:
+    sides = [
+        Evaluated(images, features.astype(np.float32))
+        for images, features in (
+            (REAL, TRAIN[:120]),
+            (noise(60, seed=4), TRAIN[7] + 0.01 * normal(60, 30)),
+            (FRESH, HELD_OUT[:80]),
+        )
+    ]
+    (figure,) = create("metric", "copies")(Evaluation("probe", *sides))
+    assert figure.value == 0
+    assert figure.details["share_by_correlation"] == 1
+    assert "Above the threshold, whatever they look like: 1; most of those do not" in figure.note

@@ -20,6 +20,7 @@ SMALL: dict[tuple[str, str], dict[str, Any]] = {
     ("backbone", "isotropic"): {"channels": 32, "depth": 2},
     ("features", "contrastive"): {"steps": 2, "size": 8, "width": 8},
     ("metric", "ms-ssim"): {"pairs": 64},
+    ("metric", "classifier"): {"steps": 1, "seeds": 1},
 }
 COMPILED_ALWAYS = {"raster", "hilbert", "atrous", "layers", "regenerate"}
 """A scan of each form of order, whose graphs are compiled in every tier; the others' are slow."""
@@ -31,6 +32,7 @@ def cases():
         for check in suite_for(kind).checks:
             slow = (kind, check) == ("scan", "graphs") and name not in COMPILED_ALWAYS
             slow |= (name, check) == ("torch", "long")  # seconds of the slow reference
+            slow |= name == "classifier"  # the import of MONAI
             marks = [pytest.mark.slow] if slow else []
             yield pytest.param(kind, name, check, marks=marks, id=f"{kind}-{name}-{check}")
 

@@ -9,7 +9,7 @@ comes out. Axis letters: N images, d features, C channels, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -20,6 +20,14 @@ from ssmdiff.errors import ContractError
 
 Section = Literal["quality", "diversity", "novelty", "use"]
 SetName = Literal["reference", "samples", "held_out"]
+Keep = Callable[[str, Callable[[], NDArray[Any]]], NDArray[Any]]
+"""``keep(key, make)``: the array of this key as it was kept, else made now and kept. The key is a
+text that holds everything that the array depends on."""
+
+
+def keep_nothing(key: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """A :data:`Keep` that makes it anew."""
+    return make()
 
 
 class ImageSet(Protocol):
@@ -30,10 +38,15 @@ class ImageSet(Protocol):
 
     shape: tuple[int, ...]
     """(C, H, W)."""
-    labels: NDArray[np.int64] | None
-    """(N,) class of each image, None where there are none."""
+    class_names: Sequence[str]
+    """Empty where there are no classes."""
     groups: Sequence[str] | None
     """(N,) the patient that each image is of, None where that is not known."""
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """(N,) class of each image as an index of ``class_names``, None where it is not known."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -89,7 +102,10 @@ class Evaluation:
         samples: What is judged.
         held_out: Images of other patients that nothing was trained on, None where there are none.
         seed: For what is drawn: subsets, pairs.
-        mirrored: (N, d) features of the reference's images flipped left to right.
+        mirrored: The reference's images flipped left to right.
+        keep: For arrays that are dear: ``keep("everything that decides it", lambda: array)``. Of
+            ``ssmdiff evaluate`` they lie in its cache, so that an evaluation that was stopped goes
+            on; by default nothing is kept.
     """
 
     network: str
@@ -97,7 +113,8 @@ class Evaluation:
     samples: Evaluated
     held_out: Evaluated | None = None
     seed: int = 0
-    mirrored: NDArray[np.floating] | None = None
+    mirrored: Evaluated | None = None
+    keep: Keep = keep_nothing
 
     def set(self, name: SetName) -> Evaluated | None:
         """One of the three, by name."""
@@ -149,7 +166,11 @@ class Watched:
 
 
 class Metric(Protocol):
-    """Judges samples by features: ``factory(**options)`` gives one."""
+    """Judges samples: ``factory(**options)`` gives one.
+
+    One with ``of_images = True`` looks at images and labels and at no features, so it is asked once
+    and not for every feature network.
+    """
 
     section: Section
     """Where its figures stand in a report."""

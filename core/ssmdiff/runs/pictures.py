@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ssmdiff.errors import ConfigError
@@ -17,8 +18,15 @@ from ssmdiff.runs.checkpoint import write_atomically
 from ssmdiff.runs.letters import line
 
 
+def to_levels(images: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """-1 to 1 as 8-bit levels, 0 to 255, rounded to the nearest: what a PNG of the image holds."""
+    scaled = (images.astype(np.float32) + 1) * np.float32(127.5)
+    levels: NDArray[np.uint8] = np.rint(scaled).clip(0, 255).astype(np.uint8)
+    return levels
+
+
 def to_uint8(image: Tensor) -> np.ndarray:
-    """(C, H, W) in -1 .. 1 to (H, W) or (H, W, 3) uint8, rounded to the nearest level.
+    """(C, H, W) in -1 .. 1 to (H, W) or (H, W, 3) uint8, by :func:`to_levels`.
 
     Raises:
         ConfigError: Not a 2-D image of one or three channels.
@@ -27,7 +35,7 @@ def to_uint8(image: Tensor) -> np.ndarray:
         raise ConfigError(
             f"a PNG shows (1, H, W) or (3, H, W), got {tuple(image.shape)}; write .npy instead"
         )
-    levels = ((image.float() + 1) * 127.5).round().clamp(0, 255).numpy().astype(np.uint8)
+    levels = to_levels(image.float().numpy())
     return levels[0] if len(levels) == 1 else np.moveaxis(levels, 0, -1)
 
 

@@ -237,7 +237,7 @@ def few_images(subject: MetricSubject) -> str:
         assert side is not None
         few: Any = {name: chosen(side, range(count))}
         if name == "reference" and evaluation.mirrored is not None:
-            few["mirrored"] = evaluation.mirrored[:count]
+            few["mirrored"] = chosen(evaluation.mirrored, range(count))
         try:
             subject.metric(dataclasses.replace(evaluation, **few))
         except (ConfigError, DataError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 
@@ -24,6 +25,7 @@ class ProbeImages:
 
     labels: NDArray[np.int64] | None
     groups: Sequence[str] | None
+    class_names: Sequence[str] = ("even", "odd")
 
     def __init__(
         self, count: int, shape: tuple[int, ...], seed: int = 0, brightness: float = 0.0
@@ -63,14 +65,19 @@ class ProbeImages:
 
 
 class Chosen:
-    """Images of a set, some of them, in an order; without groups where they are not known."""
+    """Images of a set, some of them, in an order, flipped left to right if ``mirrored``; without
+    groups where they are not known."""
 
     labels: NDArray[np.int64] | None
     groups: Sequence[str] | None
 
-    def __init__(self, images: ImageSet, order: Sequence[int], groups: bool = True) -> None:
+    def __init__(
+        self, images: ImageSet, order: Sequence[int], groups: bool = True, mirrored: bool = False
+    ) -> None:
         self.images, self.order, self.shape = images, [int(i) for i in order], images.shape
+        self.mirrored = mirrored
         self.labels = None if images.labels is None else images.labels[self.order]
+        self.class_names = images.class_names
         known = images.groups if groups else None
         self.groups = None if known is None else [known[i] for i in self.order]
 
@@ -79,10 +86,12 @@ class Chosen:
 
     def levels(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """(B, C, H, W)."""
-        return self.images.levels([self.order[i] for i in indices])
+        found = self.images.levels([self.order[i] for i in indices])
+        return found[..., ::-1].copy() if self.mirrored else found
 
     def digest(self) -> str:
-        return hashlib.sha256(f"{self.images.digest()} {self.order}".encode()).hexdigest()
+        text = f"{self.images.digest()} {self.order} {self.mirrored}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def chosen(side: Evaluated, order: Sequence[int], groups: bool = True) -> Evaluated:
@@ -107,12 +116,14 @@ def probe_evaluation(count: int, network: str = "probe", away: float = 0.0) -> E
         features = (drawn * scale + 1 + offset).astype(np.float32)
         return Evaluated(ProbeImages(count, shape, number, min(offset, 0.5)), features)
 
-    mirrored = stream(9, f"probe features {network}").standard_normal((count, d)) * scale + 1
+    mirrored = dataclasses.replace(
+        side(9, 0.0), images=Chosen(ProbeImages(count, shape, 1), range(count), mirrored=True)
+    )
     return Evaluation(
         network,
         side(1, 0.0),
         side(2, away),
         side(3, 0.0),
         seed=4,
-        mirrored=mirrored.astype(np.float32),
+        mirrored=mirrored,
     )
