@@ -34,7 +34,9 @@ PILLOW_LIMIT = 89_478_485
 """Pillow warns of a decompression bomb above so many pixels; no limit of ours is higher."""
 
 _ALPHA_MODES = ("L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa")
-_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
+_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES, _TIFF_SAMPLE_FORMAT = (
+    258, 259, 262, 277, 339,
+)  # fmt: skip
 _ORIENTATION = 274
 _SIGNED = 2
 
@@ -97,7 +99,7 @@ class PictureReader:
             if _is_npy(path):
                 return self._array(path)
             with open_picture(path) as (picture, start):
-                return _header(self._picture(picture, start))
+                return _header(self._picture(picture, start, path.stat().st_size))
 
     def read(self, source: Source) -> ImageData:
         (path,) = source.files
@@ -107,7 +109,7 @@ class PictureReader:
                 header = self._array(path)
                 return ImageData(finite(np.load(path, allow_pickle=False)), header)
             with open_picture(path) as (picture, start):
-                found = self._picture(picture, start)
+                found = self._picture(picture, start, path.stat().st_size)
                 if "z" in found.axes or "t" in found.axes:
                     values = self._stack(picture, found)
                 else:
@@ -156,13 +158,14 @@ class PictureReader:
             raise DataError(f"{found} bytes of pixels; its header claims {expected}. Save it anew")
         return ImageHeader(shape, axes, dtype.name, value_range=type_range(dtype))
 
-    def _picture(self, picture: Image.Image, start: bytes) -> _Picture:
+    def _picture(self, picture: Image.Image, start: bytes, size: int) -> _Picture:
         self._check_size(picture.height, picture.width)
         shape: tuple[int, ...] = (picture.height, picture.width)
         axes = "yx"
         stacked = stack_axes(picture) if self.stacks else None
         if stacked is None:
             refuse_several_planes(picture)
+        _refuse_missing_strips(picture, size)
         bits, signed, inverted = _stored_depth(picture, start)
         mode = picture.mode
         default: tuple[float, float] | None
@@ -203,7 +206,7 @@ class PictureReader:
         plane = found.shape[found.axes.index("y") :]
         values: NDArray[Any] | None = None
         size, mode = picture.size, picture.mode
-        for number in range(planes):
+        for number in range(planes):  # all of them, before memory is taken for as many
             picture.seek(number)
             if picture.size != size or picture.mode != mode:
                 raise DataError(
@@ -211,6 +214,8 @@ class PictureReader:
                     f"and page 0 is {size[1]} x {size[0]} of {mode}; save the pages as files of "
                     "their own"
                 )
+        for number in range(planes):
+            picture.seek(number)
             page = self._values(_pixels(picture, found), found)
             if page.shape != plane:
                 raise DataError(f"page {number} lies on its side, by its Orientation, page 0 not")
@@ -257,6 +262,20 @@ def check_regular(path: Path) -> None:
         raise DataError(f"{kind_of(status.st_mode)}; expected a regular file")
     if status.st_size == 0:
         raise DataError("the file is empty (0 bytes)")
+
+
+def _refuse_missing_strips(picture: Image.Image, size: int) -> None:
+    """Pillow leaves rows black for which an uncompressed TIFF has no strip."""
+    tags: Any = getattr(picture, "tag_v2", {})
+    if picture.format != "TIFF" or tags.get(_TIFF_COMPRESSION, 1) != 1:
+        return
+    samples, bits = tags.get(_TIFF_SAMPLES, 1), tags.get(_TIFF_BITS, (1,))
+    needed = picture.height * -(-picture.width * max(bits) * samples // 8)
+    if needed > size:
+        raise DataError(
+            f"it is cut short or damaged: its header claims {needed} bytes of pixels, and it has "
+            f"{size}. Replace it"
+        )
 
 
 def _turned(picture: Image.Image) -> bool:

@@ -21,6 +21,7 @@ import ssmdiff
 import torch
 from fuzzing import FindingError, Mutate, Opener
 from model_files import model
+from opened_files import files
 from opened_images import images
 from ssmdiff.registry.registry import Registry
 from ssmdiff_cli.main import app
@@ -341,10 +342,11 @@ def _plugins() -> dict[str, Opener]:
 
 # All of them -----------------------------------------------------------------------------------
 
-ROOMS = (images, _runs, _config, _onnx, _sampled, _archive, _engines, _samples, _plugins)
+ROOMS = (images, files, _runs, _config, _onnx, _sampled, _archive, _engines, _samples, _plugins)
 NAMES = (
     "image grey.png", "image deep.png", "image palette.png", "image alpha.png", "image colour.jpg",
-    "image deflate.tif", "image plain.tif", "image array.npy", "checkpoint manifest.json",
+    "image deflate.tif", "image plain.tif", "image array.npy", "read volume.nii",
+    "read times.nii.gz", "read stack.tif", "read arrays.npz", "checkpoint manifest.json",
     "checkpoint state.json", "checkpoint ema.safetensors", "believed state.json",
     "believed ema.safetensors", "config.toml of a run", "preset tiny by --config",
     "preset small by --config", "preset paper-128 by --config", "preset defaults by --config",
