@@ -192,7 +192,7 @@ def judge(
             with progress(f"{seen}: {name}", 1) as done:
                 try:
                     if missing:
-                        raise ConfigError(NO_HELD_OUT)
+                        raise ConfigError(no_held_out(sets.reference))
                     found = metric(evaluation)
                 except ConfigError as error:
                     refusals.append(Refusal(metric.section, name, seen, str(error)))
@@ -222,9 +222,21 @@ def judge(
 
 NO_HELD_OUT = (
     "it needs images of other patients that nothing was trained on, and the data holds none out. "
-    "The built-in heads have them; for a folder set data.dataset.held_out, a share or a list of "
-    "files, and data.dataset.group, so that a patient is on one side alone"
+    "The built-in heads have them; a store has them by --split of ssmdiff data prepare; for a "
+    "folder set data.dataset.held_out, a share or a list of files, and data.dataset.group, so that "
+    "a patient is on one side alone"
 )
+
+
+def no_held_out(reference: ImageSet) -> str:
+    """Why what needs other patients is left out."""
+    if reference.groups is not None and len(set(reference.groups)) == 1:
+        return (
+            "it needs images of other patients that nothing was trained on, and the data is of one "
+            "patient alone: how near samples come to this patient cannot be told from how near "
+            "patients are to each other"
+        )
+    return NO_HELD_OUT
 
 
 def _evaluation(

@@ -40,6 +40,9 @@ def asked(tmp_path, monkeypatch) -> list[Any]:
     monkeypatch.setattr(process, "run_training", train_nothing)
     monkeypatch.chdir(tmp_path)
     Path("images").mkdir()
+    for store in ("mine", "acdc"):
+        Path("stores", store).mkdir(parents=True)
+        Path("stores", store, "store.json").write_text("{}")
     return found
 
 

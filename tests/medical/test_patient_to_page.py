@@ -159,3 +159,55 @@ def test_terms_arrive_in_an_exported_file_and_on_a_page(made: Path) -> None:
     assert "ACDC: CC BY-NC-SA 4.0" in page
     assert "10.1109/TMI.2018.2837502" in page
     assert not any(word in page for word in PLANTED)
+
+
+def series(folder: Path, number: int) -> None:
+    """A CT series of four slices, with everything about its patient in the headers."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    root = f"1.2.840.113619.{number}"
+    for z in range(4):
+        header, header.file_meta = Dataset(), FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = CTImageStorage
+        uid = f"{root}.3.{z}"
+        header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = uid
+        header.StudyInstanceUID, header.SeriesInstanceUID = f"{root}.1", f"{root}.2"
+        header.PatientName, header.PatientID = f"DOE^JANE{number}", f"patient1{number}"
+        header.PatientBirthDate = header.StudyDate = "19610203"
+        header.InstitutionName, header.Modality = "Kept Hospital", "CT"
+        header.ImagePositionPatient = [0, 0, 5.0 * z]
+        header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        header.PixelSpacing, header.SliceThickness = [2, 2], 5
+        header.Rows = header.Columns = 16
+        header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+        header.BitsAllocated, header.BitsStored, header.HighBit = 16, 12, 11
+        header.PixelRepresentation, header.RescaleIntercept, header.RescaleSlope = 0, -1024, 1
+        draw = np.random.default_rng([number, z])
+        header.PixelData = draw.integers(0, 3000, (16, 16)).astype("<u2").tobytes()
+        folder.mkdir(parents=True, exist_ok=True)
+        header.save_as(folder / f"IM{z}", enforce_file_format=True)
+
+
+def test_a_store_of_dicom_names_nobody_and_keeps_its_units(tmp_path: Path) -> None:
+    from ssmdiff_data.prepare import prepare
+    from ssmdiff_data.recipe import make_recipe
+
+    for number in range(3):
+        series(tmp_path / "in" / f"DOE^JANE{number}", number)
+    said: list[str] = []
+    recipe = make_recipe(image_size=16, shares="test=0.34")
+    store = prepare(tmp_path / "in", tmp_path / "store", recipe, say=said.append).store
+    assert "patients: 3, as the files say" in said
+    assert (store.count, len(set(store.table.group))) == (12, 3)
+    assert (store.fact_text("units"), store.fact_text("modality")) == ("HU", "CT")
+    draw = np.random.default_rng([0, 0]).integers(0, 3000, (16, 16)) - 1024.0
+    low, high = store.table.numbers["low"][0], store.table.numbers["high"][0]
+    assert (low, high) == (-1000, 1000)
+    expected = (draw.clip(low, high) - low) / (high - low) * 65535
+    np.testing.assert_allclose(store.array("image")[0, 0], expected, atol=0.51)
+    assert set(store.table.numbers["row_mm"]) == {2.0}
+    assert set(store.table.numbers["between_mm"]) == {5.0}
+    for path, content in contents(tmp_path / "store"):
+        assert not any(word.encode() in content for word in PLANTED), path
