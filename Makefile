@@ -26,7 +26,7 @@ $(VENV)/.developed: requirements-dev.txt $(VENV)/.installed
 # Train on the built-in heads, draw sixteen images, and say where the picture is.
 demo: $(VENV)/.installed
 	$(RUN) ssmdiff train --preset tiny --out $(DEMO) --overwrite $(DEMO_FLAGS)
-	$(RUN) ssmdiff sample $(DEMO) --n 16 --steps 50 --out $(DEMO)/images --overwrite
+	$(RUN) ssmdiff sample $(DEMO) --n 16 --out $(DEMO)/images --overwrite
 	@echo "the picture: $(CURDIR)/$(DEMO)/images/grid.png"
 
 # Minutes: after every change.

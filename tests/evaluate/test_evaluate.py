@@ -48,7 +48,7 @@ def test_the_record_holds_each_figure_with_its_protocol(run: Path, judged) -> No
     assert protocol["held_out"]["count"] == 1024
     assert protocol["samples"] == {"count": 48, "shape": [1, 16, 16]}
     assert protocol["features"]["pixels"]["options"] == {"components": 64, "side": 32}
-    assert found["stamp"]["samples"]["scheduler"]["name"] == "ddim"
+    assert found["stamp"]["samples"]["scheduler"]["name"] == "dpmpp"
     assert found["model"]["parameters"] > 1000
     names = [figure["name"] for figure in found["figures"]]
     assert "FD pixels (n = 48)" in names
