@@ -210,7 +210,7 @@ def judge(
         known[network_name] = {
             "digest": network.digest(),
             "options": chosen.options,
-            "size": int(evaluation.samples.features.shape[1]),
+            "size": int(evaluation.reference.features.shape[1]),
         }
         ask(of_features, evaluation, network_name)
     of_images = {name: one for name, one in metrics.items() if one.of_images}

@@ -102,9 +102,9 @@ def test_what_was_drawn_for_earlier_checkpoints_is_let_go(trained) -> None:
 
 
 class Ten:
-    """Ten images of one pixel, each its own number."""
+    """Ten images of one pixel, each its own number, of no class."""
 
-    shape = (1, 1, 1)
+    shape, class_names, labels = (1, 1, 1), (), None
 
     def __len__(self) -> int:
         return 10
