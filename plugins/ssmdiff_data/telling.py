@@ -148,11 +148,12 @@ def _warnings(found: Found, told: Mapping[str, Any]) -> list[str]:
     volumes = sum("z" in item.header.axes for item in found.items)
     if 0 < volumes < total:
         warnings.append(f"{volumes} volumes and {total - volumes} pictures lie together")
-    for (_, units, depth), members in _kinds(found).items():
+    for (_, _, depth), members in _kinds(found).items():
         looks = [found.looks[i] for i in members]
         most, least = max(s.most for s in looks), min(s.least for s in looks)
         bits = int(most).bit_length()
-        if depth in _DEEP and not units and least >= 0 and 8 < bits < 15:
+        white = min(s.window[1] for s in looks)
+        if depth in _DEEP and least >= 0 and 8 < bits < 15 and white > 2 ** (bits + 1):
             warnings.append(
                 f"{len(looks)} images of {depth} hold values up to {most:g}, as if they had {bits} "
                 f"bits: with the range of their type they are near black. Try range:0,{2**bits - 1}"
@@ -216,7 +217,7 @@ def lines(found: Found, told: Mapping[str, Any]) -> list[str]:
         text.append(f"    and {others} other reasons (--json has all)")
     for names, title in (("such_as", "same"), ("near_such_as", "alike")):
         if groups := told["duplicates"][names]:
-            say(title, "; ".join(" = ".join(group) for group in groups))
+            say(title, "; ".join(" = ".join(group) for group in groups[:2]))
     return [found.masked(line) for line in text]
 
 
