@@ -58,6 +58,7 @@ PACKAGE = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_registry")
 def test_they_are_listed_checked_and_in_the_report(install, run: Path, tmp_path: Path) -> None:
     import ssmdiff

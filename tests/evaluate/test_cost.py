@@ -114,6 +114,7 @@ def test_scan_multiply_adds_by_hand() -> None:
     assert cost.scan_multiply_adds(1, 2, 3, 1, 2, skip=True) == 60
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone forgets a peak")
 def test_the_peak_of_memory_is_that_of_what_is_done_inside() -> None:
     before = np.ones(40_000_000)  # 320 MB, gone before

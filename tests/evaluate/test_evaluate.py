@@ -73,6 +73,7 @@ def test_the_distance_is_that_of_the_features_as_they_are(run: Path, judged) -> 
     assert judged.find("FD pixels").value == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_was_stopped_goes_on_to_the_same_figures(
     run: Path, judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +144,7 @@ def test_images_of_another_size_are_refused(run: Path, tmp_path: Path) -> None:
         evaluate(folder, against=run)
 
 
+@pytest.mark.slow
 def test_without_held_out_images_novelty_refuses_and_the_rest_goes_on(
     run: Path, tmp_path: Path
 ) -> None:
@@ -191,6 +193,7 @@ def test_what_cannot_be_is_refused_before_anything_is_drawn(
     assert not (tmp_path / "drawn").exists()
 
 
+@pytest.mark.slow
 def test_protocols_agree_for_other_samples_and_differ_for_other_counts(
     run: Path, judged, tmp_path: Path
 ) -> None:

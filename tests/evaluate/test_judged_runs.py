@@ -76,6 +76,7 @@ def assert_as_evaluated(run: Path, out: Path) -> None:
         assert {f["name"]: f["value"] for f in kept["figures"]} == row
 
 
+@pytest.mark.slow
 def test_figures_of_training_are_those_of_evaluate(trained, tmp_path: Path) -> None:
     assert_as_evaluated(trained[0].path, tmp_path)
 

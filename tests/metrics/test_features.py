@@ -156,6 +156,7 @@ def smooth(count: int) -> Images:
     return Images(levels.reshape(count, 1, SIDE, SIDE))
 
 
+@pytest.mark.slow
 def test_contrastive_training_brings_views_of_one_image_together() -> None:
     """After a short training a flipped image is found again among 64 more often than before."""
     reference = smooth(64)

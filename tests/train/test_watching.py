@@ -120,6 +120,7 @@ def test_timesteps_are_one_in_each_equal_part(watched):
     assert sorted(t // 2 for t in draws.timestep.tolist()) == list(range(50))
 
 
+@pytest.mark.slow
 def test_l_simple_is_told_beside_a_weighted_loss(watched, tiny, tmp_path):
     config = watched(evaluate_every=0, steps=2)
     weighted = config.model_copy(
@@ -130,6 +131,7 @@ def test_l_simple_is_told_beside_a_weighted_loss(watched, tiny, tmp_path):
     assert 0 < loss < simple
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "steps"),
     [
@@ -235,6 +237,7 @@ def test_the_best_is_kept_beside_the_newest(watched, judged_by, tmp_path, better
     assert lines[1].startswith(f"best: step-{step:08d}, score {values[step - 1]:.4g}; ssmdiff samp")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_its_best(watched, judged_by, tmp_path):
     judge = judged_by(5.0, 1.0, 3.0, 2.0)
     config = watched(evaluate_every=1, steps=4)
