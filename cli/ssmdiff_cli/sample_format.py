@@ -100,7 +100,5 @@ def _known_of_data(model: ImageModel[Tensor]) -> ImageFacts:
     else its data set's option ``value_range``. Exported files know neither."""
     if not isinstance(model, Run):
         return ImageFacts()
-    kept = model.checkpoint.state().get("provenance", {}).get("data", {}).get("images")
-    return ImageFacts.of_record(
-        kept or {"value_range": model.config.data.dataset.get("value_range")}
-    )
+    asked = {"value_range": model.config.data.dataset.get("value_range")}
+    return ImageFacts.of_record(model.data.get("images") or asked)

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ssmdiff import ConfigError, ImageFacts, size_text, write_atomically, write_image
+from ssmdiff import ConfigError, DivergedError, ImageFacts, size_text, write_atomically, write_image
 
 LEVELS = 2**16 - 1
 _END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
@@ -62,6 +62,8 @@ class Png16Writer:
                 f"png16 holds grey pictures, and the image is {size_text(image.shape)} (channels "
                 "first). Try --format npy, or png for 3 channels"
             )
+        if not np.isfinite(image).all():
+            raise DivergedError("the image holds values that are not finite; nothing is written")
         low, high = self._range(facts)
         if low < 0 or high > LEVELS:
             raise ConfigError(

@@ -13,7 +13,7 @@ from ssmdiff import ConfigError, DataError, ImageData, ImageHeader, Refused, Sou
 
 from ssmdiff_medical import dicom_values as pixels
 from ssmdiff_medical.dicom_file import errors_named, looks_like_dicom
-from ssmdiff_medical.dicom_header import DIRECTORY, SUFFIXES, Frame, Head, Lut, read_head
+from ssmdiff_medical.dicom_header import SUFFIXES, Frame, Head, Lut, read_head
 from ssmdiff_medical.dicom_series import Place, canonical, canonical_shape, placed, refuse_mixed
 
 
@@ -46,9 +46,8 @@ class DicomReader:
         self.max_values = max_values
 
     def claims(self, path: Path, head: bytes) -> bool:
-        """By the content; a file that is named like DICOM is claimed, so that it is explained."""
-        named = path.suffix.lower() in SUFFIXES or path.name.upper() == DIRECTORY
-        return named or looks_like_dicom(head)
+        """By the content, with or without a preamble."""
+        return looks_like_dicom(head)
 
     def sources(self, root: Path, files: Iterable[Path]) -> Iterator[Source | Refused]:
         """Each file, or all slices of a series that say where they lie."""
@@ -94,8 +93,17 @@ class DicomReader:
 
     def read(self, source: Source) -> ImageData:
         """The values, one file after the other."""
-        stack = self._stack(source)
-        return stack.read()
+        return self._stack(source).read()
+
+    def examples(self, folder: Path) -> None:
+        """An image of 12 bits, the two slices of a series, and several frames in one file."""
+        from ssmdiff_medical.dicom_example import example
+
+        rng = np.random.default_rng(0)
+        example(folder / "image.dcm", rng.integers(0, 4096, (5, 6)))
+        for i, name in enumerate(("second", "first")):
+            example(folder / name, rng.integers(0, 4096, (5, 6)), slice_mm=2.5 * i)
+        example(folder / "frames.dcm", rng.integers(0, 4096, (3, 5, 6)))
 
     def _stack(self, source: Source) -> _Stack:
         heads = [read_head(path, self.max_values) for path in source.files]

@@ -3,8 +3,9 @@
     stored -> modality LUT, or slope and intercept -> VOI LUT or window -> inverse: black for white
 
 A linear window is not cut into the values: they stay in real units, and the window's ends are the
-header's ``value_range``. pydicom and its plug-ins decode the pixels. What follows is ours: its
-tables of 8 bits overflow beyond 256 entries, and its windows leave real units.
+header's ``value_range``. pydicom and its plug-ins decode the pixels, RLE without pylibjpeg-rle,
+which panics on damaged files. What follows is ours: pydicom's tables of 8 bits overflow beyond 256
+entries, and its windows leave real units.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID
+from pydicom.uid import UID, RLELossless
 from ssmdiff import DataError
 
 from ssmdiff_medical.dicom_file import errors_named, opened, syntax_of
@@ -83,7 +84,8 @@ def stored_frames(head: Head) -> NDArray[Any]:
         dataset.file_meta.TransferSyntaxUID = syntax_of(dataset)
         if head.syntax.is_encapsulated:
             _check_codestreams(head, dataset)
-        values = pixel_array(dataset, allow_excess_frames=False)
+        plug_in = "pydicom" if head.syntax == RLELossless else ""
+        values = pixel_array(dataset, allow_excess_frames=False, decoding_plugin=plug_in)
         colours = (3,) if head.samples == 3 else ()
         shape = (len(head.frames), head.rows, head.columns, *colours)
         if values.size != np.prod(shape, dtype=object):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from ssmdiff import ConfigError, ImageFacts, size_text
+from ssmdiff import ConfigError, DivergedError, ImageFacts, size_text
 
 
 def grey_planes(image: NDArray[np.float32], name: str) -> NDArray[np.float64]:
@@ -12,6 +12,7 @@ def grey_planes(image: NDArray[np.float32], name: str) -> NDArray[np.float64]:
 
     Raises:
         ConfigError: There is more than one channel, or it is no image or volume.
+        DivergedError: It holds values that are not finite.
     """
     if image.ndim not in (3, 4) or image.shape[0] != 1:
         raise ConfigError(
@@ -19,6 +20,8 @@ def grey_planes(image: NDArray[np.float32], name: str) -> NDArray[np.float64]:
             "(channels first). Try --format npy, or png for a picture of 3 channels"
         )
     planes = np.asarray(image[0], np.float64)
+    if not np.isfinite(planes).all():
+        raise DivergedError("the image holds values that are not finite; nothing is written")
     return np.clip(planes if planes.ndim == 3 else planes[None], -1, 1)
 
 

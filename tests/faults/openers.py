@@ -21,6 +21,7 @@ import ssmdiff
 import torch
 from fuzzing import FindingError, Mutate, Opener
 from model_files import model
+from opened_dicom import dicoms
 from opened_files import files
 from opened_images import images
 from ssmdiff.registry.registry import Registry
@@ -344,7 +345,9 @@ def _plugins() -> dict[str, Opener]:
 
 # All of them -----------------------------------------------------------------------------------
 
-ROOMS = (images, files, _runs, _config, _onnx, _sampled, _archive, _engines, _samples, _plugins)
+ROOMS = (
+    images, files, _runs, _config, _onnx, _sampled, _archive, _engines, _samples, _plugins, dicoms,
+)  # fmt: skip
 NAMES = (
     "image grey.png", "image deep.png", "image palette.png", "image alpha.png", "image colour.jpg",
     "image deflate.tif", "image plain.tif", "image array.npy", "read volume.nii",
@@ -354,6 +357,8 @@ NAMES = (
     "preset small by --config", "preset paper-128 by --config", "preset defaults by --config",
     "model card", "onnx file", "onnx file sampled", "pt2 archive", "engine manifest", "engine file",
     "samples.json", "plugin METADATA", "plugin entry_points.txt", "plugin RECORD", "plugin code",
+    "dicom plain", "dicom frames", "dicom deflated", "dicom rle", "dicom jpeg-ls",
+    "dicom jpeg 2000",
 )  # fmt: skip
 
 

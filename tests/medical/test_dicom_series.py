@@ -222,7 +222,7 @@ def test_indices_text_and_empty_files_are_left_out_with_a_reason(tmp_path: Path)
     for words in ("empty (0 bytes)", "no DICOM by its content", "an index of other files"):
         assert words in said
     reader = DicomReader()
-    assert not reader.claims(tmp_path / "x.png", b"\x89PNG" + bytes(200))
+    assert not reader.claims(tmp_path / "x.dcm", b"\x89PNG" + bytes(200))
     assert not reader.claims(tmp_path / "x", b"text " * 100)
 
 
