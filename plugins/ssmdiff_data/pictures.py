@@ -279,12 +279,12 @@ def _refuse_missing_strips(picture: Image.Image, size: int) -> None:
 
 
 def _turned(picture: Image.Image) -> bool:
-    """Whether its EXIF orientation turns it by 90 degrees, where that is told before the pixels."""
-    if picture.format == "PNG" and "exif" not in picture.info:
+    """Whether its EXIF orientation turns it by 90 degrees, where that is told before the pixels.
+
+    The size that Pillow tells of a TIFF is that of the turned one.
+    """
+    if picture.format == "TIFF" or (picture.format == "PNG" and "exif" not in picture.info):
         return False
-    if picture.format == "TIFF":
-        tags: Any = getattr(picture, "tag_v2", {})
-        return tags.get(_ORIENTATION) in (5, 6, 7, 8)
     return picture.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
 
 

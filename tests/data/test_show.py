@@ -149,6 +149,7 @@ def test_duplicates_are_found_also_across_splits(tmp_path: Path) -> None:
     assert "1 patients are in more than one split" in said
 
 
+@pytest.mark.slow
 def test_only_images_within_the_distance_of_hashes_are_near(tmp_path: Path) -> None:
     """The buckets find what a comparison of each pair with each other finds."""
     reader = ssmdiff.create("reader", "picture")

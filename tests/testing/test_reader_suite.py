@@ -80,7 +80,7 @@ HUNGRY = (
 )
 
 
-def cases(*rows: tuple[dict[str, str], str | None, str], fast: int = 2) -> list[object]:
+def cases(*rows: tuple[dict[str, str], str | None, str], fast: int = 1) -> list[object]:
     """Each of which loads all plugins anew: the first few in every tier, the others in CI."""
     return [
         pytest.param(*row, marks=[pytest.mark.slow] if i >= fast else [])
