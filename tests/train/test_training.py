@@ -30,8 +30,8 @@ def test_a_run_leaves_what_the_design_promises(tiny, tmp_path):
     assert opened.train.callbacks == ()
     settled = {f"data.augment.{name}" for name in ("rotate_deg", "shift", "zoom")}
     assert differences(config, opened).keys() <= {"train.callbacks", "data.flip", *settled}
-    assert opened.data.flip, "the heads declare it"
-    assert set(opened.data.augment.model_dump().values()) == {0.0}, "and nothing else"
+    assert opened.data.flip is True, "as the heads declare"
+    assert set(opened.data.augment.model_dump().values()) == {0.0}, "the heads declare none"
     assert [one["name"] for one in folder.config_layer()["train"]["callbacks"]] == ["tensorboard"]
     text = folder.config_file.read_text()
     assert "[provenance.versions]" in text
