@@ -293,6 +293,11 @@ HUGE = {"dim": (40, "8h", (3, 32000, 32000, 32000, 1, 1, 1, 1))}
             "Analyze",
         ),
     ],
+    ids=[
+        *("header cut", "byte cut", "gzip cut", "gzip cut inside", "claims more", "claims 100 GB"),
+        *("gzip bomb", "RGB", "complex", "unknown type", "five axes", "one axis", "no rows"),
+        *("negative rows", "begins far", "begins in the header", "no magic", "Analyze"),
+    ],
 )
 def test_what_cannot_be_used_is_a_sentence_before_memory_is_taken(
     tmp_path: Path, data: bytes, said: str | None
