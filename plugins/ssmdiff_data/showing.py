@@ -97,7 +97,12 @@ class Found:
         if not words:
             return None
         ordered = sorted(words, key=lambda word: (-len(word), word))
-        return re.compile("|".join(map(re.escape, ordered)), re.IGNORECASE)
+        # A short one as a word of its own alone: a patient called Doe is not what a file does.
+        forms = [
+            re.escape(word) if len(word) > 4 else rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
+            for word in ordered
+        ]
+        return re.compile("|".join(forms), re.IGNORECASE)
 
 
 def _nothing(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
