@@ -101,4 +101,5 @@ def _known_of_data(model: ImageModel[Tensor]) -> ImageFacts:
     if not isinstance(model, Run):
         return ImageFacts()
     asked = {"value_range": model.config.data.dataset.get("value_range")}
-    return ImageFacts.of_record(model.data.get("images") or asked)
+    data = getattr(model, "data", {})  # a run that an author's exporter opens may keep none
+    return ImageFacts.of_record(data.get("images") or asked)

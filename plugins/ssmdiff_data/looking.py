@@ -20,6 +20,7 @@ _SMALL = 32
 _BINS = 256
 _ALIKE = 0.997
 """Correlation of two small pictures above which they are taken for the same."""
+MOST_PAIRS = 10_000
 _BITS = 4
 """A pair of near duplicates differs in at most so many of the 64 bits of its hash, less one."""
 
@@ -32,11 +33,11 @@ class Look(NamedTuple):
     window: tuple[float, float]
     why: str
     """How the window was found."""
-    counts: NDArray[np.int64]
+    counts: NDArray[np.uint32]
     """Of values in ``_BINS`` equal steps from least to most."""
     digest: bytes
     """Of the values and their shape: equal for exact duplicates, however they are packed."""
-    picture: NDArray[np.uint8]
+    picture: NDArray[np.uint8] | None
     """(h, w), at most ``SIDE``: the middle slice under the window."""
     small: NDArray[np.uint8]
     """(32, 32) of the same, for comparisons."""
@@ -67,7 +68,9 @@ def look(reader: Reader, source: Source) -> Look:
     digest = hashlib.sha256(made_from + np.ascontiguousarray(data.values).tobytes()).digest()
     picture = _picture(data, window)
     small = np.asarray(Image.fromarray(picture).resize((_SMALL, _SMALL), Image.Resampling.BOX))
-    return Look(least, most, window, why, counts, digest, picture, small, _hash(picture))
+    return Look(
+        least, most, window, why, counts.astype(np.uint32), digest, picture, small, _hash(picture)
+    )
 
 
 def _picture(data: ImageData, window: tuple[float, float]) -> NDArray[np.uint8]:
@@ -107,32 +110,39 @@ def exact_duplicates(looks: Sequence[Look]) -> list[list[int]]:
 
 
 def near_duplicates(looks: Sequence[Look]) -> list[tuple[int, int]]:
-    """Pairs of images that look the same and are not: saved anew, brighter, scaled.
+    """Pairs of images that look the same and are not: saved anew, brighter, scaled; the first
+    ``MOST_PAIRS`` that are met.
 
     Two hashes that differ in fewer bits than they have parts share a part, so that only images
     within one part are compared.
     """
     part = 64 // _BITS
-    buckets: dict[tuple[int, int], list[int]] = {}
-    normal: dict[int, NDArray[np.float32]] = {}
-    for i, seen in enumerate(looks):
-        grey = seen.small.astype(np.float32).ravel()
-        grey -= grey.mean()
-        if seen.flat or not (length := float(np.linalg.norm(grey))):
-            continue
-        normal[i] = grey / length
-        for k in range(_BITS):
-            buckets.setdefault((k, seen.hash >> k * part & (1 << part) - 1), []).append(i)
-    pairs = set()
-    for members in buckets.values():
-        for place, i in enumerate(members):
-            for j in members[place + 1 :]:
-                if (i, j) in pairs or (looks[i].hash ^ looks[j].hash).bit_count() >= _BITS:
-                    continue
-                same = looks[i].digest == looks[j].digest
-                if not same and float(normal[i] @ normal[j]) > _ALIKE:
-                    pairs.add((i, j))
+    chosen = [i for i, seen in enumerate(looks) if np.ptp(seen.small)]
+    ids: dict[bytes, int] = {}
+    same = np.array([ids.setdefault(looks[i].digest, len(ids)) for i in chosen], np.int64)
+    hashes = np.array([looks[i].hash for i in chosen], np.uint64)
+    pairs: set[tuple[int, int]] = set()
+    for k in range(_BITS):
+        buckets: dict[int, list[int]] = {}
+        for place, value in enumerate(hashes.tolist()):
+            buckets.setdefault(value >> k * part & (1 << part) - 1, []).append(place)
+        for bucket in buckets.values():
+            members = np.array(bucket)
+            for n, i in enumerate(bucket[:-1]):
+                others = members[n + 1 :]
+                few = np.bitwise_count(hashes[others] ^ hashes[i]) < _BITS
+                for j in others[few & (same[others] != same[i])].tolist():
+                    if _correlation(looks[chosen[i]].small, looks[chosen[j]].small) > _ALIKE:
+                        pairs.add((chosen[i], chosen[j]))
+                        if len(pairs) >= MOST_PAIRS:
+                            return sorted(pairs)
     return sorted(pairs)
+
+
+def _correlation(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Of two pictures that are not of one grey."""
+    x, y = (np.subtract(picture, picture.mean()).ravel() for picture in (a, b))
+    return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
 
 
 def histogram(looks: Sequence[Look], bins: int) -> tuple[float, float, list[int]]:

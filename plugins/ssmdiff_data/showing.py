@@ -97,7 +97,12 @@ class Found:
         if not words:
             return None
         ordered = sorted(words, key=lambda word: (-len(word), word))
-        return re.compile("|".join(map(re.escape, ordered)), re.IGNORECASE)
+        # A short one as a word of its own alone: a patient called Doe is not what a file does.
+        forms = [
+            re.escape(word) if len(word) > 4 else rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
+            for word in ordered
+        ]
+        return re.compile("|".join(forms), re.IGNORECASE)
 
 
 def _nothing(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -169,10 +174,13 @@ def find(
         order = stream(seed, "data show").permutation(len(good))
         drawn = sorted(order[:sample].tolist())
 
+    shown = {drawn[i] for i in _spread(len(drawn), SHEET)}
+
     def see(number: int) -> Look | LeftOut:
         of, source = gathered.sources[good[number]]
         try:
-            return look(known[of], source)
+            seen = look(known[of], source)
+            return seen if number in shown else seen._replace(picture=None)
         except SsmdiffError as error:
             return LeftOut(source.name, _reason(str(error), root, source.name))
 
@@ -233,6 +241,10 @@ def _nothing_in(
     )
 
 
+def _spread(count: int, most: int) -> list[int]:
+    return sorted({k * count // most for k in range(most)}) if count else []
+
+
 def sheet_of(found: Found) -> tuple[list[Any], list[str]]:
     """Pictures (1, SIDE, SIDE) in -1 to 1 and their windows in words, at most ``SHEET``, spread."""
     import numpy as np
@@ -240,10 +252,10 @@ def sheet_of(found: Found) -> tuple[list[Any], list[str]]:
 
     from ssmdiff_data.looking import SIDE
 
-    seen = [found.looks[i] for i in sorted(found.looks)]
-    chosen = sorted({k * len(seen) // SHEET for k in range(SHEET)}) if seen else []
     pictures, words = [], []
-    for one in (seen[i] for i in chosen):
+    for _, one in sorted(found.looks.items()):
+        if one.picture is None:
+            continue
         canvas = np.zeros((SIDE, SIDE), np.uint8)
         height, width = one.picture.shape
         top, left = (SIDE - height) // 2, (SIDE - width) // 2

@@ -185,14 +185,21 @@ def test_patients_are_counted_and_never_named(tmp_path: Path, install) -> None:
         (place / f"{i}.ser").write_bytes(b"SER1" + json.dumps(header).encode())
     refused = folder / "train" / "Muellermann" / "bad.ser"
     refused.write_bytes(b"SER1" + json.dumps({"refuse": "palette colour", "seed": 0}).encode())
+    short = folder / "val" / "Li_Doe"
+    short.mkdir(parents=True)
+    header = {"patient": "Doe^Li", "seed": 9, "modality": "CT", "warnings": ["it does flip"]}
+    (short / "a.ser").write_bytes(b"SER1" + json.dumps(header).encode())
+    (short / "b.ser").write_bytes(b"SER1" + json.dumps(header).encode())
     lines, record = run(folder), told(folder)
-    assert (record["patients"], record["series"]) == (3, 4)
-    assert sorted(record["images_of_patients"].values()) == [1, 1, 2]
+    assert (record["patients"], record["series"]) == (4, 4)
+    assert sorted(record["images_of_patients"].values()) == [1, 1, 2, 2]
+    assert record["duplicates"]["such_as"] == [["val/Li_***/a.ser", "val/Li_***/b.ser"]]
     assert record["duplicates"]["patients_across_splits"] == 1
     said = "\n".join(record["warnings"])
-    assert "2 of 4 images: text may be burned into its pixels" in said
-    assert "2 modalities lie together, 3 CT, 1 MR" in said
-    assert "patients:  3, 4 series" in lines.output
+    assert "2 of 6 images: it does flip" in said
+    assert "2 of 6 images: text may be burned into its pixels" in said
+    assert "2 modalities lie together, 5 CT, 1 MR" in said
+    assert "patients:  4, 4 series" in lines.output
     assert "palette colour" in lines.output
     text = lines.output + json.dumps(record)
     for word in ("muellermann", "hans", "okonkwo", "adaeze", "7734"):

@@ -72,7 +72,7 @@ def test_a_new_package_keeps_the_contract_of_its_kind(kind: str, new: New) -> No
 
 @pytest.mark.slow
 def test_new_packages_of_every_kind_are_used_by_their_names(new: New, tmp_path: Path) -> None:
-    """Trained, exported, sampled from the file, read, judged, and looked at by the command."""
+    """Trained, exported, sampled, written, read, judged, and looked at by the command."""
     for kind in KINDS:
         new(kind)
     parts = {kind: {"name": f"my-{kind}", **SMALL.get(kind, {})} for kind in ("scan", "block")}
@@ -108,12 +108,13 @@ def test_new_packages_of_every_kind_are_used_by_their_names(new: New, tmp_path: 
     assert result.exit_code == 0, result.output
     assert len(list(drawn.glob("00000?.png"))) == 2
 
-    for name, values in {"a.pgm": bytes(range(20)), "b.pgm": bytes(20)}.items():
-        (tmp_path / "pgm").mkdir(exist_ok=True)
-        (tmp_path / "pgm" / name).write_bytes(b"P5 5 4 255\n" + values)
-    result = run("data", "show", tmp_path / "pgm", "--reader", "my-reader", "--json")
+    line = ["sample", folder.path, "--n", 2, "--steps", 2, "--format", "my-writer"]
+    result = run(*line, "--out", tmp_path / "written")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["readers"] == {"my-reader": 2}
+    result = run("data", "show", tmp_path / "written", "--reader", "my-reader", "--json")
+    assert result.exit_code == 0, result.output
+    shown = json.loads(result.stdout)
+    assert (shown["readers"], shown["depths"]) == ({"my-reader": 2}, {"uint16": 2})
 
     line = ["evaluate", folder.path, "--n", 4, "--steps", 2, "--out", tmp_path / "judged", "--json"]
     result = run(*line, "--features", "my-features", "--metric", "my-metric")
