@@ -12,8 +12,8 @@ import hmac
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,7 +93,7 @@ def prepare(
         say(line)
     for doubt in plan.warnings:
         say(f"warning: {doubt}")
-    with locked(work):
+    with locked(work), _told_of_the_disk(work):
         salt = read_salt(Path(salt_file)) if salt_file else own_salt(work)
         kept = "kept in --salt-file" if salt_file else "drawn for this store and thrown away"
         say(f"patients in the store: hashes under a salt that is {kept}")
@@ -101,6 +101,18 @@ def prepare(
         lines = _put_together(plan, recipe, parts, work, salt, published, bars)
         store = publish(work, target)
     return Prepared(store, tuple(lines))
+
+
+@contextmanager
+def _told_of_the_disk(work: Path) -> Iterator[None]:
+    """Readers say themselves what is wrong with a file; what is left is a disk that is full."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"cannot write {printable(work)}: {error.strerror or error}. What is done so far is "
+            "kept; the same command goes on"
+        ) from error
 
 
 def published_dataset(name: str) -> Any:

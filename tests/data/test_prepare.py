@@ -309,3 +309,21 @@ def test_pictures_of_a_folder_and_the_command(tmp_path: Path) -> None:
         assert store.classes[store.table.label[i]] == ("ill" if (level // 20) % 3 else "well")
     assert f"next: ssmdiff train --data {tmp_path / 'out'}" in result.output.replace("\n", "")
     assert store.table.split.count("test") == 3
+
+
+def test_a_full_disk_is_one_sentence_and_the_command_goes_on(tmp_path: Path, monkeypatch) -> None:
+    from ssmdiff_data.store import StoreWriter
+
+    root = patients(tmp_path / "in", 3)
+
+    def full(self, items) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(StoreWriter, "append", full)
+        with pytest.raises(
+            DataError, match=r"No space left on device\. .*the same command goes on"
+        ):
+            made(root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert made(root, tmp_path / "out").store.count == 24
