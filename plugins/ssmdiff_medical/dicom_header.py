@@ -93,7 +93,7 @@ class Head:
     inverse: bool
     """Small values are white."""
     padding: tuple[int, int] | None
-    """Stored values, the smaller first, that stand for nothing imaged."""
+    """The ends, in either order, of the stored values that stand for nothing imaged."""
     modality: str
     image_type: tuple[str, ...]
     patient: str
@@ -217,13 +217,12 @@ def _colour(ds: Dataset) -> tuple[str, int]:
 
 
 def _padding(ds: Dataset) -> tuple[int, int] | None:
-    """Stored values that stand for nothing imaged; the range has two ends in either order."""
+    """The two ends, in either order, of the stored values that stand for nothing imaged."""
     first = ds.get("PixelPaddingValue")
     if not isinstance(first, int):
         return None
     limit = ds.get("PixelPaddingRangeLimit")
-    last = limit if isinstance(limit, int) else first
-    return min(first, last), max(first, last)
+    return first, limit if isinstance(limit, int) else first
 
 
 def _doubts(ds: Dataset, modality: str) -> Iterator[str]:
