@@ -158,6 +158,8 @@ def _meaning(ds: Dataset, facts: ImageFacts, volume: bool) -> None:
     slope = (high - low) / LEVELS
     ds.PresentationLUTShape = "IDENTITY"
     if not volume:
+        if facts.spacing:
+            ds.PixelSpacing = [format_number_as_ds(mm) for mm in facts.spacing[-2:]]
         ds.RescaleSlope = format_number_as_ds(slope)
         ds.RescaleIntercept = format_number_as_ds(float(low))
         ds.RescaleType = facts.units or "US"

@@ -68,6 +68,7 @@ def test_the_stored_values_are_those_of_the_standard(tmp_path: Path) -> None:
     assert (ds.RescaleIntercept, ds.RescaleType) == (-1000, "HU")
     assert abs(ds.RescaleSlope - 2000 / 65535) < 1e-12
     assert (ds.WindowCenter, ds.WindowWidth, ds.VOILUTFunction) == (0, 2000, "LINEAR_EXACT")
+    assert ds.PixelSpacing == [0.5, 0.75]
 
 
 @SHAPES

@@ -184,3 +184,51 @@ def test_nothing_of_a_patient_or_a_folder_is_in_the_set(run: Path, tmp_path: Pat
             data += gzip.decompress(data)
         for word in PLANTED:
             assert word.encode() not in data
+
+
+@pytest.mark.slow
+def test_nobody_is_named_from_the_scanner_to_the_sample(tmp_path: Path, monkeypatch) -> None:
+    """A folder of DICOM with planted names, dates and numbers: prepared, trained on and sampled.
+    None of them is in a file, and the samples are in Hounsfield units of the window."""
+    from dicom_files import AXIAL, write
+
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for patient in range(2):
+        for z in range(3):
+            write(
+                Path(f"scans/PLANTED^NACHNAME{patient}/4711-4712-{z}"),
+                (1000 + 30 * z + rng.integers(0, 90, (16, 16))).astype("<u2"),
+                Modality="CT",
+                PatientID=f"4711-4712-{patient}",
+                PatientName=f"PLANTED^NACHNAME{patient}",
+                PatientBirthDate="19591231",
+                SeriesInstanceUID=f"1.2.3.4711.{patient}",
+                SeriesDescription="PLANTED",
+                ImagePositionPatient=[0, 0, 2.0 * z],
+                ImageOrientationPatient=AXIAL,
+                PixelSpacing=[0.5, 0.5],
+                RescaleSlope="1",
+                RescaleIntercept="-1024",
+                WindowCenter="40",
+                WindowWidth="400",
+            )
+    train = "train --data ./store --image-size 16 --out run --steps 1 --batch-size 2 --set"
+    for command in (
+        "data prepare scans --out store --image-size 16",
+        f"{train} train.bound_images=0 --set sample.steps=2",
+        "sample run --n 2 --steps 2 --format dicom --out dicom",
+        "sample run --n 2 --steps 2 --format nifti --out nifti",
+    ):
+        done = CliRunner().invoke(app, command.split())
+        assert done.exit_code == 0, done.output
+    made = [p for room in ("store", "run", "dicom", "nifti") for p in Path(room).rglob("*")]
+    assert len(made) > 15
+    for path in (p for p in made if p.is_file()):
+        for word in PLANTED:
+            assert word.encode() not in path.read_bytes(), path
+            assert word not in str(path)
+    ds = pydicom.dcmread("dicom/000000.dcm")
+    assert (ds.Modality, ds.RescaleType, ds.RescaleIntercept) == ("CT", "HU", -160)
+    assert abs(ds.RescaleSlope * 65535 - 399) < 1e-6
+    assert ds.PixelSpacing == [0.5, 0.5]
