@@ -49,16 +49,17 @@ class Published:
         self,
         image_size: tuple[int, ...],
         *,
-        path: str,
+        path: str | None = None,
         split: str = "train",
         held_out: str = "test",
         array: str = "image",
         resize: Literal["center", "pad", "stretch"] = "center",
     ) -> None:
-        if not (Path(path).expanduser() / "store.json").is_file():
+        if path is None or not (Path(path).expanduser() / "store.json").is_file():
             raise DataError(
-                f"{path} is no store; prepare the folder of {self.TERMS.name} first: ssmdiff data "
-                f"prepare FOLDER --as {self.NAME} --out STORE"
+                f"{path or 'data.dataset.path'} is no store; prepare the folder of "
+                f"{self.TERMS.name}: ssmdiff data prepare FOLDER --as {self.NAME} --out STORE, and "
+                "give --data STORE"
             )
         table = {
             "name": "store",

@@ -306,6 +306,19 @@ def test_chestxray14_to_a_store_and_its_terms(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["acdc", "brats2018", "chestxray14"])
+def test_a_preset_of_the_paper_is_whole_but_for_the_store(tmp_path: Path, name: str) -> None:
+    config = ssmdiff.resolve(ssmdiff.load_preset(f"paper-{name}"))
+    assert config.data.dataset["name"] == name
+    assert config.data.image_size == (128, 128)
+    assert config.data.flip is True
+    assert set(config.data.augment.model_dump().values()) == {0.0}
+    of_the_paper = ssmdiff.resolve(ssmdiff.load_preset("paper-128"))
+    assert (config.model, config.train) == (of_the_paper.model, of_the_paper.train)
+    with pytest.raises(DataError, match=rf"data prepare FOLDER --as {name} --out STORE"):
+        ssmdiff.build_dataset(config)
+
+
 def test_options_of_a_published_data_set_are_checked(tmp_path: Path) -> None:
     acdc(tmp_path / "in", 1, 0)
 
