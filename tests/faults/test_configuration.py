@@ -16,7 +16,9 @@ LEAVES = {
     **{f"data.augment.{key}": 0.25 for key, _ in PLAIN.data.augment},
     "data.workers": 0,
     **{f"diffusion.{key}": value for key, value in PLAIN.diffusion},
-    **{f"train.{key}": value for key, value in PLAIN.train if key != "callbacks"},
+    **{f"train.{key}": value for key, value in PLAIN.train if key not in ("callbacks", "evaluate")},
+    "train.evaluate.n": 256,
+    "train.evaluate.batch_size": 32,
     "train.max_hours": 1.5,  # none by default, and of no type then
     "model.class_conditional": False,
     "model.block.state": 8,
@@ -35,7 +37,9 @@ WRONG: dict[type, list[Any]] = {
 }
 UNBOUNDED = {"train.steps", "train.batch_size", "train.micro_batch_size", "train.warmup_steps",
              "train.checkpoint_every", "train.sample_every", "train.keep_checkpoints",
-             "train.bound_images", "model.block.state", "data.dataset.length",
+             "train.bound_images", "train.held_out_every", "train.held_out_images",
+             "train.evaluate_every", "train.evaluate.n", "train.evaluate.batch_size",
+             "model.block.state", "data.dataset.length",
              "sample.steps"}  # fmt: skip
 
 
