@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from ssmdiff_metrics.classifying import moved
 from ssmdiff_metrics.fitting import require_channels, require_images
 
-VERSION = "contrastive-1"
+VERSION = "contrastive-2"
 TEMPERATURE = 0.07
 BATCH = 128
 
 
 class Encoder(nn.Module):
-    """Four halvings by strided convolutions, the mean over what is left, two linear layers.
+    """Four halvings by strided convolutions, the mean over what is left, two linear layers with
+    batch norms.
 
     Args:
         channels: Of the image.
@@ -52,8 +53,14 @@ class Encoder(nn.Module):
             ]
             before = out
         self.features = nn.Sequential(*layers)
+        # Images of one kind are nearly one vector at first, and stay on a line or two without the
+        # normalisation over the batch: of 64 features two were used.
         self.project = nn.Sequential(
-            nn.Linear(before, 2 * size), nn.SiLU(), nn.Linear(2 * size, size)
+            nn.Linear(before, 2 * size),
+            nn.BatchNorm1d(2 * size),
+            nn.SiLU(),
+            nn.Linear(2 * size, size),
+            nn.BatchNorm1d(size, affine=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:

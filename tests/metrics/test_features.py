@@ -7,6 +7,7 @@ import pytest
 import torch
 from sets import Images, noise
 from ssmdiff import ConfigError, create
+from ssmdiff_evaluate.sets import to_levels
 from ssmdiff_metrics import texture
 from ssmdiff_metrics.contrastive import Encoder, nt_xent
 from ssmdiff_metrics.texture import NAMES
@@ -169,6 +170,15 @@ def test_contrastive_training_brings_views_of_one_image_together() -> None:
 
     before, after = found_again(1), found_again(40)
     assert after > max(0.5, 1.5 * before)
+
+
+def test_contrastive_features_of_heads_do_not_all_point_one_way() -> None:
+    """Images of one kind, as a patient's are: the mean of vectors of length 1 is short."""
+    dataset = create("dataset", {"name": "phantom", "length": 128}, image_size=(16, 16))
+    heads = np.stack([to_levels(dataset[i].image.numpy()) for i in range(len(dataset))])
+    made = create("features", {"name": "contrastive", "steps": 40, "width": 8, "size": 16})
+    made.fit(Images(heads))
+    assert np.linalg.norm(made(heads).mean(axis=0)) < 0.6
 
 
 def test_what_was_trained_once_is_kept() -> None:
