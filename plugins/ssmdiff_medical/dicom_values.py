@@ -62,7 +62,7 @@ def decodable(head: Head) -> None:
     if not decoder.is_available or (twelve and not extended):
         raise DataError(
             f"{head.path}: its pixels are in the transfer syntax {name}"
-            f"{f' with {head.stored} bits' if twelve else ''}, and no decoder of it is installed. "
+            f"{f' with {head.stored} bits' if twelve else ''}, and pydicom has no decoder of it. "
             f"Try: pip install {_PLUG_INS.get(str(head.syntax), 'ssmdiff[medical]')}"
         )
 
