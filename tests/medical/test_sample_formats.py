@@ -15,6 +15,7 @@ from ssmdiff_cli.main import app
 from tiny_runs import STACK, tiny_run
 from typer.testing import CliRunner
 
+SLOW = pytest.mark.slow
 LOW, HIGH = 200.0, 2200.0
 PLANTED = ("PLANTED", "NACHNAME", "19591231", "4711-4712")
 
@@ -82,7 +83,7 @@ def test_every_format_holds_the_same_images_in_its_units(run: Path, tmp_path: Pa
             assert np.abs(values - expected).max() <= error * (HIGH - LOW)
 
 
-@pytest.mark.parametrize("name", ["npy", "png16"])
+@pytest.mark.parametrize("name", ["npy", pytest.param("png16", marks=SLOW)])
 def test_units_of_the_data_on_demand(run: Path, tmp_path: Path, name: str) -> None:
     images = [np.clip(x, -1, 1) for x in drawn(run, tmp_path / "plain")]
     sample(run, tmp_path / "out", "--format", name, "--set", "units=data")
@@ -98,7 +99,9 @@ def test_units_of_the_data_on_demand(run: Path, tmp_path: Path, name: str) -> No
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["dicom", "nifti", "png16"])
+@pytest.mark.parametrize(
+    "name", ["dicom", *(pytest.param(name, marks=SLOW) for name in ("nifti", "png16"))]
+)
 def test_a_set_in_parts_and_resumed_is_the_set_to_the_byte(run: Path, tmp_path: Path, name) -> None:
     def files(folder: Path) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -116,6 +119,7 @@ def test_a_set_in_parts_and_resumed_is_the_set_to_the_byte(run: Path, tmp_path: 
     assert files(tmp_path / "parts") == whole
 
 
+@SLOW
 def test_another_format_or_unit_is_another_set(run: Path, tmp_path: Path) -> None:
     sample(run, tmp_path / "out", "--format", "png16")
     said = sample(run, tmp_path / "out", "--format", "png", code=2)
@@ -172,7 +176,9 @@ def test_a_missing_package_names_the_extra(run: Path, tmp_path: Path, monkeypatc
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["png", "png16", "npy", "nifti", "dicom"])
+@pytest.mark.parametrize(
+    "name", ["dicom", *(pytest.param(n, marks=SLOW) for n in ("png", "png16", "npy", "nifti"))]
+)
 def test_nothing_of_a_patient_or_a_folder_is_in_the_set(run: Path, tmp_path: Path, name) -> None:
     """The run's folder is called by a name, a date and a number; no byte of the set is."""
     sample(run, tmp_path / "out", "--format", name)
@@ -186,7 +192,7 @@ def test_nothing_of_a_patient_or_a_folder_is_in_the_set(run: Path, tmp_path: Pat
             assert word.encode() not in data
 
 
-@pytest.mark.slow
+@SLOW
 def test_nobody_is_named_from_the_scanner_to_the_sample(tmp_path: Path, monkeypatch) -> None:
     """A folder of DICOM with planted names, dates and numbers: prepared, trained on and sampled.
     None of them is in a file, and the samples are in Hounsfield units of the window."""
