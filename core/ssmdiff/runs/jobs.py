@@ -30,6 +30,7 @@ EXTRAS = {
     "bench": "train",
     "evaluate": "evaluate",
     "compare": "evaluate",
+    "turing": "turing",
 }
 """The jobs that come with ssmdiff, and the extra that brings what each needs."""
 
