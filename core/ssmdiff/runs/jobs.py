@@ -31,6 +31,7 @@ EXTRAS = {
     "evaluate": "evaluate",
     "compare": "evaluate",
     "turing": "turing",
+    "reproduce": "turing",
 }
 """The jobs that come with ssmdiff, and the extra that brings what each needs."""
 
