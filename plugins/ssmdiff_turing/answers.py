@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ def read_answers(path: Path, key: Key) -> Answers:
             fields["format"] == ANSWERS_FORMAT
             and isinstance(reader, str)
             and 0 < len(reader.strip()) <= 40
-            and reader.isprintable()
+            and not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in reader)
             and isinstance(given, list)
             and fields["design"] in WORDS
             and all(_good(item, WORDS[fields["design"]]) for item in given)

@@ -77,7 +77,8 @@ def make(
         Path, typer.Argument(help="A run, a file of ssmdiff export, or a folder of images.")
     ],
     real: Annotated[
-        str, typer.Option(help="Real images: a run (its data), a data set by name, or a folder.")
+        str,
+        typer.Option(help="Real images: a run (its data), a data set by name, a store, a folder."),
     ],
     out: Annotated[Path, typer.Option(help="A new folder for the page and the key.")],
     n: Annotated[int, typer.Option("--n", "--count", min=2, help="Images of each kind.")] = 100,

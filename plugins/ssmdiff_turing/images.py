@@ -15,16 +15,20 @@ from PIL import Image, UnidentifiedImageError
 from ssmdiff import (
     ConfigError,
     DataError,
+    DataTerms,
     ImageModel,
     RunFolder,
     build_dataset,
     create,
     exporter_of,
+    load_json,
     load_run,
     permutation,
     registry,
     size_text,
     stream,
+    terms_of,
+    to_levels,
 )
 
 Levels = NDArray[np.uint8]
@@ -42,19 +46,14 @@ class Kind:
         indices: The number of each in what it is taken from.
         source: What that is, for the key.
         is_open: Its images may be shown to anyone.
+        terms: On which terms they may be used, where that is known.
     """
 
     levels: Levels
     indices: tuple[int, ...]
     source: Mapping[str, Any]
     is_open: bool = False
-
-
-def to_levels(images: NDArray[np.floating]) -> Levels:
-    """-1 to 1 as 8-bit levels, rounded to the nearest: one window for both kinds."""
-    scaled = (np.asarray(images).astype(np.float32) + 1) * np.float32(127.5)
-    levels: Levels = np.rint(scaled).clip(0, 255).astype(np.uint8)
-    return levels
+    terms: DataTerms | None = None
 
 
 def synthetic_images(
@@ -79,7 +78,7 @@ def synthetic_images(
         given = [f"--{name}" for name, value in asked.items() if value is not None]
         if given:
             raise ConfigError(f"{', '.join(given)}: {model} holds images that are drawn already")
-        files = sorted(p for p in model.iterdir() if _SAMPLED.fullmatch(p.name))
+        files = _sampled_files(model)
         if files:
             chosen = _chosen(len(files), n, seed, str(model))
             levels = [_sampled(files[i]) for i in chosen]
@@ -112,7 +111,7 @@ def synthetic_images(
 def real_images(
     data: str | Path, n: int, seed: int, size: tuple[int, int], model: Path, held_out: bool
 ) -> Kind:
-    """Images of a run's data, of a data set by name, or of a folder, read as training reads them.
+    """Images of a run's data, of a data set by name, of a store or folder, as training reads them.
 
     Args:
         data: Where they come from.
@@ -133,8 +132,10 @@ def real_images(
         dataset, source = create("dataset", str(data), image_size=size), str(data)
     elif path.is_dir():
         _refuse_inside(path, model)
-        _refuse_enlarged(path, size)
-        table = {"name": "folder", "path": str(path)}
+        kind = "store" if (path / "store.json").is_file() else "folder"
+        if kind == "folder":
+            _refuse_enlarged(path, size)
+        table = {"name": kind, "path": str(path)}
         dataset, source = create("dataset", table, image_size=size), str(path)
     else:
         known = ", ".join(registry().names("dataset"))
@@ -185,7 +186,7 @@ def _of_dataset(dataset: Any, n: int, seed: int, source: object, is_open: bool =
             f"{source} has images of shape {levels.shape[1:]}; a page shows (1, H, W) or (3, H, W)"
         )
     stamp = {"source": str(source), "images": len(dataset), "fingerprint": dataset.fingerprint()}
-    return Kind(levels, chosen, stamp, is_open)
+    return Kind(levels, chosen, stamp, is_open, terms_of(dataset))
 
 
 def _chosen(total: int, n: int, seed: int, source: str) -> tuple[int, ...]:
@@ -193,6 +194,24 @@ def _chosen(total: int, n: int, seed: int, source: str) -> tuple[int, ...]:
     if total < n:
         raise ConfigError(f"{source} holds {total} images; expected at least {n}. Give a lower --n")
     return tuple(sorted(int(i) for i in permutation(stream(seed, "turing"), total)[:n]))
+
+
+def _sampled_files(folder: Path) -> list[Path]:
+    """The numbered images of ``ssmdiff sample``; none where it did not fill this folder.
+
+    Raises:
+        DataError: They are of another format than 8-bit PNG or ``.npy``, or in other units.
+    """
+    record = folder / "samples.json"
+    told: Any = load_json(record).get("format", "png") if record.is_file() else "png"
+    form = told if isinstance(told, dict) else {"name": told}
+    if form.get("name") not in ("png", "npy") or form.get("units", "model") != "model":
+        raise DataError(
+            f"{folder} holds images of --format {form.get('name')}, in units of the "
+            f"{form.get('units', 'model')}; a page is made of png and npy in units of the model. "
+            "Draw them again, or give the run"
+        )
+    return sorted(p for p in folder.iterdir() if _SAMPLED.fullmatch(p.name))
 
 
 def _sampled(path: Path) -> Levels:

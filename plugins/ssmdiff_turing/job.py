@@ -52,7 +52,7 @@ class Turing:
 
         Args:
             model: A run, an exported file, or a folder of synthetic images.
-            real: A run (its data), a data set by name, or a folder of real images.
+            real: A run (its data), a data set by name, a store or a folder of real images.
             out: A new folder: ``handout/study.html`` goes to readers, ``key.json`` stays.
             n: Images of each kind; of pairs, pairs.
             seed: Decides which images are drawn and taken. Their order is drawn from the system's
@@ -95,7 +95,7 @@ class Turing:
         height, width = synthetic.levels.shape[2:]
         known = real_images(real, n, seed, (height, width), model, held_out)
         study = self._study(synthetic, known, forced_choice, margin, counted)
-        page = study_page(study, (height, width), title, known.is_open)
+        page = study_page(study, (height, width), title, known.is_open, known.terms)
         (folder / HANDOUT).mkdir(parents=True)
         write_atomically(folder / KEY, (json.dumps(study.key, indent=1) + "\n").encode())
         write_atomically(folder / HANDOUT / PAGE, page.encode())

@@ -9,6 +9,7 @@ from importlib import resources
 
 import jinja2
 from markupsafe import Markup
+from ssmdiff import DataTerms
 
 from ssmdiff_turing.study import PAIRS, Study, inline
 
@@ -18,7 +19,11 @@ _WORDS = {False: (("real", "Real", "R"), ("synthetic", "Synthetic", "S")),
 
 
 def study_page(
-    study: Study, size: tuple[int, int], title: str = TITLE, is_open: bool = False
+    study: Study,
+    size: tuple[int, int],
+    title: str = TITLE,
+    is_open: bool = False,
+    terms: DataTerms | None = None,
 ) -> str:
     """The HTML of a study.
 
@@ -27,6 +32,7 @@ def study_page(
         size: (H, W) of its images.
         title: Over it.
         is_open: The real images are open data.
+        terms: On which they may be used.
     """
     pairs = study.key["design"] == PAIRS
     half = len(study.pictures) // 2
@@ -47,6 +53,7 @@ def study_page(
         .render(
             title=title,
             holds=holds,
+            terms=terms,
             pairs=pairs,
             total=data["total"],
             words=_WORDS[pairs],

@@ -49,6 +49,13 @@ def test_counts_are_those_of_the_answers(key, sent) -> None:
     assert "AB: answers below medium confidence do not count, 1 of low" in found.notes[0]
 
 
+def test_any_name_is_a_name_and_control_characters_are_none(key, sent) -> None:
+    name = "می‌نا 王 Ö'Neill"  # with a zero-width non-joiner
+    assert turing.score([sent(key, name, judged(key, 2), "a.json")], key).readers[0].name == name
+    with pytest.raises(DataError, match="expected what the page's button saves"):
+        turing.score([sent(key, "A\x1b[2J", judged(key, 2), "b.json")], key)
+
+
 def test_the_files_hold_what_was_found(key, sent, tmp_path: Path) -> None:
     files = [sent(key, name, judged(key, wrong)) for name, wrong in (("AB", 4), ("<CD>", 9))]
     found = turing.score(files, key, tmp_path / "out")

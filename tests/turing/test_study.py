@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import ssmdiff
 from PIL import Image
-from ssmdiff import ConfigError
-from ssmdiff_turing.images import Kind, to_levels
+from ssmdiff import ConfigError, DataError, DataTerms
+from ssmdiff_turing.images import Kind
 from ssmdiff_turing.page import study_page
 from ssmdiff_turing.study import PAIRS, SINGLE, make_study, png
 from studies import PLANTED, truths, write_images
@@ -248,9 +248,67 @@ def test_seeds_decide_which_images_are_taken(folders, tmp_path: Path) -> None:
     assert taken[0] == taken[1] != taken[2]
 
 
-def test_the_window_is_one_for_both_kinds() -> None:
-    values = np.array([-1, -0.5, 0, 1], np.float32)
-    assert to_levels(values).tolist() == [0, 64, 128, 255]
+def test_real_images_may_be_those_of_patients_held_out(folders, tmp_path: Path) -> None:
+    page = turing.make(folders[0], "phantom", tmp_path / "study", n=3, held_out=True)
+    heads = ssmdiff.create("dataset", "phantom", image_size=(16, 16)).held_out
+    images = json.loads((tmp_path / "study" / "key.json").read_text())["images"]
+    for picture, image in zip(pictures_of(page), images, strict=True):
+        if image["kind"] == "real":
+            levels = ssmdiff.to_levels(heads[image["index"]].image.numpy())
+            with Image.open(BytesIO(picture)) as seen:
+                assert (np.asarray(seen) == levels[0]).all()
+
+
+@pytest.mark.slow
+def test_images_of_a_run_are_those_of_the_seed(tmp_path: Path) -> None:
+    run = ssmdiff.train(
+        data={"dataset": {"name": "phantom", "length": 32}, "image_size": 16},
+        model={
+            "backbone": {"name": "vmddpm", "channels": 8, "widths": [1, 2], "layers": 1},
+            "block": {"name": "conv"},
+        },
+        train={"steps": 2, "batch_size": 2, "sample_every": 0, "bound_images": 0, "callbacks": []},
+        sample={"steps": 2, "count": 1},
+        out=tmp_path / "run",
+    ).path
+    page = turing.make(run, run, tmp_path / "study", n=4, seed=7, batch_size=4)
+    drawn = ssmdiff.to_levels(ssmdiff.load_run(run).sample(4, seed=7, batch_size=4).numpy())
+    heads = ssmdiff.build_dataset(ssmdiff.load_run(run).config)
+    images = json.loads((tmp_path / "study" / "key.json").read_text())["images"]
+    for picture, image in zip(pictures_of(page), images, strict=True):
+        real = image["kind"] == "real"
+        i = image["index"]
+        levels = ssmdiff.to_levels(heads[i].image.numpy()) if real else drawn[i]
+        with Image.open(BytesIO(picture)) as seen:
+            assert (np.asarray(seen) == levels[0]).all()
+    with pytest.raises(ConfigError, match="16 x 16 with 1 channel and the real ones"):
+        colour = tmp_path / "colour"
+        colour.mkdir()
+        for i in range(4):
+            pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(colour / f"{i}.png")
+        turing.make(run, colour, tmp_path / "other", n=4)
+
+
+def test_samples_in_other_units_are_refused(folders, tmp_path: Path) -> None:
+    told = {"format": {"name": "png16", "units": "data"}}
+    (folders[0] / "samples.json").write_text(json.dumps(told))
+    with pytest.raises(DataError, match="of --format png16, in units of the data"):
+        turing.make(*folders, tmp_path / "study", n=10)
+
+
+def test_one_window_and_one_rounding_for_both_kinds(folders, tmp_path: Path) -> None:
+    """Values of a model as .npy give the levels that an 8-bit file of a real image has."""
+    values = np.linspace(-1, 1, 256, dtype=np.float32).reshape(1, 16, 16)
+    drawn = tmp_path / "values"
+    drawn.mkdir()
+    for i in range(2):
+        np.save(drawn / f"{i:06d}.npy", values if i else values[:, ::-1])
+    page = turing.make(drawn, folders[1], tmp_path / "study", n=2)
+    kinds = truths(tmp_path / "study" / "key.json")
+    for picture in [p for p, k in zip(pictures_of(page), kinds, strict=True) if k == "synthetic"]:
+        with Image.open(BytesIO(picture)) as seen:
+            assert sorted(np.asarray(seen).ravel().tolist()) == list(range(256))
 
 
 def test_pages_differ_where_the_design_does() -> None:
@@ -260,7 +318,9 @@ def test_pages_differ_where_the_design_does() -> None:
         for _ in range(2)
     ]
     study = make_study(*kinds, design=PAIRS, margin=0.1, counted="medium", made="now")
-    page = study_page(study, (8, 8), title="<Ward & 7>")
+    terms = DataTerms("Hearts", "CC BY 4.0", "A. Author, 2020")
+    page = study_page(study, (8, 8), title="<Ward & 7>", terms=terms)
+    assert "Real images of Hearts: CC BY 4.0. To be cited: A. Author, 2020" in page
     assert "<title>&lt;Ward &amp; 7&gt;</title>" in page
     assert "Which is synthetic?" in page
     assert study.key["counted"] == "medium"

@@ -41,7 +41,7 @@ function sha256(text) {
 }
 
 // What is kept: {doctor: [answer or null, ...]} by the number of the image in this page.
-let kept = {};
+let kept = Object.create(null);
 let keeps = true;
 function load() {
   try {
