@@ -281,12 +281,12 @@ def test_images_of_a_run_are_those_of_the_seed(tmp_path: Path) -> None:
         levels = ssmdiff.to_levels(heads[i].image.numpy()) if real else drawn[i]
         with Image.open(BytesIO(picture)) as seen:
             assert (np.asarray(seen) == levels[0]).all()
+    colour = tmp_path / "colour"
+    colour.mkdir()
+    for i in range(4):
+        pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(colour / f"{i}.png")
     with pytest.raises(ConfigError, match="16 x 16 with 1 channel and the real ones"):
-        colour = tmp_path / "colour"
-        colour.mkdir()
-        for i in range(4):
-            pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3)).astype(np.uint8)
-            Image.fromarray(pixels).save(colour / f"{i}.png")
         turing.make(run, colour, tmp_path / "other", n=4)
 
 
