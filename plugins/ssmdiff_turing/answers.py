@@ -85,7 +85,7 @@ def read_key(path: Path) -> Key:
     images = fields.get("images")
     good = (
         fields.get("format") == KEY_FORMAT
-        and fields.get("design") in WORDS
+        and fields.get("design") in tuple(WORDS)  # of any type
         and isinstance(images, list)
         and len(images) > 0
         and all(
@@ -176,7 +176,7 @@ def refuse_page(path: Path, key: Key) -> None:
             hashlib.sha256(base64.b64decode(url.partition(",")[2], validate=True)).hexdigest()
             for url in pictures
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is no page of ssmdiff turing make: {error}") from error
     if study != key.study:
         raise DataError(
@@ -198,7 +198,7 @@ def digest(fields: Mapping[str, Any]) -> str:
     lines = [fields["format"], fields["study"], fields["design"], fields["doctor"]]
     for item in fields["answers"]:
         lines.append("-" if item is None else f"{item['judged']} {item['confidence']} {item['at']}")
-    return hashlib.sha256("\n".join(map(str, lines)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(map(str, lines)).encode(errors="replace")).hexdigest()
 
 
 def _good(item: Any, words: Sequence[str]) -> bool:

@@ -56,10 +56,23 @@ class Kind:
     terms: DataTerms | None = None
 
 
-def synthetic_images(
+@dataclass(frozen=True)
+class Synthetic:
+    """Where the synthetic images come from, opened, and how to get them.
+
+    Args:
+        shape: (C, H, W) of each.
+        images: Gives them; a model draws them now, which may take hours.
+    """
+
+    shape: tuple[int, ...]
+    images: Callable[[], Kind]
+
+
+def open_synthetic(
     model: Path, n: int, seed: int, asked: Mapping[str, Any], batch_size: int, progress: bool
-) -> Kind:
-    """Images of a run, of an exported file, of a folder of ``ssmdiff sample`` or of any folder.
+) -> Synthetic:
+    """A run, an exported file, a folder of ``ssmdiff sample`` or any folder of images.
 
     Args:
         model: Where they come from.
@@ -72,7 +85,6 @@ def synthetic_images(
     Raises:
         ConfigError: It is nothing of the kind, or holds too few images, or of several sizes.
         DataError: An image cannot be read.
-        DivergedError: A drawn image is not finite.
     """
     if model.is_dir() and not (model / CONFIG).is_file():
         given = [f"--{name}" for name, value in asked.items() if value is not None]
@@ -83,9 +95,10 @@ def synthetic_images(
             chosen = _chosen(len(files), n, seed, str(model))
             levels = [_sampled(files[i]) for i in chosen]
             _refuse_sizes(model, {tuple(image.shape[1:]) for image in levels})
-            return Kind(np.stack(levels), chosen, {"folder": str(model)})
+            return _there(Kind(np.stack(levels), chosen, {"folder": str(model)}))
         table = {"name": "folder", "path": str(model)}
-        return _of_dataset(create("dataset", table, image_size=_size_in(model)), n, seed, model)
+        dataset = create("dataset", table, image_size=_size_in(model))
+        return _there(_of_dataset(dataset, n, seed, model))
     opened = _opened(model, asked.get("checkpoint"))
     if len(opened.shape) != 3 or opened.shape[0] not in (1, 3):
         raise ConfigError(
@@ -93,11 +106,6 @@ def synthetic_images(
             "(3, H, W)"
         )
     sampling = opened.sampling(asked.get("scheduler"), asked.get("steps"), seed)
-    parts = []
-    with _bar(progress, f"drawing {n} images", n) as done:
-        for batch, images in opened.draw(sampling, range(n), batch_size):
-            parts.append(to_levels(np.asarray(images)))
-            done(len(batch))
     stamp = {
         "path": str(model),
         "model": opened.origin(),
@@ -105,7 +113,16 @@ def synthetic_images(
         "steps": sampling.steps,
         "seed": seed,
     }
-    return Kind(np.concatenate(parts), tuple(range(n)), stamp)
+
+    def draw() -> Kind:
+        parts = []
+        with _bar(progress, f"drawing {n} images", n) as done:
+            for batch, images in opened.draw(sampling, range(n), batch_size):
+                parts.append(to_levels(np.asarray(images)))
+                done(len(batch))
+        return Kind(np.concatenate(parts), tuple(range(n)), stamp)
+
+    return Synthetic(tuple(opened.shape), draw)
 
 
 def real_images(
@@ -154,19 +171,26 @@ def real_images(
     return _of_dataset(dataset, n, seed, source, is_open)
 
 
-def refuse_unlike(synthetic: Kind, real: Kind) -> None:
-    """Both kinds have one size and one number of channels, and no image in common.
+def refuse_unlike(synthetic: tuple[int, ...], real: tuple[int, ...]) -> None:
+    """Both kinds have one size and one number of channels.
 
     Raises:
         ConfigError: They have not.
     """
-    shapes = [kind.levels.shape[1:] for kind in (synthetic, real)]
-    if shapes[0] != shapes[1]:
+    if synthetic != real:
         raise ConfigError(
-            f"the synthetic images are {_shape(shapes[0])} and the real ones {_shape(shapes[1])}; "
+            f"the synthetic images are {_shape(synthetic)} and the real ones {_shape(real)}; "
             "expected one size and one number of channels. Give the data that the model was "
             "trained on by --real"
         )
+
+
+def refuse_alike(synthetic: Kind, real: Kind) -> None:
+    """No image is there twice, in one kind or in both.
+
+    Raises:
+        ConfigError: One is.
+    """
     seen: dict[bytes, str] = {}
     for name, kind in (("synthetic", synthetic), ("real", real)):
         for number, image in zip(kind.indices, kind.levels, strict=True):
@@ -176,6 +200,10 @@ def refuse_unlike(synthetic: Kind, real: Kind) -> None:
                     f"{name} image {number} is {other}, pixel for pixel; expected images that are "
                     "all different"
                 )
+
+
+def _there(images: Kind) -> Synthetic:
+    return Synthetic(images.levels.shape[1:], lambda: images)
 
 
 def _of_dataset(dataset: Any, n: int, seed: int, source: object, is_open: bool = False) -> Kind:

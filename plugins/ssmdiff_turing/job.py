@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ssmdiff import ConfigError, write_atomically
 
-from ssmdiff_turing.images import Kind, real_images, refuse_unlike, synthetic_images
+from ssmdiff_turing.images import open_synthetic, real_images, refuse_alike, refuse_unlike
 from ssmdiff_turing.page import TITLE, study_page
-from ssmdiff_turing.study import PAIRS, SINGLE, Confidence, Study, make_study
+from ssmdiff_turing.study import PAIRS, SINGLE, Confidence, make_study
 
 if (
     TYPE_CHECKING
@@ -91,33 +91,25 @@ class Turing:
         if counted not in get_args(Confidence):
             raise ConfigError(f"counted is {counted!r}; expected {', '.join(get_args(Confidence))}")
         asked = {"scheduler": scheduler, "steps": steps, "checkpoint": checkpoint}
-        synthetic = synthetic_images(model, n, seed, asked, batch_size, progress)
-        height, width = synthetic.levels.shape[2:]
+        synthetic = open_synthetic(model, n, seed, asked, batch_size, progress)
+        height, width = synthetic.shape[1:]
         known = real_images(real, n, seed, (height, width), model, held_out)
-        study = self._study(synthetic, known, forced_choice, margin, counted)
-        page = study_page(study, (height, width), title, known.is_open, known.terms)
-        (folder / HANDOUT).mkdir(parents=True)
-        write_atomically(folder / KEY, (json.dumps(study.key, indent=1) + "\n").encode())
-        write_atomically(folder / HANDOUT / PAGE, page.encode())
-        return folder / HANDOUT / PAGE
-
-    def _study(
-        self,
-        synthetic: Kind,
-        real: Kind,
-        forced_choice: bool,
-        margin: float,
-        counted: Confidence,
-    ) -> Study:
-        refuse_unlike(synthetic, real)
-        return make_study(
-            synthetic,
-            real,
+        refuse_unlike(synthetic.shape, known.levels.shape[1:])
+        images = synthetic.images()  # last: a model draws them for minutes or hours
+        refuse_alike(images, known)
+        study = make_study(
+            images,
+            known,
             design=PAIRS if forced_choice else SINGLE,
             margin=float(margin),
             counted=counted,
             made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
+        page = study_page(study, (height, width), title, known.is_open, known.terms)
+        (folder / HANDOUT).mkdir(parents=True)
+        write_atomically(folder / KEY, (json.dumps(study.key, indent=1) + "\n").encode())
+        write_atomically(folder / HANDOUT / PAGE, page.encode())
+        return folder / HANDOUT / PAGE
 
     def score(
         self,

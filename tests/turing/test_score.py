@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import ssmdiff
 from ssmdiff import ConfigError, DataError
+from ssmdiff_turing.answers import read_answers, read_key
 from ssmdiff_turing.report import score_page
 from studies import truths
 
@@ -163,6 +164,35 @@ def test_what_is_no_file_of_answers_is_refused(key, tmp_path, content, sentence)
         turing.score([path], key)
     with pytest.raises(DataError, match="is no key of a study"):
         turing.score([path], path)
+
+
+VALUES = (None, True, -1, 1e400, "", "\ud800", "x" * 99, [], [None], {}, [[]] * 20)
+
+
+def test_damaged_files_end_in_a_sentence(key, sent, tmp_path: Path) -> None:
+    """Every value of a file of answers and of a key, and some bytes, replaced by what is none."""
+    path = sent(key, "AB", judged(key, 2))
+    known, target = read_key(key), tmp_path / "damaged.json"
+    refused = 0
+    for source, read in ((path, lambda p: read_answers(p, known)), (key, read_key)):
+        document = json.loads(source.read_text())
+        for name in document:
+            for value in VALUES:
+                target.write_text(json.dumps(document | {name: value}))
+                try:
+                    read(target)
+                except DataError:
+                    refused += 1
+        raw = source.read_bytes()
+        for place in range(0, len(raw), 97):
+            target.write_bytes(raw[:place] + b"\xff{" + raw[place + 3 :])
+            with pytest.raises(DataError):
+                read(target)
+    target.write_text("[" * 100_000)
+    with pytest.raises(DataError, match="is no key of a study"):
+        read_key(target)
+    # What is not refused are values that no figure is made of: sources, dates, digits of a nonce.
+    assert refused > 90
 
 
 def test_pairs_are_scored(folders, sent, tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_real_images_may_be_those_of_patients_held_out(folders, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_images_of_a_run_are_those_of_the_seed(tmp_path: Path) -> None:
+def test_images_of_a_run_are_those_of_the_seed(tmp_path: Path, monkeypatch) -> None:
     run = ssmdiff.train(
         data={"dataset": {"name": "phantom", "length": 32}, "image_size": 16},
         model={
@@ -286,8 +286,11 @@ def test_images_of_a_run_are_those_of_the_seed(tmp_path: Path) -> None:
     for i in range(4):
         pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(colour / f"{i}.png")
+    monkeypatch.setattr(ssmdiff.Run, "draw", lambda *_: pytest.fail("drawn before it is refused"))
     with pytest.raises(ConfigError, match="16 x 16 with 1 channel and the real ones"):
         turing.make(run, colour, tmp_path / "other", n=4)
+    with pytest.raises(ConfigError, match="colour holds 4 images; expected at least 5"):
+        turing.make(run, colour, tmp_path / "other", n=5)
 
 
 def test_samples_in_other_units_are_refused(folders, tmp_path: Path) -> None:
