@@ -78,8 +78,11 @@ def errors_name(path: Path) -> Iterator[None]:
         raise DataError(f"{printable(path)}: {error}") from None
     except UnidentifiedImageError:
         raise DataError(f"{printable(path)}: {_unidentified(path)}") from None
-    except MemoryError:
-        raise
+    except MemoryError:  # such as of a chunk of PNG that claims 2 GB
+        raise DataError(
+            f"{printable(path)}: it asks for more memory than there is. It is damaged and claims "
+            "more than it holds, or memory is short: close what else runs, or replace it"
+        ) from None
     except Exception as error:
         # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error and more by format.
         raise DataError(f"{printable(path)}: {_reason(error)}") from error

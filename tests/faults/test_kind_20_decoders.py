@@ -89,6 +89,16 @@ def test_a_file_cut_short_is_called_so(tmp_path, form):
     assert "cut short or damaged" in refusal(tmp_path, cut, {"TIFF": "tif"}.get(form, form.lower()))
 
 
+def test_memory_that_a_file_claims_and_there_is_not_is_told_of_the_file(tmp_path, monkeypatch):
+    """A chunk behind the pixels that claims 2 GB, where less is free."""
+
+    def claims(self):
+        raise MemoryError
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load_end", claims)
+    assert "it asks for more memory than there is" in refusal(tmp_path, encoded())
+
+
 def test_a_mode_that_pillow_does_not_read_is_named(tmp_path):
     """A sound TIFF of 3 x 16 bits."""
     file = io.BytesIO()
