@@ -266,6 +266,8 @@ def test_micrometres_are_millimetres_and_a_carried_dicom_header_is_warned_of(
 
 
 HUGE = {"dim": (40, "8h", (3, 32000, 32000, 32000, 1, 1, 1, 1))}
+LARGE = {"dim": (40, "8h", (3, 1000, 1000, 1000, 1, 1, 1, 1))}
+"""2 GB: allowed, and nothing that these files can hold."""
 
 
 @pytest.mark.parametrize(
@@ -277,6 +279,8 @@ HUGE = {"dim": (40, "8h", (3, 32000, 32000, 32000, 1, 1, 1, 1))}
         (gzip.compress(nifti(RNG.integers(0, 9, (9, 9, 9), "i2")))[:-300], "cut short|damaged"),
         (nifti(np.zeros((2, 3, 4), "i2"), **HUGE), "65.5|6.55e"),
         (gzip.compress(nifti(np.zeros((2, 3, 4), "i2"), **HUGE)), "GB"),
+        (nifti(np.zeros((2, 3, 4), "i2"), **LARGE), "claims 2000000352 bytes"),
+        (gzip.compress(nifti(np.zeros((2, 3, 4), "i2"), **LARGE)), "packed ones"),
         (gzip.compress(bytes(10) * 2**20), None),
         (nifti(np.zeros((2, 3, 4), "i2"), d=(70, "h", (128,))), "RGB"),
         (nifti(np.zeros((2, 3, 4), "i2"), d=(70, "h", (1792,))), "complex128"),
@@ -295,6 +299,7 @@ HUGE = {"dim": (40, "8h", (3, 32000, 32000, 32000, 1, 1, 1, 1))}
     ],
     ids=[
         *("header cut", "byte cut", "gzip cut", "gzip cut inside", "claims more", "claims 100 GB"),
+        *("claims 2 GB", "claims 2 GB packed"),
         *("gzip bomb", "RGB", "complex", "unknown type", "five axes", "one axis", "no rows"),
         *("negative rows", "begins far", "begins in the header", "no magic", "Analyze"),
     ],
