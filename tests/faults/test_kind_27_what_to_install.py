@@ -88,6 +88,14 @@ def test_a_package_that_is_missing_is_brought_by_what_is_advised(package: str, p
     assert advised(sentence) & holders, (sentence, imported()[package])
 
 
+@pytest.mark.parametrize(("plugin", "extra"), [("turing", "turing"), ("metrics", "evaluate")])
+def test_of_several_extras_the_one_called_as_the_plugin_is_advised(plugin: str, extra: str) -> None:
+    """scipy comes with two; that of the evaluation brings no statsmodels."""
+    asking = Plugin(plugin, "ssmdiff", "0.2.0", f"ssmdiff_{plugin}")
+    sentence = missing_module(ModuleNotFoundError(name="scipy"), asking)
+    assert sentence.endswith(f"Try: pip install 'ssmdiff[{extra}]'")
+
+
 @pytest.mark.parametrize("package", ["nobody_ships_this", "wandb_of_another", "tensorrt"])
 def test_what_no_extra_brings_is_advised_by_its_own_name(package: str) -> None:
     sentence = missing_module(ModuleNotFoundError(name=package), OURS)

@@ -126,20 +126,25 @@ def missing_module(error: ModuleNotFoundError, plugin: Plugin) -> str:
     """What is missing and what to install: our extra that brings it, or the package itself."""
     package = str(error.name).partition(".")[0]
     name = _DISTRIBUTIONS.get(package, package)
-    extra = _extra_of(name.lower().replace("_", "-")) if plugin.built_in else None
+    extra = _extra_of(name.lower().replace("_", "-"), plugin.name) if plugin.built_in else None
     install = f"'ssmdiff[{extra}]'" if extra else name
     return (
         f"needs the Python package {package!r}, which is not installed. Try: pip install {install}"
     )
 
 
-def _extra_of(name: str) -> str | None:
-    """The extra that names a distribution, or one that requires it, as the metadata have it."""
+def _extra_of(name: str, plugin: str) -> str | None:
+    """The extra that names a distribution, or one that requires it, as the metadata have it.
+
+    Of several that do, the one called as the plugin that asks.
+    """
     ours = {(n, e) for n, e in _requirements(BUILT_IN) if e != "all"}
     direct = {e for n, e in ours if n == name}
     if not direct:
         direct = {e for n, e in ours if e and (name, None) in _requirements(n)}
-    return None if None in direct else min(filter(None, direct), default=None)
+    if None in direct:
+        return None
+    return plugin if plugin in direct else min(filter(None, direct), default=None)
 
 
 def _requirements(distribution: str) -> set[tuple[str, str | None]]:
