@@ -62,6 +62,7 @@ def test_attention_is_there_or_not(name):
     assert len(attentions) == (2 + 1 + 4 if name.endswith("attention") else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [step.OURS, step.TWIN, *step.OTHERS])
 def test_a_step_learns_and_leaves_no_gradients(name):
     if name in step.OTHERS:

@@ -272,6 +272,7 @@ def test_doctor_finds_every_kernel_right():
     assert status["numba"] == "ok"
 
 
+@pytest.mark.slow
 def test_the_three_commands_of_the_ablation(tmp_path):
     """CSM, regenerated CSM, CNN."""
     for i, choice in enumerate(

@@ -17,7 +17,11 @@ from ssmdiff_export.runtime import OnnxSampler
 
 BEFORE = Path(__file__).parent / "before_0.2"
 INDEX = json.loads((BEFORE / "samples" / "index.json").read_text())
-CASES = [(run, key) for run, drawn in INDEX.items() for key in drawn]
+CASES = [
+    pytest.param(run, key, marks=[pytest.mark.slow] if i else [])
+    for i, (run, drawn) in enumerate(INDEX.items())
+    for key in drawn
+]
 FILES = [(path.stem, key) for path in sorted((BEFORE / "onnx").glob("*.onnx"))
          for key in np.load(path.with_suffix(".npz")).files]  # fmt: skip
 WAS_RIGHT = ("ddpm-30",)

@@ -55,8 +55,10 @@ def test_training_tells_it_once_before_the_first_step(T, times, tmp_path):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         done = CliRunner().invoke(
-            app, ["train", *SMALL, "--set", f"diffusion.timesteps={T}", "--out", str(tmp_path / T)]
-        )
+            app,
+            ["train", *SMALL, "--set", "diffusion.beta_schedule=linear",
+             "--set", f"diffusion.timesteps={T}", "--out", str(tmp_path / T)],
+        )  # fmt: skip
     assert done.exit_code == 0, done.output
     found = [str(w.message) for w in told if "alpha_bar" in str(w.message)]
     assert len(found) == times

@@ -32,6 +32,7 @@ def cases():
         for check in suite_for(kind).checks:
             slow = (kind, check) == ("scan", "graphs") and name not in COMPILED_ALWAYS
             slow |= (name, check) == ("torch", "long")  # seconds of the slow reference
+            slow |= check == "distribution" and name != "ddim"
             slow |= name == "classifier"  # the import of MONAI
             marks = [pytest.mark.slow] if slow else []
             yield pytest.param(kind, name, check, marks=marks, id=f"{kind}-{name}-{check}")

@@ -69,6 +69,7 @@ def test_the_components_of_one_distribution(pytest_run, install) -> None:
     assert "12 passed, 1 skipped" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_failure_is_a_sentence(pytest_run, install) -> None:
     site = install("ssmdiff-spin", SPIN.format(default=" = 1", by="np.random.randint(99)"))
     done = pytest_run("--ssmdiff=ssmdiff-spin", "-m", "ssmdiff", "-k", "randomness", site=site)

@@ -25,6 +25,7 @@ def steps_take(monkeypatch, seconds):
     return now
 
 
+@pytest.mark.slow
 def test_it_stops_saves_and_goes_on_to_the_bit(tiny, tmp_path, monkeypatch):
     whole = train(tiny(train={"steps": 12}), tmp_path / "whole")
     config = tiny(train={"steps": 12, "max_hours": 1.0, "checkpoint_minutes": 1e6})

@@ -169,6 +169,7 @@ def test_one_compilation_serves_every_step_of_random_orders(tiny, eager_backend,
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_a_compiled_run_is_one_graph_with_the_losses_and_keys_of_a_plain_one(
     tiny, tmp_path, eager_backend, precision
