@@ -85,6 +85,7 @@ class TestReport:
         (tmp_path / "latest.onnx").symlink_to("model.onnx")
         assert check_model_file(tmp_path / "latest.onnx").path == tmp_path / "model.onnx"
 
+    @pytest.mark.slow
     def test_a_file_of_many_small_fields_is_refused_soon(self, tmp_path) -> None:
         path = tmp_path / "model.onnx"
         path.write_bytes(b"\x08\x0a" * 1_100_000)

@@ -187,6 +187,7 @@ def test_a_strangers_scan_exports_and_samples(tmp_path, install, fresh_registry)
     np.testing.assert_allclose(images, run.sample(2, seed=3, steps=3).numpy(), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_command_exports_compares_and_says_so(tmp_path) -> None:
     tiny_run(tmp_path / "run", block="conv", backbone=SMALLEST)
     out = tmp_path / "model.onnx"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from ssmdiff_export.pt2 import export_pt2
 from ssmdiff_export.runtime.card import ModelCard
@@ -9,6 +10,7 @@ from ssmdiff_export.verify import TOLERANCE
 from tiny_runs import STACK, tiny_run
 
 
+@pytest.mark.slow
 def test_an_archive_is_compared_with_torch_from_its_file(tmp_path) -> None:
     run = tiny_run(tmp_path / "run", scan="regenerate", backbone=STACK)
     report = export_pt2(run, tmp_path / "model.pt2")

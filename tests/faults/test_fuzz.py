@@ -32,6 +32,7 @@ def opened(name: str, opener: Opener, seed: int) -> str:
         return once(name, opener, seed, Path(place))
 
 
+@pytest.mark.slow
 def test_every_opener_opens_its_whole_files(whole: dict[str, Opener]) -> None:
     """Without damage, or the fuzz would prove nothing. An archive of a stranger is never opened."""
     assert tuple(whole) == NAMES

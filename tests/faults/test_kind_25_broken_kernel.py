@@ -36,7 +36,7 @@ OP = """
 """
 
 
-@pytest.mark.parametrize("how", ["import", "no-compiler"])
+@pytest.mark.parametrize("how", ["import", pytest.param("no-compiler", marks=pytest.mark.slow)])
 def test_numba_that_does_not_work(python, tmp_path: Path, how: str) -> None:
     """It refuses this NumPy when it is imported, or was told to compile nothing."""
     if how == "import":

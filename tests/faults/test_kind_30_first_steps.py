@@ -99,6 +99,7 @@ def test_the_curve_does_not_lag(tmp_path, monkeypatch):
     assert smooth[50:350] == pytest.approx(losses[50:350], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_closing_lines_name_curve_metrics_and_tensorboard(tmp_path):
     from ssmdiff_cli.main import app
 

@@ -150,6 +150,7 @@ def eager_backend(monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "recompute", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "recomputed"]
 )

@@ -7,6 +7,7 @@ from ssmdiff_train.job import train
 pytest.importorskip("wandb", reason="the extra ssmdiff[wandb] is not installed")
 
 
+@pytest.mark.slow
 def test_a_run_is_recorded_offline(tmp_path):
     config = resolve(
         {
