@@ -121,6 +121,7 @@ from ssmdiff.runs.exporting import ExportRequest as ExportRequest
 from ssmdiff.runs.exporting import ExportResult as ExportResult
 from ssmdiff.runs.exporting import exporter_of as exporter_of
 from ssmdiff.runs.exporting import exporter_of_suffix as exporter_of_suffix
+from ssmdiff.runs.exporting import open_model as open_model
 from ssmdiff.runs.jobs import BenchJob as BenchJob
 from ssmdiff.runs.jobs import EvaluateJob as EvaluateJob
 from ssmdiff.runs.jobs import ExportJob as ExportJob

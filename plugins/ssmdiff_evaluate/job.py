@@ -18,8 +18,7 @@ from ssmdiff import (
     ImageModel,
     build_dataset,
     create,
-    exporter_of,
-    load_run,
+    open_model,
     registry,
     write_atomically,
 )
@@ -248,30 +247,6 @@ class Opened:
             f"{self.path} is a folder of images of any size; give a run by --against, whose data "
             "says the size that images are read at"
         )
-
-
-def open_model(path: Path, checkpoint: str | None) -> ImageModel[Any]:
-    """A run, or an exported file.
-
-    Raises:
-        ConfigError: It is neither.
-    """
-    if (path / CONFIG).is_file():
-        import torch
-
-        run = load_run(path, checkpoint or "latest")
-        if torch.accelerator.is_available():
-            run.to(torch.accelerator.current_accelerator() or "cpu")
-        return run
-    found = exporter_of(path) if path.exists() else None
-    if found is None:
-        raise ConfigError(
-            f"{path} is no run, no exported file and no folder of images; expected one of them"
-        )
-    if checkpoint is not None:
-        raise ConfigError(f"--checkpoint {checkpoint}: {path} is a file of {found[0]}")
-    opened: ImageModel[Any] = found[1].open(path)
-    return opened
 
 
 def _config_of(path: Path) -> Config:

@@ -23,6 +23,7 @@ from ssmdiff import (
     Watched,
     did_you_mean,
     name_of,
+    open_model,
     write_atomically,
 )
 
@@ -34,7 +35,7 @@ from ssmdiff_evaluate.evaluation import (
     judge,
     protocol_digest,
 )
-from ssmdiff_evaluate.job import REFERENCE, open_model, silent
+from ssmdiff_evaluate.job import REFERENCE, silent
 from ssmdiff_evaluate.sets import DataImages, DrawnImages, processes
 
 FEATURES = ("texture",)

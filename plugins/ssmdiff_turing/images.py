@@ -16,13 +16,11 @@ from ssmdiff import (
     ConfigError,
     DataError,
     DataTerms,
-    ImageModel,
     RunFolder,
     build_dataset,
     create,
-    exporter_of,
     load_json,
-    load_run,
+    open_model,
     permutation,
     registry,
     size_text,
@@ -99,7 +97,7 @@ def open_synthetic(
         table = {"name": "folder", "path": str(model)}
         dataset = create("dataset", table, image_size=_size_in(model))
         return _there(_of_dataset(dataset, n, seed, model))
-    opened = _opened(model, asked.get("checkpoint"))
+    opened = open_model(model, asked.get("checkpoint"))
     if len(opened.shape) != 3 or opened.shape[0] not in (1, 3):
         raise ConfigError(
             f"{model} draws images of shape {tuple(opened.shape)}; a page shows (1, H, W) or "
@@ -303,25 +301,6 @@ def _refuse_inside(real: Path, model: Path) -> None:
             f"the real images of {real} and the synthetic ones of {model} lie within each other; "
             "expected two folders apart"
         )
-
-
-def _opened(path: Path, checkpoint: str | None) -> ImageModel[Any]:
-    if (path / CONFIG).is_file():
-        import torch
-
-        run = load_run(path, checkpoint or "latest")
-        if torch.accelerator.is_available():
-            run.to(torch.accelerator.current_accelerator() or "cpu")
-        return run
-    found = exporter_of(path) if path.exists() else None
-    if found is None:
-        raise ConfigError(
-            f"{path} is no run, no exported file and no folder of images; expected one of them"
-        )
-    if checkpoint is not None:
-        raise ConfigError(f"--checkpoint {checkpoint}: {path} is a file of {found[0]}")
-    opened: ImageModel[Any] = found[1].open(path)
-    return opened
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -216,7 +216,7 @@ def test_a_damaged_part_is_named(run: Path, judged, tmp_path: Path) -> None:
 
 def test_a_file_is_opened_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the reference is a data set by name, whose size is the file's."""
-    from ssmdiff_evaluate import job
+    from ssmdiff.runs import exporting
 
     opened = []
 
@@ -225,7 +225,7 @@ def test_a_file_is_opened_once(run: Path, tmp_path: Path, monkeypatch: pytest.Mo
             opened.append(path)
             return ssmdiff.load_run(run)
 
-    monkeypatch.setattr(job, "exporter_of", lambda path: ("probe", Exporter()))
+    monkeypatch.setattr(exporting, "exporter_of", lambda path: ("probe", Exporter()))
     file = tmp_path / "model.probe"
     file.write_bytes(b"x")
     record = evaluate(

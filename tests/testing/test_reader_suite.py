@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ssmdiff.testing import Report, check_reader
+from suite_cases import cases
 
 pytestmark = pytest.mark.usefixtures("fresh_registry")
 
@@ -78,14 +79,6 @@ HUNGRY = (
     "if width not in (5, 10) or height != 4: np.ones(90 << 20, np.uint8); "
     "raise ssmdiff.DataError('odd')"
 )
-
-
-def cases(*rows: tuple[dict[str, str], str | None, str], fast: int = 1) -> list[object]:
-    """Each of which loads all plugins anew: the first few in every tier, the others in CI."""
-    return [
-        pytest.param(*row, marks=[pytest.mark.slow] if i >= fast else [])
-        for i, row in enumerate(rows)
-    ]
 
 
 @pytest.mark.parametrize(

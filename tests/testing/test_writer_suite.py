@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ssmdiff.testing import Report, check_writer
+from suite_cases import cases
 
 pytestmark = pytest.mark.usefixtures("fresh_registry")
 
@@ -44,14 +45,6 @@ SOUND = {
     "tail": "b''",
     "last": "",
 }
-
-
-def cases(*rows: tuple[dict[str, str], str | None, str], fast: int = 1) -> list[object]:
-    """Each of which loads all plugins anew: the first few in every tier, the others in CI."""
-    return [
-        pytest.param(*row, marks=[pytest.mark.slow] if i >= fast else [])
-        for i, row in enumerate(rows)
-    ]
 
 
 @pytest.mark.parametrize(

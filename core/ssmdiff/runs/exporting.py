@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from ssmdiff.errors import SsmdiffError
+from ssmdiff.errors import ConfigError, SsmdiffError
 from ssmdiff.registry.registry import registry
 
 if TYPE_CHECKING:
@@ -90,6 +90,35 @@ def exporter_of(path: Path) -> tuple[str, Exporter] | None:
             return name, exporter
     owner = exporter_of_suffix(path.suffix)
     return None if owner is None else (owner, exporters[owner])
+
+
+def open_model(path: Path, checkpoint: str | None = None) -> ImageModel[Any]:
+    """A run, on the accelerator if there is one, or an exported file; whatever draws images.
+
+    Args:
+        path: A run's folder, or what an exporter wrote.
+        checkpoint: Of a run; None is the newest.
+
+    Raises:
+        ConfigError: It is neither, or a file, which has no checkpoints.
+    """
+    from ssmdiff.runs.run import RunFolder, load_run
+
+    if RunFolder(path).exists:
+        import torch
+
+        run = load_run(path, checkpoint or "latest")
+        if torch.accelerator.is_available():
+            run.to(torch.accelerator.current_accelerator() or "cpu")
+        return run
+    found = exporter_of(path) if path.exists() else None
+    if found is None:
+        raise ConfigError(
+            f"{path} is no run, no exported file and no folder of images; expected one of them"
+        )
+    if checkpoint is not None:
+        raise ConfigError(f"--checkpoint {checkpoint}: {path} is a file of {found[0]}")
+    return found[1].open(path)
 
 
 def exporter_of_suffix(suffix: str) -> str | None:
