@@ -2,13 +2,15 @@
 
 `kernel-...` is the numba kernel as scan_cpu.py times it, `scan-...` the public op around it.
 
-    python benchmarks/two_trees.py --old OLD/.venv/bin/python --new .venv/bin/python [--pairs 20]
+    python benchmarks/two_trees.py --old OLD/.venv/bin/python --new .venv/bin/python [--rounds 10]
 
 Each tree is installed in an environment of its own. A process of each holds the same training runs
-and the same tensors; the two take turns, old and new, and the ratio of each pair is kept. Printed
-and written to --json: the median ratio new/old of every case, and its 95% interval by bootstrap of
-the pairs. A ratio above 1 says that the new tree is slower. It needs both environments to be of the
-same libraries, and a machine on which nothing else runs.
+and the same tensors; the two take turns, old and new, and the ratio of each pair is kept. Where the
+memory of a process lies is worth several percent for as long as it lives, so that both are started
+anew --rounds times. Printed and written to --json: the median over rounds of each round's median
+ratio new/old, and its 95% interval by bootstrap of the rounds. A ratio above 1 says that the new
+tree is slower. It needs both environments to be of the same libraries, and a machine on which
+nothing else runs.
 """
 
 from __future__ import annotations
@@ -168,9 +170,15 @@ class Tree:
         self.process.stdin.flush()
         return float(self.process.stdout.readline())
 
+    def stop(self) -> None:
+        """End the process, which ends with its input."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
 
 def interval(ratios: np.ndarray) -> tuple[float, float]:
-    """95% of the medians of 10,000 resamples of the pairs."""
+    """95% of the medians of 10,000 resamples of the rounds."""
     rng = np.random.default_rng(0)
     medians = np.median(rng.choice(ratios, (10_000, len(ratios))), axis=1)
     low, high = np.quantile(medians, [0.025, 0.975])
@@ -181,7 +189,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--old", default="", help="the Python of the old tree's environment")
     parser.add_argument("--new", default=sys.executable)
-    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=10, help="pairs of processes")
+    parser.add_argument("--pairs", type=int, default=4, help="pairs of turns in a round")
     parser.add_argument("--cases", nargs="*", default=CASES, choices=CASES)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -191,21 +200,27 @@ def main() -> None:
         return
     from ssmdiff_bench.machine import load_average, machine
 
-    trees = {"old": Tree(given.old), "new": Tree(given.new)}
     load = load_average()
+    seconds = {case: np.empty((2, given.rounds, given.pairs)) for case in given.cases}
+    for done in range(given.rounds):
+        trees = Tree(given.old), Tree(given.new)
+        for case in given.cases:
+            for pair in range(given.pairs):
+                for tree in (0, 1) if (done + pair) % 2 else (1, 0):
+                    seconds[case][tree, done, pair] = trees[tree].turn(case)
+        for each in trees:
+            each.stop()
+        print(f"round {done + 1} of {given.rounds}", file=sys.stderr, flush=True)
     rows = []
-    for case in given.cases:
-        seconds: dict[str, list[float]] = {"old": [], "new": []}
-        for pair in range(given.pairs):
-            for name in ("old", "new") if pair % 2 else ("new", "old"):
-                seconds[name].append(trees[name].turn(case))
-        ratios = np.array(seconds["new"]) / np.array(seconds["old"])
+    for case, (old, new) in seconds.items():
+        ratios = np.median(new / old, axis=1)
         low, high = interval(ratios)
         row = {
             "case": case,
-            "pairs": given.pairs,
-            "old_ms": 1e3 * float(np.median(seconds["old"])),
-            "new_ms": 1e3 * float(np.median(seconds["new"])),
+            "rounds": given.rounds,
+            "pairs": given.rounds * given.pairs,
+            "old_ms": 1e3 * float(np.median(old)),
+            "new_ms": 1e3 * float(np.median(new)),
             "ratio": float(np.median(ratios)),
             "low": low,
             "high": high,
