@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import fnmatch
 import random
 import resource
 import shutil
@@ -119,13 +120,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--seed", type=int, default=None, help="One seed alone.")
     parser.add_argument("--first", type=int, default=0, help="The seed to begin with.")
-    parser.add_argument("--opener", default=None)
+    parser.add_argument("--opener", default=["*"], nargs="+", help="Names, as in 'dicom*'.")
     asked = parser.parse_args()
     here = Path(__file__).parent
     sys.path[:0] = [str(here), str(here.parent / "export")]
     from openers import openers  # which opens with what stands here
 
-    chosen = {n: o for n, o in openers().items() if asked.opener in (None, n)}
+    every = openers()
+    chosen = {n: every[n] for pattern in asked.opener for n in fnmatch.filter(every, pattern)}
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE,) * 2)
     end, tally, found = time.monotonic() + asked.seconds, collections.Counter(), {}
