@@ -91,7 +91,11 @@ class _Function(_Nodes):
         self.zoh = zoh
 
     def enter(self) -> None:
-        """Gather everything into visiting order, (B, K, L, .) float32."""
+        """Gather everything into visiting order, (B, K, L, .) float32.
+
+        The casts to float32 stand before the Gathers: with one behind, TensorRT for RTX 1.7 moves
+        it into the loop, and then refuses to build what its parser took.
+        """
         self.batch, self.length, self.channels = (self._side("u", i) for i in range(3))
         self.directions, self.state = self._side("A", 0), self._side("A", 2)
         self.one, self.rest = self.integers(1), self.integers(-1)
@@ -110,8 +114,9 @@ class _Function(_Nodes):
         inverse = self.op("ScatterElements", order, order, times, axis=1)
         self.inverse = self.op("Reshape", self.op("Add", inverse, first), self.rest)
 
-        visited = self.op("Gather", "u", self.op("Reshape", order, self.rest), axis=1)
-        u = self._split(self._float(visited), self.channels)
+        every = self.op("Reshape", order, self.rest)
+        visited = self.op("Gather", self._float("u"), every, axis=1)
+        u = self._split(visited, self.channels)
         self.B, self.C = (self._visit(x, self.state) for x in ("B", "C"))
         self.delta = self._visit("delta", self.channels)
         self.A = self.op("Transpose", "A", perm=[0, 2, 1])  # (K, N, D)
@@ -251,8 +256,8 @@ class _Function(_Nodes):
 
     def _visit(self, x: str, last: str) -> str:
         """(B, K, L, .) of the grid in visiting order, float32."""
-        flat = self.op("Reshape", x, self._shape(self.batch, self.rows, last))
-        return self._split(self._float(self.op("Gather", flat, self.flat, axis=1)), last)
+        flat = self.op("Reshape", self._float(x), self._shape(self.batch, self.rows, last))
+        return self._split(self.op("Gather", flat, self.flat, axis=1), last)
 
     def _zeros(self, *before: str) -> str:
         shape = self._shape(*before, self.state, self.channels)

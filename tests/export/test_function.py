@@ -138,6 +138,39 @@ def test_half_precision_rounds_the_inputs_and_the_output_alone(body) -> None:
     assert np.abs(y - wanted).max() <= 1e-3 * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("operator", OPERATORS.values())
+def test_what_is_gathered_is_float32_already(operator, body) -> None:
+    """TensorRT for RTX 1.7 builds no file in which a cast to float32 stands behind the Gather."""
+    nodes = scan_function(operator, body).node
+    makers = {name: node for node in nodes for name in node.output}
+    casts = set()
+    for gather in (node for node in nodes if node.op_type == "Gather"):
+        maker = makers[gather.input[0]]
+        while maker.op_type in ("Reshape", "Transpose", "Scan", "Slice"):
+            maker = makers.get(maker.input[0], maker)
+            if maker.op_type == "Expand":  # the state, which is float32
+                break
+        assert maker.op_type in ("Cast", "Expand")
+        casts.update(maker.input[:1])
+    assert {"u", "B", "C"} <= casts
+    behind = [
+        n for n in nodes if n.op_type == "Cast" and makers.get(n.input[0], n).op_type == "Gather"
+    ]
+    assert not behind
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_gathering_first_gives_the_same_bits(body) -> None:
+    """Casting widens exactly, so that its place is a matter of the builder's alone."""
+    inputs = arrays((2, 4, 70, 3, 4), restarts=True)
+    narrow = {k: v.astype(np.float16) if k in "uBC" else v for k, v in inputs.items()}
+    first = session(one_node(EULER, body, TensorProto.FLOAT16)).run(None, narrow)[0]
+    wide = {k: v.astype(np.float32) if k in "uBC" else v for k, v in narrow.items()}
+    exact = session(one_node(EULER, body)).run(None, wide)[0]
+    np.testing.assert_array_equal(first, exact.astype(np.float16))
+
+
 @pytest.mark.parametrize("opset", sorted({*OPSETS.values()}))
 def test_every_opset_in_use_is_read(opset) -> None:
     model, inputs = one_node(EULER, "scan", opset=opset), arrays((1, 2, 5, 3, 2), True)
