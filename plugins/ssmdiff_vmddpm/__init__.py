@@ -6,6 +6,9 @@ from ssmdiff import Component, hookimpl
 
 _CITE = "Ju and Zhou, VM-DDPM: Vision Mamba Diffusion for Medical Image Synthesis, arXiv:2405.05667"
 
+_VMUNET = (
+    "Ruan and Xiang, VM-UNet: Vision Mamba UNet for Medical Image Segmentation, arXiv:2402.02491"
+)
 _VMAMBA = "Liu et al., VMamba: Visual State Space Model, NeurIPS 2024, arXiv:2401.10166"
 
 
@@ -26,4 +29,10 @@ def ssmdiff_blocks() -> Iterable[Component]:
 def ssmdiff_backbones() -> Iterable[Component]:
     yield Component(
         "vmddpm", "ssmdiff_vmddpm.unet:VMDDPMUNet", "the SSM-CNN hybrid UNet of VM-DDPM", _CITE
+    )
+    yield Component(
+        "vmunet",
+        "ssmdiff_vmddpm.vmunet:VMUNet",
+        "the UNet of VM-DDPM with blocks alone for layers; VM-UNet's form with block vss",
+        _VMUNET,
     )

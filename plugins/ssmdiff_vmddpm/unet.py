@@ -78,7 +78,7 @@ class VMDDPMUNet(ImageBackbone):
 
         def stage(width: int, count: int) -> nn.ModuleList:
             blocks = (self.build_block(block, width, time_channels) for _ in range(count))
-            return nn.ModuleList(SSLayer(width, time_channels, b, dropout) for b in blocks)
+            return nn.ModuleList(self.layer(width, time_channels, b, dropout) for b in blocks)
 
         # A patch of pixels and its eight neighbours: no pixel is skipped at any stride.
         self.stem = nn.Conv2d(
@@ -99,6 +99,10 @@ class VMDDPMUNet(ImageBackbone):
         # The maps' format for the weights too: at C = 64 on two CPU cores 1.1x in training, 1.7x in
         # sampling; small networks do not care.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def layer(self, channels: int, time_channels: int, block: Any, dropout: float) -> nn.Module:
+        """One layer of a stage around its block; it has the block as ``block``."""
+        return SSLayer(channels, time_channels, block, dropout)
 
     def forward(
         self,

@@ -17,6 +17,8 @@ from ssmdiff.testing import suite_for, why_unchecked
 
 SMALL: dict[tuple[str, str], dict[str, Any]] = {
     ("backbone", "vmddpm"): {"channels": 8, "widths": [1, 2]},
+    ("backbone", "vmunet"): {"channels": 8, "widths": [1, 2], "stem_stride": 1},
+    ("backbone", "unet"): {"channels": 8, "widths": [1, 2], "layers": 1},
     ("backbone", "isotropic"): {"channels": 32, "depth": 2},
     ("features", "contrastive"): {"steps": 2, "size": 8, "width": 8},
     ("metric", "ms-ssim"): {"pairs": 64},
@@ -34,6 +36,8 @@ def cases():
             slow |= (name, check) == ("torch", "long")  # seconds of the slow reference
             slow |= check == "distribution" and name != "ddim"
             slow |= name == "classifier"  # the import of MONAI
+            slow |= (kind, name) == ("backbone", "unet")  # the import of diffusers
+            slow |= (name, check) == ("vmunet", "export")
             marks = [pytest.mark.slow] if slow else []
             yield pytest.param(kind, name, check, marks=marks, id=f"{kind}-{name}-{check}")
 
