@@ -56,21 +56,32 @@ def _tensorrt(as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
-        for name, value in report["machine"].items():
-            typer.echo(f"{name:<12} {value}")
-        typer.echo("\nengines of tiny models, against torch")
-        for trial in report["trials"]:
-            typer.echo(f"  {trial['name']:<12} {trial['status']:<12} {_detail(trial)}")
+        for product in report["products"]:
+            _product(product)
+        for reason in report["absent"]:
+            typer.echo(f"\n{reason}")
     typer.echo(f"report: {REPORT.resolve()}", err=True)
     if not report["ok"]:
         raise SsmdiffError(f"TensorRT does not work here as it should; please send {REPORT}")
 
 
+def _product(product: dict[str, Any]) -> None:
+    """One TensorRT and its engines, for a person."""
+    for name, value in product["machine"].items():
+        typer.echo(f"{name:<12} {value}")
+    typer.echo(f"\nengines of tiny models by {product['title']}, against torch")
+    for trial in product["trials"]:
+        typer.echo(f"  {trial['name']:<12} {trial['status']:<12} {_detail(trial)}")
+    if product["not_run"]:
+        typer.echo(f"  built and not run here: {product['not_run']}")
+
+
 def _detail(trial: dict[str, Any]) -> str:
-    if trial["status"] != "ok":
+    if trial["status"] == "failed":
         return str(trial["error"]).splitlines()[0]
-    ms = trial["milliseconds"]
-    return (
-        f"largest relative error {trial['parity']['max_rel']:.1e}; {ms['engine']:.2f} ms, "
-        f"torch {ms['torch']:.2f} ms; built in {trial['build_s']:.0f} s"
-    )
+    agrees = f"largest relative error of {trial['parity_of']} {trial['parity']['max_rel']:.1e}; "
+    ms = trial.get("milliseconds")
+    if ms is not None:
+        agrees += f"{ms['engine']:.2f} ms, torch {ms['torch']:.2f} ms; "
+    size = f"{trial['engine_bytes'] / 1e6:.1f} MB, {trial['layers']} layers"
+    return f"{agrees}{size}, built in {trial['build_s']:.0f} s"

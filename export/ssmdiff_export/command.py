@@ -30,7 +30,7 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="onnx, pt2, tensorrt or triton-server.",
+            help="onnx, pt2, tensorrt, tensorrt-rtx or triton-server.",
             autocompletion=lambda: registry().names("exporter"),
         ),
     ] = "onnx",
@@ -52,7 +52,7 @@ def export(
     ] = True,
     check_tensorrt: Annotated[
         bool,
-        typer.Option("--check-tensorrt", help="Hold an ONNX file against TensorRT's parser rules."),
+        typer.Option("--check-tensorrt", help="Have the TensorRT that is here build an ONNX file."),
     ] = False,
     ort_library: Annotated[
         bool,
@@ -110,7 +110,9 @@ def _options(to: str, sets: dict[str, Any], given: dict[str, Any]) -> dict[str, 
     for option in sorted(given.keys() - known):
         able = [n for n in found.names("exporter") if option in found.options("exporter", n)]
         flag = f"--{option.replace('_', '-')}"
-        raise ConfigError(f"{flag} is an option of {' and '.join(able)}, and the target is {to}")
+        *most, last = able
+        able_text = f"{', '.join(most)} and {last}" if most else last
+        raise ConfigError(f"{flag} is an option of {able_text}, and the target is {to}")
     for option in sorted(sets.keys() - known):
         hint = did_you_mean(option, known)
         raise ConfigError(f"--set {option}: target {to} has no such option; {hint}")

@@ -1,8 +1,10 @@
-"""Would TensorRT's parser take this file? Each node against what the parser documents.
+"""Would TensorRT take this file? Each node against a table of what its parser takes.
 
-A reading of documentation, not of TensorRT: a file that passes may still be refused there, and one
-that fails here is told why, node by node. Nodes inside functions and loops are checked as well; our
-own nodes are taken by the plugin, and by their function where the plugin is missing.
+The table is the parser's documentation, corrected where the real parser and builder of TensorRT for
+RTX say otherwise (``benchmarks/parser_rules.py`` compares them). It is no TensorRT: a file that
+passes may still be refused there, and one that fails here is told why, node by node. Nodes inside
+functions and loops are checked as well; our own nodes are taken by the plugin, and by their
+function where the plugin is missing.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ _TYPES = {
     TensorProto.UINT8: "UINT8",
     TensorProto.INT8: "INT8",
     TensorProto.BOOL: "BOOL",
-    TensorProto.DOUBLE: "DOUBLE",
+    TensorProto.DOUBLE: "FP32",  # which is what the parser makes of it, with a warning
 }
 _CONSTANT_INPUT = {"CumSum": 1, "Squeeze": 1, "Unsqueeze": 1, "Hardmax": 1, "OneHot": 1}
 _CONSTANT_INPUT |= {
@@ -45,10 +47,11 @@ _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLi
 _VALUE_INPUT = {"Where": 1}
 # The parser turns these into tensors of their own kind, whatever the value is.
 _ANY_TYPE = ("Shape", "Size", "Constant", "ConstantOfShape", "Scan", "Loop", "If", "Cast")
+_ANY_INPUT = ("BlackmanWindow", "HammingWindow", "HannWindow")
 
 
 class Finding(NamedTuple):
-    """A node that the parser's documentation does not allow."""
+    """A node that the table does not allow."""
 
     node: str
     operator: str
@@ -60,7 +63,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Rules:
-    """The documented operators, with the types of each."""
+    """The operators that are taken, with the types of each."""
 
     tensorrt: str
     opsets: range
@@ -77,7 +80,7 @@ def rules() -> Rules:
 
 
 def check_parser_rules(path: Path) -> None:
-    """Refuse a file that TensorRT's parser would refuse by its documentation.
+    """Refuse a file that TensorRT would refuse by the table.
 
     Raises:
         ExportError: Every node that is not allowed, by name, up to ten of them.
@@ -87,8 +90,8 @@ def check_parser_rules(path: Path) -> None:
         more = f"\nand {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         listed = "\n".join(f"  {finding}" for finding in found[:SHOWN])
         raise ExportError(
-            f"{path.name} has {len(found)} nodes that the parser of TensorRT "
-            f"{rules().tensorrt} does not document:\n{listed}{more}"
+            f"{path.name} has {len(found)} nodes that are not in the table of TensorRT's parser "
+            f"({rules().tensorrt}):\n{listed}{more}"
         )
 
 
@@ -161,13 +164,15 @@ class _Scope:
     def _types(self, node: NodeProto, types: tuple[str, ...]) -> Iterator[str]:
         place = _VALUE_INPUT.get(node.op_type, 0)
         watched = [node.input[place]] if len(node.input) > place else []
+        if node.op_type in _ANY_INPUT:
+            watched = []
         for name in (*watched, *node.output[:1]):
             kind = self.types.get(name)
             if kind is None or kind == TensorProto.UNDEFINED:
                 continue
             word = _TYPES.get(kind, TensorProto.DataType.Name(kind))
             comparison = name in node.output and word == "BOOL"
-            if word in types or comparison or (node.op_type in _ANY_TYPE and word != "DOUBLE"):
+            if word in types or comparison or node.op_type in _ANY_TYPE:
                 continue
             yield f"{name!r} is {word}; the parser takes {', '.join(types)}"
             return
@@ -176,16 +181,16 @@ class _Scope:
         attributes = {a.name: a for a in node.attribute}
         if node.op_type in _RANDOM:
             yield "random numbers are drawn anew with a seed that the parser ignores"
-        if node.op_type == "ScatterND":
+        if node.op_type in ("ScatterND", "ScatterElements"):
             reduction = attributes.get("reduction")
             if reduction is not None and reduction.s not in (b"", b"none"):
                 yield f"reduction {reduction.s.decode()!r} is not supported"
         if node.op_type == "LayerNormalization" and len(node.output) > 1 and any(node.output[1:]):
             yield "only its first output is supported"
         if node.op_type == "Loop" and node.input[0] and node.input[0] not in self.constants:
-            yield "its trip count is dynamic, and so is the length of what it stacks"
-        if node.op_type == "Cast" and attributes["to"].i == TensorProto.DOUBLE:
-            yield "casts to DOUBLE"
+            stacked = len(node.output) - (len(node.input) - 2)
+            if stacked > 0:
+                yield "its trip count is dynamic, and so is the length of what it stacks"
 
 
 def _values(graph: Any) -> list[Any]:

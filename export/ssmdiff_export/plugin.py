@@ -38,6 +38,11 @@ def ssmdiff_exporters() -> Iterable[Component]:
         "a TensorRT engine for this machine's GPU",
     )
     yield Component(
+        "tensorrt-rtx",
+        "ssmdiff_export.tensorrt.exporter:RtxExporter",
+        "a TensorRT for RTX engine for cards by their capability, built with a GPU or without",
+    )
+    yield Component(
         "triton-server",
         "ssmdiff_export.triton_server:TritonServerExporter",
         "a model repository for NVIDIA Triton Inference Server",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -61,6 +62,35 @@ def test_an_engine_of_another_machine_is_refused_and_built_anew(cache, file, oth
     assert cache.get(key(other)) is None, "the exporter would build it"
 
 
+CARDS = Machine("1.7.1.116", "any", "8.6,8.9,12.0", "any", "tensorrt-rtx")
+CARD = Machine("1.7.1.116", "NVIDIA GeForce RTX 4090", "8.9", "580.65", "tensorrt-rtx")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"capability": "12.1"}, "capability 8.6,8.9,12.0 there, 12.1 here; build it here: ssmdiff "
+         "export RUN --to tensorrt-rtx --set capability=12.1 --out FILE.rtx"),
+        ({"capability": "9.0"}, "capability 8.6,8.9,12.0 there, 9.0 here; TensorRT for RTX serves "
+         "no card of capability 9.0"),
+        ({"capability": "8"}, "8.6,8.9,12.0 there, 8 here"),
+        ({"tensorrt": "1.8.0.1"}, "tensorrt 1.7.1.116 there, 1.8.0.1 here; build it here"),
+        ({"product": "tensorrt"}, "product tensorrt-rtx there, tensorrt here"),
+    ],
+)  # fmt: skip
+def test_an_engine_for_other_cards_is_refused_in_a_sentence(cache, tmp_path, changes, told):
+    path = tmp_path / "model.rtx"
+    path.write_bytes(cache.put(key(CARDS), b"native code", {}).plan)
+    for driver, card in (("1", "8.6"), ("580.65", "8.9"), ("2", "12.0")):
+        here = dataclasses.replace(CARD, capability=card, driver=driver, gpu=f"card {card}")
+        assert cache.open(path, here).plan == b"native code"
+    with pytest.raises(ExportError) as refused:
+        cache.open(path, dataclasses.replace(CARD, **changes))
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert cache.knows(path).target == "tensorrt-rtx"
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -68,6 +98,7 @@ def test_an_engine_of_another_machine_is_refused_and_built_anew(cache, file, oth
         EngineKey("0" * 64, "fp32", (1, 8, 64), 1 << 32, HERE),
         EngineKey("0" * 64, "fp16", (1, 8, 65), 1 << 32, HERE),
         EngineKey("0" * 64, "fp16", (1, 8, 64), 1 << 33, HERE),
+        EngineKey("0" * 64, "fp16", (1, 8, 64), 1 << 32, CARDS),
     ],
 )
 def test_everything_that_an_engine_depends_on_is_in_its_key(cache, file, changed):

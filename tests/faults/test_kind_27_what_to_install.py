@@ -125,8 +125,9 @@ def test_an_extra_that_is_named_is_there_and_brings_what_the_sentence_is_about(
     own = brought_by(extra) - {named(line) for line in PROJECT["dependencies"]}
     own |= {name.rpartition("-")[2] for name in own}  # NVRTC, of nvidia-cuda-nvrtc
     words = set(re.split(r"[^a-z0-9-]+", around.lower().replace("_", "-")))
-    onnx = {"onnxruntime"} if "ONNX Runtime" in around else set()
-    assert own & (words | onnx), (place, own)
+    titled = {"onnxruntime"} if "ONNX Runtime" in around else set()
+    titled |= {"tensorrt-rtx-cu13-libs"} if "TensorRT for RTX" in around else set()
+    assert own & (words | titled), (place, own)
 
 
 def test_what_is_recommended_for_a_new_package_is_what_its_extra_brings(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An ONNX file to a serialised TensorRT engine."""
+"""An ONNX file to a serialised engine of either TensorRT."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from typing import Any
 from ssmdiff import ExportError, write_atomically
 
 from ssmdiff_export.runtime.card import DOMAIN
-from ssmdiff_export.tensorrt.binding import load_tensorrt, logged, make_logger, version_tuple
+from ssmdiff_export.tensorrt.binding import (
+    TENSORRT,
+    Product,
+    load_tensorrt,
+    logged,
+    made,
+    make_logger,
+)
 
 Batch = tuple[int, int, int]
 
@@ -36,11 +43,13 @@ def build_engine(
     workspace_bytes: int,
     timing_cache: Path | None = None,
     progress: bool = False,
+    product: Product = TENSORRT,
+    capabilities: tuple[str, ...] = (),
 ) -> Build:
-    """Build an engine for this machine's GPU.
+    """Build an engine, for this machine's GPU or for cards of these capabilities.
 
     The network is strongly typed: the precision is what the file's Casts say. That is the only way
-    in TensorRT 11, and works the same in 10.
+    in TensorRT 11 and TensorRT for RTX, and works the same in TensorRT 10.
 
     Args:
         model: An ONNX file; it is checked before TensorRT opens it.
@@ -49,6 +58,8 @@ def build_engine(
         workspace_bytes: What the builder may use for temporary tensors.
         timing_cache: A file of earlier timings to start from and to add to; in a private folder.
         progress: Show the builder's phases.
+        product: Whose engine.
+        capabilities: Of the cards, such as ``("8.6", "12.0")``, if the product is told them.
 
     Raises:
         ExportError: The file is damaged, holds what TensorRT cannot take, or the build fails; what
@@ -57,18 +68,25 @@ def build_engine(
     from ssmdiff_export.runtime.files import check_model_file
 
     check_model_file(model)
-    trt = load_tensorrt()
-    importlib.import_module("ssmdiff_export.tensorrt.plugin")
+    trt = load_tensorrt(product)
+    if product.plugin:
+        importlib.import_module("ssmdiff_export.tensorrt.plugin")
     logger = make_logger(trt)
+    name = f"{product.title} {trt.__version__}"
     start_s = time.perf_counter()
-    builder = trt.Builder(logger)
-    network = builder.create_network(_network_flags(trt))
-    _parse(trt, network, logger, model)
-    plugin_layers = _count_plugins(trt, network, model)
+    builder = made(lambda: trt.Builder(logger), f"{name} makes no builder", logger)
+    network = _network(trt, product, builder, name, logger)
+    _parse(trt, network, logger, model, name)
+    plugin_layers = _count_plugins(trt, network, model, name) if product.plugin else 0
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
     if precision == "fp32":
         config.clear_flag(trt.BuilderFlag.TF32)
+    if capabilities:
+        config.num_compute_capabilities = len(capabilities)
+    for i, capability in enumerate(capabilities):
+        known = getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}")
+        config.set_compute_capability(known, i)
     config.add_optimization_profile(_profile(builder, network, batch))
     if timing_cache is not None:
         earlier = timing_cache.read_bytes() if timing_cache.is_file() else b""
@@ -78,7 +96,7 @@ def build_engine(
             config.progress_monitor = monitor
         plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ExportError(f"TensorRT {trt.__version__} cannot build {model.name}{logged(logger)}")
+        raise ExportError(f"{name} cannot build {model.name}{logged(logger)}")
     if timing_cache is not None:
         write_atomically(timing_cache, bytes(config.get_timing_cache().serialize()))
     return Build(
@@ -90,26 +108,26 @@ def build_engine(
     )
 
 
-def _network_flags(trt: Any) -> int:
+def _network(trt: Any, product: Product, builder: Any, name: str, logger: Any) -> Any:
+    flags = product.flags(trt.__version__)
     known = trt.NetworkDefinitionCreationFlag
-    flags = [known.PREFER_AOT_PYTHON_PLUGINS]
-    if version_tuple(trt.__version__) < (11, 0):  # later, all networks are
-        flags.append(known.STRONGLY_TYPED)
-    return sum(1 << int(flag) for flag in flags)
+    bits = sum(1 << int(getattr(known, flag)) for flag in flags)
+    asked = " and ".join(flags) or "no flags"
+    return made(
+        lambda: builder.create_network(bits), f"{name} makes no network with {asked}", logger
+    )
 
 
-def _parse(trt: Any, network: Any, logger: Any, model: Path) -> None:
+def _parse(trt: Any, network: Any, logger: Any, model: Path, name: str) -> None:
     parser = trt.OnnxParser(network, logger)
     if parser.parse_from_file(str(model.resolve())):
         return
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     detail = "".join(f"\n{error.node_operator()} {error.node_name()}: {error}" for error in errors)
-    raise ExportError(
-        f"TensorRT {trt.__version__} cannot take {model.name}{detail or logged(logger)}"
-    )
+    raise ExportError(f"{name} cannot take {model.name}{detail or logged(logger)}")
 
 
-def _count_plugins(trt: Any, network: Any, model: Path) -> int:
+def _count_plugins(trt: Any, network: Any, model: Path, name: str) -> int:
     """How many layers are ours; the file's scans must all be.
 
     Raises:
@@ -123,7 +141,7 @@ def _count_plugins(trt: Any, network: Any, model: Path) -> int:
     found = sum(layer.type == trt.LayerType.PLUGIN_V3 for layer in layers)
     if found != expected:
         raise ExportError(
-            f"TensorRT {trt.__version__} made {found} plugin layers of {expected} scans in "
+            f"{name} made {found} plugin layers of {expected} scans in "
             f"{model.name}; expected one for each, because the scan's plain body is far slower"
         )
     return expected

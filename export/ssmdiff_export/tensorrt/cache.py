@@ -7,7 +7,8 @@ engine in it, written under another name and renamed when whole:
     <key>/manifest.json     sha256 and size of the plan, what it is from and for; written last
 
 An engine file anywhere is trusted if its sha256 stands in a manifest of this cache, because then
-this user built it on this machine. TensorRT's own checks detect damage, not intent.
+this user built it on this machine, or brought its folder here by hand. TensorRT's own checks
+detect damage, not intent.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 
 from ssmdiff import CheckpointError, ExportError, load_json, write_atomically
 
+from ssmdiff_export.tensorrt.binding import PRODUCTS, TENSORRT, Product
 from ssmdiff_export.tensorrt.device import Machine
 
 FORMAT = 1
@@ -32,7 +34,6 @@ PLAN = "engine.plan"
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
 _NAME = re.compile(r"[0-9a-f]{64}")
-_REBUILD = "build it here: ssmdiff export RUN --to tensorrt --out FILE.engine"
 Batch = tuple[int, int, int]
 
 
@@ -64,9 +65,33 @@ class Engine:
         return Machine(**self.manifest["key"]["machine"])
 
     @property
+    def product(self) -> Product:
+        """Whose engine it is."""
+        return PRODUCTS[self.machine.product]
+
+    @property
+    def batch(self) -> Batch:
+        """Fewest, usual and most images of a call."""
+        fewest, usual, most = self.manifest["key"]["batch"]
+        return int(fewest), int(usual), int(most)
+
+    @property
     def card(self) -> dict[str, Any]:
         """The model card of the ONNX file that it was built from."""
         return dict(self.manifest["card"])
+
+    def refuse_elsewhere(self, path: Path, here: Machine) -> None:
+        """Check that this machine can run it.
+
+        Raises:
+            ExportError: It is for another TensorRT, GPU or driver, or for other capabilities.
+        """
+        different = self.machine.differences(here)
+        if different:
+            raise ExportError(
+                f"{path} was built for another machine: {'; '.join(different)}; "
+                f"{_rebuild(self.product, here)}"
+            )
 
 
 def default_folder() -> Path:
@@ -160,6 +185,20 @@ class EngineCache:
             ExportError: It cannot be read, was not built here, or was built for another TensorRT,
                 GPU or driver. Nothing of it was deserialised.
         """
+        engine = self.find(path, PRODUCTS[here.product])
+        engine.refuse_elsewhere(path, here)
+        return engine
+
+    def find(self, path: Path, product: Product = TENSORRT) -> Engine:
+        """An engine file, read once, if this cache knows it; for whatever machine.
+
+        Args:
+            path: Anywhere.
+            product: What a message says to build it with.
+
+        Raises:
+            ExportError: It cannot be read, or was not built here.
+        """
         try:
             plan = path.read_bytes()
         except OSError as error:
@@ -167,27 +206,22 @@ class EngineCache:
         digest = hashlib.sha256(plan).hexdigest()
         for manifest in self.engines():
             if manifest.get("sha256") == digest and manifest.get("format") == FORMAT:
-                engine = Engine(plan, manifest)
-                different = engine.machine.differences(here)
-                if different:
-                    raise ExportError(
-                        f"{path} was built for another machine: {'; '.join(different)}; {_REBUILD}"
-                    )
-                return engine
+                return Engine(plan, manifest)
         raise ExportError(
             f"{path} (sha256 {digest[:12]}...) was not built by this user on this machine, or was "
             f"changed since: {self.folder} does not know it. An engine is native code and is not "
-            f"run on trust; {_REBUILD}"
+            f"run on trust; {_rebuild(product)}"
         )
 
-    def knows(self, path: Path) -> bool:
-        """Whether a file is one of these engines, wherever it lies; it is read and not opened."""
+    def knows(self, path: Path) -> Product | None:
+        """Whose engine a file is, if it is one of these, wherever it lies; it is read alone."""
         try:
             size = path.stat().st_size
-            known = {m.get("sha256") for m in self.engines() if m.get("bytes") == size}
-            return bool(known) and hashlib.sha256(path.read_bytes()).hexdigest() in known
+            known = {m.get("sha256"): m for m in self.engines() if m.get("bytes") == size}
+            found = known.get(hashlib.sha256(path.read_bytes()).hexdigest()) if known else None
         except OSError:
-            return False
+            return None
+        return None if found is None else Engine(b"", found).product
 
     def timing_cache(self, machine: Machine) -> Path:
         """Where TensorRT's timings of this machine are kept; the file may not exist."""
@@ -237,8 +271,8 @@ def _manifest(path: Path) -> dict[str, Any]:
     key = manifest.get("key")
     machine = key.get("machine") if isinstance(key, dict) else None
     try:
-        Machine(**machine)  # type: ignore[arg-type]  # of any form, in a file
-    except TypeError as error:
+        PRODUCTS[Machine(**machine).product]  # type: ignore[arg-type]  # of any form, in a file
+    except (TypeError, KeyError) as error:
         raise CheckpointError(f"{path / MANIFEST} names no machine: {error}") from error
     if not isinstance(manifest.get("card"), dict) or not isinstance(manifest.get("sha256"), str):
         raise CheckpointError(f"{path / MANIFEST} holds no model card, or no sha256")
@@ -256,6 +290,15 @@ def _read(path: Path) -> Engine:
     if hashlib.sha256(plan).hexdigest() != manifest.get("sha256"):
         raise ExportError(f"{path} is damaged: the plan is not the one of the manifest")
     return Engine(plan, manifest)
+
+
+def _rebuild(product: Product, here: Machine | None = None) -> str:
+    """How to come by an engine that runs here."""
+    if here is not None and product.capabilities and here.capability not in product.capabilities:
+        return f"{product.title} serves no card of capability {here.capability}"
+    card = f" --set capability={here.capability}" if here and product.capabilities else ""
+    out = f"FILE{product.suffixes[0]}"
+    return f"build it here: ssmdiff export RUN --to {product.target}{card} --out {out}"
 
 
 def _alive(name: str) -> bool:

@@ -11,15 +11,23 @@ from typing import Any, Protocol
 import torch
 from ssmdiff import ExportError
 
+ANY = "any"
+"""A GPU or driver that an engine is not bound to."""
+
 
 @dataclass(frozen=True)
 class Machine:
-    """What an engine is bound to."""
+    """What an engine is bound to, or what a machine has.
+
+    An engine for several cards has their capabilities with commas between them, and any GPU and
+    driver.
+    """
 
     tensorrt: str
     gpu: str
     capability: str
     driver: str
+    product: str = "tensorrt"
 
     def differences(self, other: Machine) -> list[str]:
         """``tensorrt 10.13.3.9 there, 11.1.0.9 here`` for each that differs; self is there."""
@@ -27,8 +35,11 @@ class Machine:
         return [
             f"{name} {value} there, {here[name]} here"
             for name, value in asdict(self).items()
-            if value != here[name]
+            if value != ANY and here[name] not in (value, *self._each(name))
         ]
+
+    def _each(self, name: str) -> list[str]:
+        return self.capability.split(",") if name == "capability" else []
 
 
 class Device(Protocol):
@@ -36,7 +47,7 @@ class Device(Protocol):
 
     torch_device: torch.device
 
-    def machine(self, tensorrt: str) -> Machine: ...
+    def machine(self, tensorrt: str, product: str = "tensorrt") -> Machine: ...
 
     def capture(self, enqueue: Callable[[int], None]) -> Callable[[], None]:
         """What does the work of ``enqueue(stream handle)``, as fast as it can be repeated."""
@@ -67,10 +78,10 @@ class Cuda:
         # TensorRT warns of, and pays for, work on the default stream.
         self._stream = torch.cuda.Stream(self.torch_device)
 
-    def machine(self, tensorrt: str) -> Machine:
+    def machine(self, tensorrt: str, product: str = "tensorrt") -> Machine:
         major, minor = torch.cuda.get_device_capability(self.torch_device)
         name = torch.cuda.get_device_name(self.torch_device)
-        return Machine(tensorrt, name, f"{major}.{minor}", driver_version())
+        return Machine(tensorrt, name, f"{major}.{minor}", driver_version(), product)
 
     def capture(self, enqueue: Callable[[int], None]) -> Callable[[], None]:
         stream = self._stream

@@ -1,11 +1,13 @@
 """``ssmdiff doctor --tensorrt``: does the whole path hold on this machine? A report to send.
 
-TensorRT was not at hand when this package was written. The one command makes tiny models, exports
-them, builds engines, compares them with torch and times them, and writes down what it saw.
+Of each TensorRT that is installed, the one command makes tiny models, exports them, builds engines,
+compares them with torch and times them. Where the engines of TensorRT for RTX cannot run, it builds
+them all the same, and says how far it came.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import tempfile
@@ -29,15 +31,21 @@ from ssmdiff import (
     write_atomically,
 )
 
-from ssmdiff_export.tensorrt.binding import load_tensorrt
+from ssmdiff_export.tensorrt.binding import PRODUCTS, Product, load_tensorrt
 from ssmdiff_export.tensorrt.cache import EngineCache
-from ssmdiff_export.tensorrt.device import Cuda, Device
-from ssmdiff_export.tensorrt.exporter import make_engine
+from ssmdiff_export.tensorrt.device import Cuda, Device, Machine
+from ssmdiff_export.tensorrt.exporter import (
+    CAPABILITIES,
+    Made,
+    for_cards,
+    here_if_it_fits,
+    make_engine,
+)
 from ssmdiff_export.tensorrt.runtime import EngineDenoiser
 from ssmdiff_export.tracing import GraphInputs
 from ssmdiff_export.verify import Case, case_inputs, reference
 
-FORMAT = 1
+FORMAT = 2
 BATCH = (1, 4, 8)
 # Both operators and every type of the kernel.
 TRIALS: tuple[tuple[str, ExportPrecision], ...] = (
@@ -54,18 +62,61 @@ def examine_tensorrt(report: Path, device: Device | None = None) -> dict[str, An
 
     Args:
         report: The JSON file to write.
-        device: The first GPU by default.
+        device: Of TensorRT; the first GPU by default.
 
     Returns:
-        The report; ``ok`` is True if every trial built and agreed with torch.
+        The report; ``ok`` is True if every trial built, and agreed with torch where it ran.
 
     Raises:
-        ExportError: TensorRT or a GPU is missing; there is nothing to report.
+        ExportError: No TensorRT can build here; there is nothing to report.
         CheckpointError: The report cannot be written.
     """
-    trt = load_tensorrt()
-    device = device or Cuda()
-    machine = device.machine(trt.__version__)
+    examined, absent = [], []
+    for product in PRODUCTS.values():
+        try:
+            version = load_tensorrt(product).__version__
+            place = _place(product, version, device)
+        except ExportError as error:
+            absent.append(str(error))
+            continue
+        examined.append(_examine(product, version, *place))
+    if not examined:
+        raise ExportError("\n".join(absent))
+    document = {
+        "format": FORMAT,
+        "ok": all(trial["status"] != "failed" for e in examined for trial in e["trials"]),
+        "python": platform.python_version(),
+        "versions": versions(),
+        "products": examined,
+        "absent": absent,
+    }
+    write_atomically(report, (json.dumps(document, indent=2) + "\n").encode())
+    return document
+
+
+def _place(
+    product: Product, version: str, device: Device | None
+) -> tuple[Device | None, Machine, str]:
+    """A device, the machine to build for, and why nothing runs here if so.
+
+    Raises:
+        ExportError: The product builds for a GPU, and there is none.
+    """
+    if not product.capabilities:
+        device = device or Cuda()
+        return device, device.machine(version, product.target), ""
+    served = CAPABILITIES
+    with contextlib.suppress(ExportError):  # why there is no GPU is asked again, and told
+        here = Cuda().machine(version, product.target).capability
+        served = here if here in product.capabilities else served
+    machine = for_cards(version, served)
+    fitting, elsewhere = here_if_it_fits(machine)
+    return fitting, machine, elsewhere
+
+
+def _examine(
+    product: Product, version: str, device: Device | None, machine: Machine, elsewhere: str
+) -> dict[str, Any]:
     trials = []
     with tempfile.TemporaryDirectory(prefix="ssmdiff-doctor-") as folder:
         # An empty cache of its own: the doctor builds, and leaves nothing behind.
@@ -74,42 +125,45 @@ def examine_tensorrt(report: Path, device: Device | None = None) -> dict[str, An
             name = f"{discretization}-{precision}"
             place = Path(folder) / name
             place.mkdir()
-            trials.append({"name": name} | _trial(place, device, cache, discretization, precision))
-    document = {
-        "format": FORMAT,
-        "ok": all(trial["status"] == "ok" for trial in trials),
+            trial = _trial(place, device, machine, cache, discretization, precision)
+            trials.append({"name": name} | trial)
+    return {
+        "product": product.target,
+        "title": product.title,
+        "version": version,
         "machine": vars(machine),
-        "python": platform.python_version(),
-        "versions": versions(),
+        "not_run": elsewhere or None,
         "trials": trials,
     }
-    write_atomically(report, (json.dumps(document, indent=2) + "\n").encode())
-    return document
 
 
 def _trial(
     folder: Path,
-    device: Device,
+    device: Device | None,
+    machine: Machine,
     cache: EngineCache,
     discretization: str,
     precision: ExportPrecision,
 ) -> dict[str, Any]:
     try:
-        run = tiny_run(folder / "run", discretization).to(device.torch_device)
-        made = make_engine(run, folder, device, cache, precision=precision, batch=BATCH)
+        run = tiny_run(folder / "run", discretization)
+        if device is not None:
+            run.to(device.torch_device)
+        made = make_engine(
+            run, folder, device, cache, precision=precision, batch=BATCH, machine=machine
+        )
         if made.build is None or made.parity is None or made.parity.blank:
             raise ExportError("the engine was not built anew, or not compared with anything")
         return {
-            "status": "ok",
+            "status": "built" if device is None else "ok",
             "build_s": round(made.build.build_s, 2),
             "layers": made.build.layers,
             "plugin_layers": made.build.plugin_layers,
             "engine_bytes": len(made.engine.plan),
-            "device_memory_bytes": made.denoiser.device_memory_bytes,
             "parity": vars(made.parity),
-            "milliseconds": _times(run, made.denoiser, device),
+            "parity_of": "the ONNX file" if device is None else "the engine",
             "log": list(made.build.log),
-        }
+        } | (_ran(run, made, device) if device is not None else {})
     except SsmdiffError as error:
         return {"status": "failed", "error": str(error)}
     except Exception as error:  # TensorRT's own kinds: the report is for finding out
@@ -118,6 +172,15 @@ def _trial(
             "error": f"{type(error).__name__}: {error}",
             "traceback": traceback.format_exc(),
         }
+
+
+def _ran(run: Run, made: Made, device: Device) -> dict[str, Any]:
+    """What is known of an engine that runs here."""
+    assert made.denoiser is not None  # it has a device
+    return {
+        "device_memory_bytes": made.denoiser.device_memory_bytes,
+        "milliseconds": _times(run, made.denoiser, device),
+    }
 
 
 def tiny_run(folder: Path, discretization: str, widths: tuple[int, ...] = (1, 2)) -> Run:

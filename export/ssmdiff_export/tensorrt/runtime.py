@@ -12,7 +12,14 @@ import torch
 from ssmdiff import ExportError
 from torch import Tensor
 
-from ssmdiff_export.tensorrt.binding import load_tensorrt, logged, make_logger
+from ssmdiff_export.tensorrt.binding import (
+    TENSORRT,
+    Product,
+    load_tensorrt,
+    logged,
+    made,
+    make_logger,
+)
 from ssmdiff_export.tensorrt.cache import Engine, EngineCache
 from ssmdiff_export.tensorrt.device import Cuda, Device
 
@@ -41,15 +48,18 @@ class EngineDenoiser:
     """
 
     def __init__(self, engine: Engine, device: Device) -> None:
-        trt = load_tensorrt()
-        self.card, self.device = engine.card, device
+        trt = load_tensorrt(engine.product)
+        self.card, self.device, self._product = engine.card, device, engine.product
         self._trt, self._logger = trt, make_logger(trt)
-        self._runtime = trt.Runtime(self._logger)  # must outlive the engine
+        name = f"{engine.product.title} {trt.__version__}"
+        # The runtime must outlive the engine.
+        self._runtime = made(
+            lambda: trt.Runtime(self._logger), f"{name} does not run", self._logger
+        )
         self._engine = self._runtime.deserialize_cuda_engine(engine.plan)
         if self._engine is None:
             raise ExportError(
-                f"TensorRT {trt.__version__} does not take the engine; build it anew"
-                f"{logged(self._logger)}"
+                f"{name} does not take the engine; build it anew{logged(self._logger)}"
             )
         self._dtypes = {
             trt.DataType.FLOAT: torch.float32,
@@ -120,7 +130,7 @@ class EngineDenoiser:
 
     def _prepare(self, size: int) -> _Call:
         """A context of its own: a CUDA graph is bound to the shapes of the context it came from."""
-        context = self._engine.create_execution_context()
+        context = self._context()
         if context is None:
             raise ExportError(f"TensorRT has no memory for a context{logged(self._logger)}")
         inputs = {}
@@ -146,6 +156,14 @@ class EngineDenoiser:
 
         return _Call(inputs, output, context, self.device.capture(enqueue))
 
+    def _context(self) -> Any:
+        if not self._product.specialised:
+            return self._engine.create_execution_context()
+        config = self._engine.create_runtime_config()
+        strategies = self._trt.DynamicShapesKernelSpecializationStrategy
+        config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+        return self._engine.create_execution_context(config)
+
     def _buffer(self, name: str, shape: tuple[int, ...]) -> Tensor:
         dtype = self._dtypes[self._engine.get_tensor_dtype(name)]
         return torch.zeros(shape, dtype=dtype, device=self.device.torch_device)
@@ -155,20 +173,26 @@ class EngineDenoiser:
 
 
 def load_engine(
-    path: Path, device: Device | None = None, cache: EngineCache | None = None
+    path: Path,
+    device: Device | None = None,
+    cache: EngineCache | None = None,
+    product: Product = TENSORRT,
 ) -> EngineDenoiser:
     """The denoiser of an engine file that this user built on this machine.
 
     Args:
-        path: Written by ``ssmdiff export RUN --to tensorrt``.
+        path: Written by ``ssmdiff export RUN --to tensorrt`` or ``--to tensorrt-rtx``.
         device: The first GPU by default.
         cache: Whose manifests vouch for the file; the user's own by default.
+        product: What a message says to build it with, where the file is not known.
 
     Raises:
-        ExportError: There is no TensorRT or no GPU, the file was not built here, or it was built
+        ExportError: The file was not built here, there is no TensorRT or no GPU, or it was built
             for another TensorRT, GPU or driver. Only a file that passed all of that is opened.
     """
-    trt = load_tensorrt()
+    engine = (cache or EngineCache()).find(path, product)
+    product = engine.product
+    trt = load_tensorrt(product)
     device = device or Cuda()
-    cache = cache or EngineCache()
-    return EngineDenoiser(cache.open(path, device.machine(trt.__version__)), device)
+    engine.refuse_elsewhere(path, device.machine(trt.__version__, product.target))
+    return EngineDenoiser(engine, device)

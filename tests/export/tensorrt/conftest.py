@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
 from ssmdiff_export.tensorrt.cache import EngineCache
 from trt_stub import STUB, HostDevice, forget_tensorrt
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the runs of export's tests
 
 
 @pytest.fixture(params=["10.13.3.9", "11.1.0.9"])

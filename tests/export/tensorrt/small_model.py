@@ -22,7 +22,12 @@ from ssmdiff_export.runtime.card import (
 
 OPSET = 20
 L, D, K, N = 16, 1, 2, 16
-ONNX_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
+BATCH = (1, 4, 8)
+ONNX_TYPES = {
+    "fp32": TensorProto.FLOAT,
+    "fp16": TensorProto.FLOAT16,
+    "bf16": TensorProto.BFLOAT16,
+}
 
 
 def card(precision: str = "fp32", random: bool = True, **changes: Any) -> ModelCard:
@@ -55,6 +60,7 @@ def write(
     random: bool = True,
     seed: int = 0,
     namespace: str = "ssmdiff",
+    body: str = "scan",
 ) -> Path:
     """x (batch, 1, 4, 4) and timesteps to the sum over two directions of one scan."""
     g = np.random.default_rng(seed)
@@ -118,7 +124,7 @@ def write(
             helper.make_opsetid("", OPSET),
             helper.make_opsetid(DOMAIN, DOMAIN_VERSION),
         ],
-        functions=[scan_function(operator)],
+        functions=[scan_function(operator, body)],
         ir_version=10,
     )
     helper.set_model_props(model, {METADATA: card(precision, random).to_json()})

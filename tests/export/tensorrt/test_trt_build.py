@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 
@@ -105,6 +106,16 @@ def test_a_failed_build_tells_what_tensorrt_logged(trt, model):
     importlib.import_module("tensorrt._build").FAIL_BUILD.append("no kernel for this layer")
     with pytest.raises(ExportError, match=r"cannot build model.onnx; TensorRT says:\nerror: no k"):
         build(model)
+
+
+def test_a_network_that_tensorrt_does_not_make_is_told(trt, model, monkeypatch):
+    asked = ("EXPLICIT_PRECISION",)
+    monkeypatch.setattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_PRECISION", 30, raising=False)
+    product = dataclasses.replace(binding.TENSORRT, network_flags=(((10, 13), asked),))
+    with pytest.raises(
+        ExportError, match=r"makes no network with EXPLICIT_PRECISION; TensorRT say"
+    ):
+        build(model, product=product)
 
 
 def test_a_refused_node_is_named(trt, model):

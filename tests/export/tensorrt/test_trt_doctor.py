@@ -12,6 +12,14 @@ from ssmdiff_cli import doctor as command
 from ssmdiff_cli.main import main
 from ssmdiff_export.tensorrt import device as device_module
 from ssmdiff_export.tensorrt import doctor, nvrtc
+from ssmdiff_export.tensorrt.binding import RTX
+
+
+@pytest.fixture(autouse=True)
+def _no_rtx(monkeypatch):
+    """As where TensorRT for RTX is not installed; test_rtx.py has the other half."""
+    for name in RTX.modules:
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 def run_command(*arguments: str) -> int:
@@ -28,7 +36,10 @@ def test_the_command_says_that_tensorrt_is_missing(monkeypatch, tmp_path, capsys
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert run_command("doctor", "--tensorrt") == 1
-    assert "TensorRT is not installed" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "TensorRT is not installed" in said
+    assert "TensorRT for RTX is not installed" in said
+    assert "pip install 'ssmdiff[tensorrt-rtx]'" in said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -58,9 +69,11 @@ def test_the_command_builds_compares_times_and_writes_a_report(
     assert "Stub GPU" in shown.out
     assert "zoh-fp16     ok" in shown.out
     report = json.loads((tmp_path / command.REPORT).read_text())
-    (trial,) = report["trials"]
+    (product,) = report["products"]
+    (trial,) = product["trials"]
     assert report["ok"]
-    assert report["machine"]["tensorrt"] == trt.__version__
+    assert product["machine"]["tensorrt"] == trt.__version__
+    assert product["not_run"] is None
     assert trial["plugin_layers"] > 0
     assert trial["parity"]["max_rel"] <= trial["parity"]["tolerance"]
     assert trial["milliseconds"]["engine"] > 0
@@ -75,6 +88,7 @@ def test_what_fails_stands_in_the_report(trt, device, monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "TRIALS", (("euler", "fp32"),))
     report = doctor.examine_tensorrt(tmp_path / "report.json", device)
     assert not report["ok"]
-    (trial,) = json.loads((tmp_path / "report.json").read_text())["trials"]
+    (product,) = json.loads((tmp_path / "report.json").read_text())["products"]
+    (trial,) = product["trials"]
     assert trial["error"] == "RuntimeError: an engine of another colour"
     assert "in broken" in trial["traceback"]

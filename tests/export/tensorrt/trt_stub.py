@@ -21,8 +21,8 @@ class HostDevice:
         self.gpu, self.driver = gpu, driver
         self.captures = 0
 
-    def machine(self, tensorrt: str) -> Machine:
-        return Machine(tensorrt, self.gpu, "9.0", self.driver)
+    def machine(self, tensorrt: str, product: str = "tensorrt") -> Machine:
+        return Machine(tensorrt, self.gpu, "9.0", self.driver, product)
 
     def capture(self, enqueue: Callable[[int], None]) -> Callable[[], None]:
         self.captures += 1

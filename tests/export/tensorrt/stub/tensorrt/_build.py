@@ -222,11 +222,12 @@ class Builder(Strict):  # pyCore: py::class_<IBuilder>(m, "Builder")
     def __init__(self, logger: Any) -> None:
         self._logger = need_logger(logger, "Builder")
 
-    def create_network(self, flags: int = 0) -> INetworkDefinition:
+    def create_network(self, flags: int = 0) -> INetworkDefinition | None:
         need(flags, int, "create_network")
         known = sum(1 << int(flag) for flag in NetworkDefinitionCreationFlag)
-        if flags & ~known:
-            raise RuntimeError(f"create_network: unknown flags {flags:#x}")
+        if flags & ~known:  # as 11.4 and TensorRT for RTX 1.7 do
+            self._logger.log(Severity.ERROR, f"createNetworkV2: unknown flags {flags:#x}")
+            return None
         network = INetworkDefinition(flags)
         CREATED["networks"].append(network)
         return network
