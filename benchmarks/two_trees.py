@@ -67,14 +67,22 @@ def training_step(preset: str) -> Callable[[], None]:
     config = resolve(load_preset(preset), {"train": {"callbacks": []}})
     folder = RunFolder(Path(tempfile.mkdtemp()))
     trainer = Trainer(config, folder, Accelerator(cpu=True))
-    images = TrainingStream(trainer.dataset, config.seed, trainer.diffusion.timesteps, True)
+    earlier = not hasattr(trainer, "method")
+    drawn = trainer.diffusion.timesteps if earlier else trainer.method.draws
+    images = TrainingStream(trainer.dataset, config.seed, drawn, True)
     size = config.train.batch_size
     batches = list(loader(images, 0, 4 * size, size, 0, 1, 0))
-    trainer.wrapped.train()
+    (trainer.wrapped if earlier else trainer.networks).train()
     turns = iter(range(1 << 60))
 
     def step() -> None:
-        trainer._step(batches[next(turns) % len(batches)], 1e-4, 0)
+        batch = batches[next(turns) % len(batches)]
+        if earlier:  # before methods
+            trainer._step(batch, 1e-4, 0)
+        else:
+            from ssmdiff_train.step import Place
+
+            trainer.training_step(batch, Place(0, 0, 1e-4), 0)
 
     return step
 

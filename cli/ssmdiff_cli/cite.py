@@ -53,8 +53,8 @@ def cite(
 
 def _terms(named: str) -> DataTerms | None:
     """Of the data that a run was trained on, if its terms are known."""
+    from ssmdiff.runs.folder import RunFolder
     from ssmdiff.runs.published import terms_of
-    from ssmdiff.runs.run import RunFolder
 
     folder = RunFolder(Path(named))
     return terms_of(folder.data_record().get("terms", {})) if folder.exists else None
@@ -72,7 +72,7 @@ def _components(named: str) -> list[tuple[str, str]]:
         return [(kind, named) for kind in kinds]
     if Path(named).is_dir():
         from ssmdiff.runs.config import resolve
-        from ssmdiff.runs.run import RunFolder
+        from ssmdiff.runs.folder import RunFolder
 
         config = resolve(RunFolder(Path(named)).config_layer())
         return [pair for k, t in config.components().values() for pair in _nested(k, t)]

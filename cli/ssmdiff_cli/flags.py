@@ -68,6 +68,10 @@ Backbone = Annotated[
     str | None,
     typer.Option(help="Backbone: vmddpm or isotropic.", autocompletion=names_of("backbone")),
 ]
+Method = Annotated[
+    str | None,
+    typer.Option(help="What is trained: diffusion.", autocompletion=names_of("method")),
+]
 Data = Annotated[
     str | None,
     typer.Option(help="A store, a folder of images, or a data set by name, such as phantom."),

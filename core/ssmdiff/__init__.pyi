@@ -10,6 +10,8 @@ from ssmdiff.diffusion.image_model import ImageModel as ImageModel
 from ssmdiff.diffusion.image_model import SamplingSettings as SamplingSettings
 from ssmdiff.diffusion.interfaces import Denoiser as Denoiser
 from ssmdiff.diffusion.interfaces import NoiseScheduler as NoiseScheduler
+from ssmdiff.diffusion.one_call import OneCall as OneCall
+from ssmdiff.diffusion.one_call import refuse_walk as refuse_walk
 from ssmdiff.diffusion.process import Diffusion as Diffusion
 from ssmdiff.diffusion.sampling import sample as sample
 from ssmdiff.diffusion.schedulers import make_scheduler as make_scheduler
@@ -67,6 +69,8 @@ from ssmdiff.orders.scan import ScanSlot as ScanSlot
 from ssmdiff.orders.scan import checked_order as checked_order
 from ssmdiff.orders.scan import fixed_order as fixed_order
 from ssmdiff.orders.scan import size_text as size_text
+from ssmdiff.orders.seeds import Distribution as Distribution
+from ssmdiff.orders.seeds import Noise as Noise
 from ssmdiff.orders.seeds import first_noise as first_noise
 from ssmdiff.orders.seeds import permutation as permutation
 from ssmdiff.orders.seeds import step_noise as step_noise
@@ -90,6 +94,7 @@ from ssmdiff.runs.checkpoint import write_atomically as write_atomically
 from ssmdiff.runs.compose import build_backbone as build_backbone
 from ssmdiff.runs.compose import build_dataset as build_dataset
 from ssmdiff.runs.compose import build_diffusion as build_diffusion
+from ssmdiff.runs.compose import build_method as build_method
 from ssmdiff.runs.compose import build_scheduler as build_scheduler
 from ssmdiff.runs.compose import classes_of as classes_of
 from ssmdiff.runs.compose import order_plan as order_plan
@@ -105,6 +110,7 @@ from ssmdiff.runs.datasets import DatasetSummary as DatasetSummary
 from ssmdiff.runs.datasets import ImageDataset as ImageDataset
 from ssmdiff.runs.datasets import ImageItem as ImageItem
 from ssmdiff.runs.datasets import summary_of as summary_of
+from ssmdiff.runs.diffusion_method import DiffusionMethod as DiffusionMethod
 from ssmdiff.runs.evaluation import Evaluated as Evaluated
 from ssmdiff.runs.evaluation import Evaluation as Evaluation
 from ssmdiff.runs.evaluation import FeatureNetwork as FeatureNetwork
@@ -122,6 +128,7 @@ from ssmdiff.runs.exporting import ExportResult as ExportResult
 from ssmdiff.runs.exporting import exporter_of as exporter_of
 from ssmdiff.runs.exporting import exporter_of_suffix as exporter_of_suffix
 from ssmdiff.runs.exporting import open_model as open_model
+from ssmdiff.runs.folder import RunFolder as RunFolder
 from ssmdiff.runs.jobs import BenchJob as BenchJob
 from ssmdiff.runs.jobs import EvaluateJob as EvaluateJob
 from ssmdiff.runs.jobs import ExportJob as ExportJob
@@ -129,6 +136,13 @@ from ssmdiff.runs.jobs import TrainJob as TrainJob
 from ssmdiff.runs.jobs import Watch as Watch
 from ssmdiff.runs.jobs import job as job
 from ssmdiff.runs.jobs import train as train
+from ssmdiff.runs.method import Adam as Adam
+from ssmdiff.runs.method import Batch as Batch
+from ssmdiff.runs.method import Draws as Draws
+from ssmdiff.runs.method import Look as Look
+from ssmdiff.runs.method import Method as Method
+from ssmdiff.runs.method import Seen as Seen
+from ssmdiff.runs.method import Update as Update
 from ssmdiff.runs.pictures import to_levels as to_levels
 from ssmdiff.runs.pictures import write_grid as write_grid
 from ssmdiff.runs.pictures import write_image as write_image
@@ -155,9 +169,10 @@ from ssmdiff.runs.reading import gather as gather
 from ssmdiff.runs.reading import make_readers as make_readers
 from ssmdiff.runs.reading import reader_of as reader_of
 from ssmdiff.runs.run import Run as Run
-from ssmdiff.runs.run import RunFolder as RunFolder
 from ssmdiff.runs.run import load_run as load_run
+from ssmdiff.runs.sections import OF_SOME_METHODS as OF_SOME_METHODS
 from ssmdiff.runs.sections import Config as Config
 from ssmdiff.runs.sections import TrainConfig as TrainConfig
+from ssmdiff.runs.sections import parts_of as parts_of
 
 __version__: str

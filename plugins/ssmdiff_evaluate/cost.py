@@ -51,7 +51,7 @@ def multiply_adds(model: ImageModel[Any]) -> int:
     orders = model.plan().draw(0, 0)
     labels = model.labels(SamplingSettings({}, 1), [0])
     denoiser = model.denoiser()
-    x = torch.zeros(1, *model.shape, device=device)
+    x = torch.zeros(1, *model.noise.shape, device=device)
     timesteps = torch.zeros(1, dtype=torch.int64, device=device)
     more = [] if labels is None else [torch.tensor(labels, device=device)]
     scan = torch.ops.ssmdiff.selective_scan

@@ -10,7 +10,7 @@ def ssmdiff_commands() -> Iterable[Command]:
     yield Command(
         "train",
         "ssmdiff_train.command:train",
-        "train a diffusion model into a folder, or go on with one",
+        "train a model into a folder, or go on with one",
         job="ssmdiff_train.job:train",
         examples=(
             "ssmdiff train --scan hilbert --steps 1000",

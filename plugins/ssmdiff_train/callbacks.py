@@ -41,7 +41,8 @@ class MetricsFile:
 
     @hookimpl
     def ssmdiff_step_end(self, record: StepRecord) -> None:
-        self._write(asdict(record))
+        line = asdict(record)
+        self._write(line | line.pop("figures"))
 
     @hookimpl
     def ssmdiff_reported(self, name: str, value: float, step: int) -> None:
@@ -84,6 +85,8 @@ class TensorBoard:
     def ssmdiff_step_end(self, record: StepRecord) -> None:
         for name in ("loss", "learning_rate", "gradient_norm", "images_per_s"):
             self._writer.add_scalar(f"train/{name}", getattr(record, name), record.step)
+        for name, value in record.figures.items():
+            self._writer.add_scalar(f"train/{name}", value, record.step)
 
     @hookimpl
     def ssmdiff_samples_made(self, path: Path, step: int) -> None:

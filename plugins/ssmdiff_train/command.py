@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def train(
+    method: flags.Method = None,
     scan: flags.Scan = None,
     backbone: flags.Backbone = None,
     block: flags.Block = None,
@@ -54,12 +55,13 @@ def train(
     config: flags.ConfigFile = None,
     set_: flags.Assignments = None,
 ) -> None:
-    """Train a diffusion model; with no argument, the preset 'tiny' on the built-in heads.
+    """Train a model; with no argument, the diffusion 'tiny' on the built-in heads.
 
     On several devices: torchrun --nproc-per-node N -m ssmdiff train ...
     """
     given = {
         "--seed": ("seed", seed),
+        "--method": ("method", flags.component("method", method)),
         "--scan": ("model.scan", flags.component("scan", scan)),
         "--backbone": ("model.backbone", flags.component("backbone", backbone)),
         "--block": ("model.block", flags.component("block", block)),

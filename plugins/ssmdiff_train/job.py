@@ -11,7 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssmdiff import DEFAULT_PRESET, Config, ConfigError, Layer, RunFolder, load_preset, resolve
+from ssmdiff import (
+    DEFAULT_PRESET,
+    Config,
+    ConfigError,
+    Layer,
+    RunFolder,
+    load_preset,
+    parts_of,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from ssmdiff import TrainConfig
@@ -79,8 +88,6 @@ def _configuration(
 
 def _new_folder(config: Config) -> Path:
     """``runs/vmddpm-mss-regenerate-phantom-001`` and up."""
-    model = config.model
-    parts = (model.backbone, model.block, model.scan, config.data.dataset)
-    stem = "-".join(part["name"] for part in parts)
+    stem = "-".join([*parts_of(config.to_dict()).values(), config.data.dataset["name"]])
     candidates = (Path("runs") / f"{stem}-{i:03d}" for i in itertools.count(1))
     return next(path for path in candidates if not path.exists())

@@ -1,4 +1,4 @@
-"""The training loop of L_simple (VM-DDPM, eq. 4), counted in images.
+"""The training loop of any method, counted in images.
 
 Devices, mixed precision and DDP are Hugging Face Accelerate's. The draws of a step belong to the
 global batch: the number of processes, or a resume, changes nothing but rounding.
@@ -6,12 +6,10 @@ global batch: the number of processes, or a resume, changes nothing but rounding
 
 from __future__ import annotations
 
-import functools
-import math
 import time
 import warnings
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 
 import torch
 from accelerate import Accelerator
@@ -19,47 +17,34 @@ from ssmdiff import (
     CheckpointError,
     Config,
     DataError,
-    DivergedError,
     OutOfTimeError,
     RunFolder,
     RunInterruptedError,
     SsmdiffError,
     StepRecord,
-    build_backbone,
     build_dataset,
-    build_diffusion,
+    build_method,
     classes_of,
-    compile_backbone,
     create,
     data_record,
     event_hooks,
     kernels_used,
-    load_state,
     made_otherwise,
     order_digests,
-    order_plan,
-    order_tensors,
     provenance,
     stream_seed,
     validate,
 )
-from ssmdiff.nn import recompute_activations
-from torch import Tensor
 
-from ssmdiff_train import faults, reports
+from ssmdiff_train import faults, of_diffusion, reports
 from ssmdiff_train.augment import changes_of, settled
 from ssmdiff_train.callbacks import LossCurve, MetricsFile
 from ssmdiff_train.limit import OUT_OF_TIME, TimeLimit
-from ssmdiff_train.optimizer import (
-    build_ema,
-    build_optimizer,
-    learning_rate,
-    load_optimizer_tensors,
-    optimizer_tensors,
-)
-from ssmdiff_train.proof import prove_sampling
+from ssmdiff_train.networks import Networks
+from ssmdiff_train.optimizer import learning_rate
 from ssmdiff_train.resume import RESUMED, refuse_changes
 from ssmdiff_train.signals import StopRequest
+from ssmdiff_train.step import Place, TrainingStep
 from ssmdiff_train.stream import (
     ReaderDiedError,
     TrainingImage,
@@ -72,7 +57,6 @@ from ssmdiff_train.stream import (
 from ssmdiff_train.watching import Watching
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-SKIPPED_STEPS = 20  # consecutive overflows that the fp16 loss scaler may need to find its scale
 
 
 class Trainer:
@@ -91,30 +75,24 @@ class Trainer:
         self.dataset = build_dataset(config)
         self.config = config = settled(config, self.dataset)
         self.of_data = {"data": record} if (record := data_record(self.dataset)) else {}
-        self.diffusion = build_diffusion(config)
         # What cannot work is refused now, before anything is written.
-        prove_sampling(config, self.diffusion, self.dataset.channels)
         share_of(config.train.batch_size, accelerator.num_processes)
-        if accelerator.is_main_process and (doubt := reports.doubt_of(self.diffusion)):
-            warnings.warn(doubt, stacklevel=2)
         torch.manual_seed(stream_seed(config.seed, "weights"))
-        self.model = build_backbone(config, self.dataset.channels, classes_of(config, self.dataset))
-        self.parameters: int = sum(p.numel() for p in self.model.parameters())
-        self.plan = order_plan(self.model, config)
-        self.watching = Watching(config, self.dataset, self.diffusion, self.plan, accelerator)
-        self.model.to(accelerator.device)
-        self.ema = build_ema(self.model, config.train.ema_decay)
-        self.optimizer = build_optimizer(self.model, config.train)
-        if config.train.activation_checkpointing:
-            recompute_activations(self.model)
-        self.wrapped, self.stepper = accelerator.prepare(self.model, self.optimizer)
-        if config.train.compile:
-            compile_backbone(self.model)
+        channels, classes = self.dataset.channels, classes_of(config, self.dataset)
+        self.method = build_method(config, channels, classes)
+        doubt = of_diffusion.proven(self.method, config, channels)
+        if accelerator.is_main_process and doubt:
+            warnings.warn(doubt, stacklevel=2)
+        self.watching = Watching(config, self.dataset, self.method, accelerator)
+        self.networks = Networks(self.method, config, accelerator)
+        self.parameters, self.ema = self.networks.parameters, self.networks.ema
+        self.training_step = TrainingStep(
+            config, self.method, self.networks, accelerator, self._fallback
+        )
         self.step = self.images_seen = 0
         self.saved_step = -1
         self.saved_s = time.monotonic()
         self.limit = TimeLimit(config.train.max_hours, 16 * self.parameters)
-        self.skipped = 0
 
     # Checkpoints
 
@@ -132,16 +110,11 @@ class Trainer:
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
             "config": self.config.to_dict(),
             "provenance": provenance(self.config)
-            | {"kernels": kernels_used(), "orders": order_digests(self.plan)}
+            | {"kernels": kernels_used(), "orders": order_digests(self.method.plan)}
             | self.of_data,
         }
-        tensors = {
-            "model": self.model.state_dict(),
-            "ema": self.ema.module.state_dict(),
-            "optimizer": optimizer_tensors(self.model, self.optimizer),
-        }
         start_s = time.monotonic()
-        written = self.folder.save_checkpoint(self.step, tensors, state)
+        written = self.folder.save_checkpoint(self.step, self.networks.tensors(), state)
         self.saved_step, self.saved_s = self.step, time.monotonic()
         self.limit.saved(self.saved_s - start_s)
         self.folder.prune(self.config.train.keep_checkpoints)
@@ -164,14 +137,11 @@ class Trainer:
             )
         prints = (str(state["data_fingerprint"]), self.dataset.fingerprint())
         before = settled(validate(Config, state["config"], ""), self.dataset)
-        made = made_otherwise(state, self.config, self.plan, "model", "data")
+        made = made_otherwise(state, self.config, self.method.plan, "method", "model", "data")
         told = refuse_changes(before, self.config, prints, allow_changes, found.path, made)
         if told and self.accelerator.is_main_process:
             warnings.warn(told, stacklevel=2)
-        load_state(self.model, found.tensors("model"), found.path)
-        load_state(self.ema.module, found.tensors("ema"), found.path)
-        self.ema.n_averaged.fill_(state["ema_updates"])
-        load_optimizer_tensors(self.model, self.optimizer, found.tensors("optimizer"))
+        self.networks.load(found, int(state["ema_updates"]))
         if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.images_seen = int(state["step"]), int(state["images_seen"])
@@ -205,7 +175,7 @@ class Trainer:
             raise RunInterruptedError(f"stopped by signal {stop.signal} {text}", stop.signal)
 
     def _steps(self, stop: StopRequest) -> None:
-        self.wrapped.train()
+        self.networks.train()
         self.watching.look(self)  # what was due when the run was stopped
         self._asked_s = time.perf_counter()
         with closing(self._batches(stop)) as batches:
@@ -216,7 +186,7 @@ class Trainer:
     def _batches(self, stop: StopRequest) -> Generator[TrainingImage]:
         """This process's batches from here to the last step."""
         train, data = self.config.train, self.config.data
-        drawn = (self.config.seed, self.diffusion.timesteps, *changes_of(self.config))
+        drawn = (self.config.seed, self.method.draws, *changes_of(self.config))
         images = TrainingStream(self.dataset, *drawn)
         start, rank = self.images_seen, self.accelerator.process_index
         end = start + (train.steps - self.step) * train.batch_size
@@ -254,8 +224,9 @@ class Trainer:
         """A step and what is due after it; False when a signal or the clock says stop."""
         train, start_s = self.config.train, time.perf_counter()
         rate = learning_rate(train, self.step)
+        place = Place(self.step, self.images_seen, rate)
         try:
-            loss, norm, signal = self._step(batch, rate, max(stop.signal, self.limit.signal()))
+            done = self.training_step(batch, place, max(stop.signal, self.limit.signal()))
         except SsmdiffError:
             raise
         except Exception as error:
@@ -264,95 +235,22 @@ class Trainer:
         self.images_seen += train.batch_size
         now_s = time.perf_counter()
         speed = train.batch_size / (now_s - self._asked_s)
-        self.emit(
-            "step_end", record=StepRecord(self.step, self.images_seen, loss, rate, norm, speed)
+        record = StepRecord(
+            self.step, self.images_seen, done.loss, rate, done.norm, speed, done.figures
         )
-        if signal:
-            stop.signal = signal
+        self.emit("step_end", record=record)
+        if done.signal:
+            stop.signal = done.signal
             return False
-        self._at_intervals()
+        self._at_intervals(done.figures)
         self._asked_s = time.perf_counter()
         self.limit.stepped(now_s - start_s, self._asked_s - now_s)
         return True
 
-    def _step(self, batch: TrainingImage, rate: float, signal: int) -> tuple[float, float, int]:
-        """One optimiser step. Returns the global loss, the gradient norm, any signal."""
-        config, accelerator = self.config.train, self.accelerator
-        # Dropout, if any: the same after a resume, different on each process.
-        torch.manual_seed(
-            stream_seed(self.config.seed, "torch", self.images_seen, accelerator.process_index)
-        )
-        batch = TrainingImage(*(x.to(accelerator.device, non_blocking=True) for x in batch))
-        orders = order_tensors(self.plan.draw(self.images_seen), accelerator.device)
-        share = len(batch.x_0)
-        size = min(config.micro_batch_size or share, share)
-        parts = [TrainingImage(*(x[i : i + size] for x in batch)) for i in range(0, share, size)]
-        losses = []
-        for i, part in enumerate(parts):
-            last = i == len(parts) - 1
-            with nullcontext() if last else accelerator.no_sync(self.wrapped):
-                part_losses = self._losses(part, orders)
-                accelerator.backward(part_losses.sum() / share)
-            losses.append(part_losses.detach())
-        loss, signal = self._agree(torch.cat(losses), signal)
-        norm = float(
-            accelerator.clip_grad_norm_(self.wrapped.parameters(), config.grad_clip or math.inf)
-        )
-        self._refuse_non_finite(loss, norm, rate, parts, orders)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.stepper.step()
-        self.stepper.zero_grad()
-        if not accelerator.optimizer_step_was_skipped:
-            self.ema.update_parameters(self.model)
-        return loss, norm, signal
-
-    def _losses(self, part: TrainingImage, orders: Sequence[Tensor]) -> Tensor:
-        """(B,) losses of some images."""
-        x_t = self.diffusion.add_noise(part.x_0, part.noise, part.timestep)
-        context = part.label if self.config.model.class_conditional else None
-        prediction = self.wrapped(x=x_t, timesteps=part.timestep, context=context, orders=orders)
-        gamma = self.config.diffusion.min_snr_gamma
-        return self.diffusion.losses(prediction, part.x_0, part.noise, part.timestep, gamma)
-
-    def _agree(self, losses: Tensor, signal: int) -> tuple[float, int]:
-        """The mean loss of the global batch, and a signal that any process received."""
-        message = torch.cat([losses.double(), losses.new_tensor([signal], dtype=torch.float64)])
-        rows = self.accelerator.gather(message[None])
-        return float(rows[:, :-1].mean()), int(rows[:, -1].max())
-
-    def _refuse_non_finite(
-        self,
-        loss: float,
-        norm: float,
-        rate: float,
-        parts: Sequence[TrainingImage],
-        orders: Sequence[Tensor],
-    ) -> None:
-        if math.isfinite(loss) and math.isfinite(norm):
-            self.skipped = 0
-            return
-        self.skipped += 1
-        scaled = self.accelerator.scaler is not None
-        if math.isfinite(loss) and scaled and self.skipped <= SKIPPED_STEPS:
-            return  # the scaler lowers its scale and skips this step
-        culprit = ""
-        for part in parts:
-            culprit = faults.first_non_finite(
-                self.model, functools.partial(self._losses, part, orders)
-            )
-            if not culprit.startswith("no module"):
-                break
-        raise DivergedError(
-            f"step {self.step + 1} is not finite: loss {loss}, gradient norm {norm}, learning rate "
-            f"{rate:g}; first at {culprit}. This state is not saved; "
-            f"{self._fallback()}. Try a lower learning rate, or another precision or kernel"
-        )
-
     def _fallback(self) -> str:
         return faults.newest_checkpoint_clause(self.folder.checkpoint_paths())
 
-    def _at_intervals(self) -> None:
+    def _at_intervals(self, figures: Mapping[str, float]) -> None:
         train = self.config.train
         late = time.monotonic() - self.saved_s > train.checkpoint_minutes * 60
         if self.step % train.checkpoint_every == 0 or late:
@@ -360,7 +258,7 @@ class Trainer:
         due = train.sample_every and self.step % train.sample_every == 0
         if due and self.step < train.steps:
             self.draw_samples()
-        self.watching.look(self)
+        self.watching.look(self, figures)
 
     # Reports
 
@@ -368,10 +266,10 @@ class Trainer:
         """At the end: a grid of samples, and the variational bound."""
         if not self.accelerator.is_main_process:
             return
-        if self.config.train.bound_images:
-            bits = reports.bits_per_dim(
-                self.ema.module.eval(), self.config, self.diffusion, self.plan, self.dataset
-            )
+        bits = of_diffusion.bits_per_dim(
+            self.method, self.ema.module.eval(), self.config, self.dataset
+        )
+        if bits is not None:
             self.emit("reported", name="bits_per_dim", value=bits, step=self.step)
         self.draw_samples()
 
@@ -379,7 +277,7 @@ class Trainer:
         """A grid from the averaged weights, from the same noise every time."""
         if not self.accelerator.is_main_process:
             return
-        parts = (self.config, self.diffusion, self.plan, self.dataset)
+        parts = (self.method, self.config, self.dataset)
         path = reports.write_samples(self.folder, self.step, self.ema.module.eval(), *parts)
         if path:
             self.emit("samples_made", path=path, step=self.step)

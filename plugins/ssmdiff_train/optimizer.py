@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from ssmdiff import CheckpointError, TrainConfig
+from ssmdiff import Adam, CheckpointError, TrainConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam (AdamW with weight decay); norms, biases and state-space parameters do not decay."""
+def build_optimizer(
+    model: nn.Module, config: TrainConfig, adam: Adam | None = None
+) -> torch.optim.Optimizer:
+    """Adam (AdamW with weight decay); norms, biases and state-space parameters do not decay.
+
+    The rate is that of the configuration; ``adam.rate`` is the loop's to multiply it by.
+    """
+    adam = adam or Adam()
     decayed: list[nn.Parameter] = []
     undecayed: list[nn.Parameter] = []
     for parameter in model.parameters():
@@ -27,7 +33,9 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     # optimiser whether a step is skipped, where Accelerate and the average would not see it.
     fused = config.precision != "fp16"
     groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
+    return torch.optim.AdamW(
+        groups, lr=config.learning_rate, betas=adam.betas, eps=adam.eps, fused=fused
+    )
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

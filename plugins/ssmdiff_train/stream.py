@@ -1,8 +1,8 @@
 """The endless sequence of training images: everything about image number i is a function of i.
 
-Which image of the data set it is, how it is changed, its noise and its timestep are drawn from
-(seed, i). A process takes its slice of each batch, a resumed run starts at another i, and neither
-changes what any i is.
+Which image of the data set it is, how it is changed, and what the method draws for it are functions
+of (seed, i). A process takes its slice of each batch, a resumed run starts at another i, and
+neither changes what any i is.
 """
 
 from __future__ import annotations
@@ -17,20 +17,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from ssmdiff import ConfigError, DataError, ImageDataset, name_of, permutation, stream
+from ssmdiff import ConfigError, DataError, Draws, ImageDataset, name_of, permutation, stream
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ssmdiff_train.augment import Augmentation
 
-
-class TrainingImage(NamedTuple):
-    """One image with its draws; collated, each field gains the axis B."""
-
-    x_0: Tensor  # (C, *image_size)
-    noise: Tensor  # (C, *image_size)
-    timestep: Tensor  # () int64
-    label: Tensor  # () int64
+TrainingImage = dict[str, Tensor]
+"""One image with its label and its draws; collated, each gains the axis B: an ``ssmdiff.Batch``."""
 
 
 class Unread(NamedTuple):
@@ -54,7 +48,7 @@ class TrainingStream(Dataset[TrainingImage | Unread]):
     Args:
         dataset: The images.
         seed: The run's seed.
-        timesteps: T; t is uniform over 0 .. T - 1.
+        draws: Of the method, for each image.
         flip: Mirror along the last axis with probability one half.
         augmentation: What else is done to an image, at random.
     """
@@ -63,11 +57,11 @@ class TrainingStream(Dataset[TrainingImage | Unread]):
         self,
         dataset: ImageDataset,
         seed: int,
-        timesteps: int,
+        draws: Draws,
         flip: bool,
         augmentation: Augmentation | None = None,
     ) -> None:
-        self.dataset, self.seed, self.timesteps, self.flip = dataset, seed, timesteps, flip
+        self.dataset, self.seed, self.draws, self.flip = dataset, seed, draws, flip
         self.augmentation = augmentation or Augmentation()
 
     def __getitem__(self, i: int) -> TrainingImage | Unread:
@@ -79,13 +73,11 @@ class TrainingStream(Dataset[TrainingImage | Unread]):
             return Unread(i, index, _portable(error))
         image = self.augmentation.applied(image, self.seed, i)
         draws = stream(self.seed, "training image", i)
-        timestep = int(draws.integers(self.timesteps))
-        if self.flip and draws.random() < 0.5:
-            image = image.flip(-1)
-        noise = draws.standard_normal(tuple(image.shape), dtype=np.float32)
-        return TrainingImage(
-            image, torch.from_numpy(noise), torch.tensor(timestep), torch.tensor(label)
-        )
+
+        def mirrored(image: Tensor) -> Tensor:
+            return image.flip(-1) if self.flip and draws.random() < 0.5 else image
+
+        return {"label": torch.tensor(label), **self.draws(draws, image, mirrored)}
 
     def _permutation(self, epoch: int) -> np.ndarray:
         return _epoch(self.seed, epoch, len(self.dataset))

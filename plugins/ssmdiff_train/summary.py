@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from ssmdiff import DTYPES, DatasetSummary, order_tensors, require_kernel, size_text
+from ssmdiff import (
+    DTYPES,
+    DatasetSummary,
+    DiffusionMethod,
+    order_tensors,
+    parts_of,
+    require_kernel,
+    size_text,
+)
 from torch import Tensor, nn
 
 from ssmdiff_train.augment import in_words
@@ -31,12 +39,8 @@ def of_data(trainer: Trainer, told: DatasetSummary) -> Iterator[str]:
 def of_model(trainer: Trainer) -> Iterator[str]:
     """Lines of the model and of the device."""
     config, device = trainer.config, trainer.accelerator.device
-    model, train = config.model, config.train
-    classes = "conditioned on the class" if model.class_conditional else "of no class"
-    yield (
-        f"model: {model.backbone['name']} of {model.block['name']} along {model.scan['name']}, "
-        f"{trainer.parameters / 1e6:.2f} M parameters, {classes}"
-    )
+    train = config.train
+    yield f"model: {_parts(trainer)}"
     kernel = kernel_of(trainer)
     where = f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else f"{device}"
     count = trainer.accelerator.num_processes
@@ -49,9 +53,23 @@ def of_model(trainer: Trainer) -> Iterator[str]:
     )
 
 
+def _parts(trainer: Trainer) -> str:
+    config, model = trainer.config, trainer.config.model
+    if model.backbone:
+        classes = "conditioned on the class" if model.class_conditional else "of no class"
+        parts = f"{model.backbone['name']} of {model.block['name']} along {model.scan['name']}"
+        return f"{parts}, {trainer.parameters / 1e6:.2f} M parameters, {classes}"
+    parts = ", ".join(f"{kind} {name}" for kind, name in parts_of(config.to_dict()).items())
+    sizes = " and ".join(
+        f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters of the {name}"
+        for name, network in trainer.method.networks.items()
+    )
+    return f"{parts}; {sizes}"
+
+
 def kernel_of(trainer: Trainer) -> str:
     """The kernel that will run, or that none will."""
-    if not trainer.plan.slots:
+    if not trainer.method.plan.slots:
         return "of no scan"
     precision = DTYPES[trainer.config.train.precision]
     return require_kernel(trainer.accelerator.device, precision).name
@@ -59,9 +77,11 @@ def kernel_of(trainer: Trainer) -> str:
 
 def of_memory(trainer: Trainer) -> tuple[str, str]:
     """A line of the memory that is needed, and a warning if there is not so much; else ``""``."""
-    device = trainer.accelerator.device
+    device, method = trainer.accelerator.device, trainer.method
+    if not isinstance(method, DiffusionMethod):
+        return "  memory: not estimated for this method", ""
     try:
-        needed = memory_bytes(trainer)
+        needed = memory_bytes(trainer, method)
     except Exception as error:  # a stranger's network may look at values, which there are none of
         return f"  memory: no estimate for this model ({type(error).__name__})", ""
     free = free_bytes(device)
@@ -78,10 +98,10 @@ def of_memory(trainer: Trainer) -> tuple[str, str]:
     )
 
 
-def memory_bytes(trainer: Trainer) -> int:
+def memory_bytes(trainer: Trainer, method: DiffusionMethod) -> int:
     """What a step allocates beyond the weights and their average, which are there already."""
     config, device = trainer.config, trainer.accelerator.device
-    orders = order_tensors(trainer.plan.draw(0), device)
+    orders = order_tensors(method.plan.draw(0), device)
     conditional = config.model.class_conditional
 
     def forward(model: nn.Module, x: Tensor, t: Tensor) -> Tensor:
@@ -92,7 +112,7 @@ def memory_bytes(trainer: Trainer) -> int:
 
     precision = config.train.precision
     activations = activation_bytes(
-        trainer.model,
+        method.model,
         (trainer.dataset.channels, *config.data.image_size),
         _images_at_once(trainer),
         forward,

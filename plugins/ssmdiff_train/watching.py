@@ -7,6 +7,7 @@ not. Both are of the averaged weights, and the same again where a run that was s
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,10 @@ from ssmdiff import (
     BestCheckpoint,
     Config,
     Diffusion,
+    DiffusionMethod,
     ImageDataset,
+    Look,
+    Method,
     OrderPlan,
     SsmdiffError,
     Watched,
@@ -27,6 +31,7 @@ from ssmdiff import (
 )
 from torch import Tensor, nn
 
+from ssmdiff_train import reports
 from ssmdiff_train.callbacks import HELD_OUT
 
 if TYPE_CHECKING:
@@ -108,8 +113,7 @@ class Watching:
     Args:
         config: Of the run.
         dataset: That it trains on.
-        diffusion: The forward process.
-        plan: The orders.
+        method: What is trained; of a diffusion the loss on held-out images is told.
         accelerator: Its main process measures; the others draw their part of the images.
 
     Raises:
@@ -121,18 +125,19 @@ class Watching:
         self,
         config: Config,
         dataset: ImageDataset,
-        diffusion: Diffusion,
-        plan: OrderPlan,
+        method: Method,
         accelerator: Accelerator,
     ) -> None:
         train, main = config.train, accelerator.is_main_process
-        self.told: list[str] = []
+        self.method = method
+        self.told: list[str] = list(method.told())
         self.held_out: HeldOutLoss | None = None
         self.watch: Any = None
         images = getattr(dataset, "held_out", None)
         with torch.random.fork_rng(devices=[]):
-            if main and images is not None and 0 < train.held_out_every <= train.steps:
-                self.held_out = HeldOutLoss(config, images, diffusion, plan)
+            due = main and 0 < train.held_out_every <= train.steps
+            if due and images is not None and isinstance(method, DiffusionMethod):
+                self.held_out = HeldOutLoss(config, images, method.diffusion, method.plan)
                 self.told.append(
                     f"held out: the loss on {train.held_out_images} images that are not trained "
                     f"on, every {train.held_out_every} steps"
@@ -142,15 +147,37 @@ class Watching:
                 if main:
                     self.told.append(self.watch.prove())
 
-    def look(self, trainer: Trainer) -> None:
-        """Measure what is due after the step that was done."""
+    def look(self, trainer: Trainer, figures: Mapping[str, float] | None = None) -> None:
+        """Measure what is due after the step that was done.
+
+        Args:
+            trainer: At that step.
+            figures: Of it; None where it was done before the run was stopped.
+        """
         train = trainer.config.train
         with torch.random.fork_rng(devices=[]):
             if self.held_out and self._due(train.held_out_every, trainer):
                 for name, value in self.held_out(trainer.ema.module.eval()).items():
                     trainer.emit("reported", name=name, value=value, step=trainer.step)
+            if figures is not None and trainer.accelerator.is_main_process:
+                self._by_the_method(trainer, figures)
             if self.watch and self._due(train.evaluate_every, trainer):
                 self._judge(trainer)
+
+    def _by_the_method(self, trainer: Trainer, figures: Mapping[str, float]) -> None:
+        """What the method itself makes of the step."""
+
+        def drawn(count: int) -> Tensor:
+            return reports.drawn(trainer.ema.module.eval(), self.method, trainer.config, count)
+
+        def real(count: int) -> Tensor:
+            return torch.stack([item.image for item in reports.spread(trainer.dataset, count)])
+
+        seen = self.method.look(Look(trainer.step, figures, drawn, real))
+        for name, value in seen.figures.items():
+            trainer.emit("reported", name=name, value=value, step=trainer.step)
+        for doubt in seen.doubts:
+            warnings.warn(doubt, stacklevel=2)
 
     def _due(self, every: int, trainer: Trainer) -> bool:
         last = trainer.step == trainer.config.train.steps

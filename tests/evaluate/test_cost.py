@@ -21,6 +21,7 @@ class Model:
 
     def __init__(self, network: nn.Module, plan: Any, shape: tuple[int, ...]) -> None:
         self.model, self._plan, self.shape = network, plan, shape
+        self.noise = ssmdiff.Noise(shape)
 
     def plan(self) -> Any:
         return self._plan

@@ -18,7 +18,8 @@ from ssmdiff.orders.scan import OrderPlan, ScanSlot
 from ssmdiff_export.model_file import open_onnx
 from ssmdiff_export.runtime import OnnxSampler
 from ssmdiff_export.runtime.card import Slot
-from ssmdiff_export.runtime.sampler import PROVIDERS, FilePlan
+from ssmdiff_export.runtime.sampler import FilePlan
+from ssmdiff_export.runtime.session import PROVIDERS
 
 
 @pytest.fixture(scope="module")

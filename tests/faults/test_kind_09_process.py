@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import ssmdiff
 from ssmdiff_cli.main import app
-from ssmdiff_train.reports import doubt_of
+from ssmdiff_train.of_diffusion import doubt_of
 from typer.testing import CliRunner
 
 SMALL = ["--image-size", "8", "--batch-size", "2", "--steps", "1", "--set", "train.bound_images=0",

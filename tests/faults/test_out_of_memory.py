@@ -8,6 +8,7 @@ import ssmdiff
 import torch
 from ssmdiff import RunFolder
 from ssmdiff.errors import SsmdiffError
+from ssmdiff.runs.diffusion_method import DiffusionMethod
 from ssmdiff_train import faults
 from ssmdiff_train.estimate import FACTOR
 from ssmdiff_train.job import train
@@ -30,8 +31,8 @@ CPU_FULL = RuntimeError(
 @pytest.mark.parametrize(
     ("error", "which", "where"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory"), "device", "_losses"),
-        (MemoryError(), "host", "_losses"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "device", "losses"),
+        (MemoryError(), "host", "losses"),
         (CPU_FULL, "host", "draw_samples"),
         (OSError(12, "Cannot allocate memory"), "host", "draw_samples"),
     ],
@@ -39,15 +40,16 @@ CPU_FULL = RuntimeError(
 def test_out_of_memory_names_what_helps_and_keeps_the_checkpoint(
     tmp_path, monkeypatch, error, which, where
 ):
-    plain, calls = getattr(Trainer, where), []
+    owner = DiffusionMethod if where == "losses" else Trainer
+    plain, calls = getattr(owner, where), []
 
     def full(self, *arguments):
         calls.append(None)
-        if len(calls) > 2 or where != "_losses":
+        if len(calls) > 2 or where != "losses":
             raise error
         return plain(self, *arguments)
 
-    monkeypatch.setattr(Trainer, where, full)
+    monkeypatch.setattr(owner, where, full)
     with pytest.raises(SsmdiffError) as refused:
         train(SMALL, tmp_path / "run")
     text = str(refused.value)
@@ -55,7 +57,7 @@ def test_out_of_memory_names_what_helps_and_keeps_the_checkpoint(
     assert "\n" not in text
     assert f"the {which} is out of memory with 8 images of 16 x 16 in fp32" in text
     kept = RunFolder(tmp_path / "run").checkpoint()
-    assert kept.step == (2 if where == "_losses" else 3)
+    assert kept.step == (2 if where == "losses" else 3)
     assert f"the last good checkpoint is {kept.path}" in text
     assert "train.micro_batch_size=4 (the batch stays the same)" in text
     assert "--activation-checkpointing" in text
@@ -89,9 +91,9 @@ config = ssmdiff.resolve(ssmdiff.load_preset("tiny"), {
 folder = RunFolder(Path(sys.argv[1]))
 trainer = Trainer(config, folder, Accelerator(cpu=True))
 folder.create(config)
-told = summary.memory_bytes(trainer)
+told = summary.memory_bytes(trainer, trainer.method)
 small = torch.randn(1, 1, 32, 32)
-orders = ssmdiff.order_tensors(trainer.plan.draw(0), torch.device("cpu"))
+orders = ssmdiff.order_tensors(trainer.method.plan.draw(0), torch.device("cpu"))
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 before, most, over = resident(), 0, False

@@ -10,6 +10,7 @@ import ssmdiff
 import torch
 from scipy import ndimage
 from ssmdiff import ConfigError
+from ssmdiff.runs.diffusion_method import DiffusionDraws
 from ssmdiff_train.augment import Augmentation, settled
 from ssmdiff_train.job import train
 from ssmdiff_train.stream import TrainingStream
@@ -65,13 +66,13 @@ def test_it_is_a_function_of_seed_and_number_alone() -> None:
 def test_without_it_the_images_of_a_run_are_those_that_they_were() -> None:
     """The draws of flips, timesteps and noise do not move when it is turned on."""
     data = ssmdiff.create("dataset", "phantom", image_size=(16, 16))
-    plain = TrainingStream(data, 3, 100, True)
-    changed = TrainingStream(data, 3, 100, True, Augmentation(rotate_deg=20))
+    plain = TrainingStream(data, 3, DiffusionDraws(100), True)
+    changed = TrainingStream(data, 3, DiffusionDraws(100), True, Augmentation(rotate_deg=20))
     for number in range(6):
         a, b = plain[number], changed[number]
-        assert torch.equal(a.noise, b.noise)
-        assert torch.equal(a.timestep, b.timestep)
-        assert not torch.equal(a.x_0, b.x_0)
+        assert torch.equal(a["noise"], b["noise"])
+        assert torch.equal(a["timestep"], b["timestep"])
+        assert not torch.equal(a["x_0"], b["x_0"])
 
 
 class Declares:

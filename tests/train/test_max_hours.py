@@ -8,18 +8,18 @@ from ssmdiff_train import limit
 from ssmdiff_train.callbacks import read_metrics
 from ssmdiff_train.job import train
 from ssmdiff_train.limit import OUT_OF_TIME, TimeLimit
-from ssmdiff_train.loop import Trainer
+from ssmdiff_train.step import TrainingStep
 
 
 def steps_take(monkeypatch, seconds):
     """Put the clocks on by so much in every step."""
-    now, plain = [0.0], Trainer._step
+    now, plain = [0.0], TrainingStep.__call__
 
     def step(self, *arguments):
         now[0] += seconds
         return plain(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(TrainingStep, "__call__", step)
     for name in ("monotonic", "perf_counter"):
         monkeypatch.setattr(limit.time, name, lambda: now[0])
     return now

@@ -238,7 +238,7 @@ def test_divergence_of_a_compiled_run_names_the_module(tiny, tmp_path, eager_bac
     plain = Trainer.run
 
     def run(self, stop):
-        spoilt.append(self.model)
+        spoilt.append(self.method.model)
         return plain(self, stop)
 
     config = tiny(model=PLAIN, train={"compile": True})

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from ssmdiff import differences, hookimpl
 from ssmdiff.errors import ConfigError, ContractError, DivergedError, PluginBrokenError
+from ssmdiff.runs.diffusion_method import DiffusionMethod
 from ssmdiff.runs.pictures import EDGE, WORDS
 from ssmdiff_train.callbacks import read_metrics
 from ssmdiff_train.job import train
-from ssmdiff_train.loop import Trainer
 from ssmdiff_train.optimizer import build_ema, build_optimizer, learning_rate
 
 
@@ -141,8 +141,8 @@ def test_n1_nan_in_a_block_stops_names_it_and_keeps_the_last_checkpoint(
 
 
 def test_n2_nan_in_a_gradient_alone_stops(tiny, tmp_path, monkeypatch):
-    plain = Trainer._losses
-    monkeypatch.setattr(Trainer, "_losses", lambda *a: _Poison.apply(plain(*a)))
+    plain = DiffusionMethod.losses
+    monkeypatch.setattr(DiffusionMethod, "losses", lambda *a: _Poison.apply(plain(*a)))
     with pytest.raises(DivergedError, match=r"gradient norm nan.*no checkpoint yet"):
         train(tiny(), tmp_path / "run")
 
@@ -172,7 +172,7 @@ def test_n5_out_of_memory_says_what_was_tried_and_what_to_try(tiny, tmp_path, mo
     def full(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Trainer, "_losses", full)
+    monkeypatch.setattr(DiffusionMethod, "losses", full)
     with pytest.raises(ssmdiff.SsmdiffError) as refused:
         train(tiny(), tmp_path / "run")
     assert refused.value.exit_code == 1

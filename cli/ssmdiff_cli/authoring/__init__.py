@@ -15,6 +15,7 @@ USES = {
     "scan": "ssmdiff train --scan $name",
     "block": "ssmdiff train --block $name",
     "backbone": "ssmdiff train --backbone $name",
+    "method": "ssmdiff train --method $name",
     "scheduler": "ssmdiff sample runs/demo --scheduler $name",
     "kernel": "ssmdiff train --kernel $name",
     "dataset": "ssmdiff train --data $name",

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from ssmdiff.diffusion.interfaces import Array, Denoiser, NoiseScheduler, Plan
 from ssmdiff.diffusion.sampling import sample
 from ssmdiff.errors import ConfigError, did_you_mean
+from ssmdiff.orders.seeds import Noise
 
 Images = TypeVar("Images")
 
@@ -19,7 +20,7 @@ class SamplingSettings:
     """What decides the images of a model, besides its weights."""
 
     scheduler: Mapping[str, Any]
-    """Name and options."""
+    """Name and options; empty where images are made in one call."""
     steps: int
     seed: int = 0
     label: int | None = None
@@ -36,6 +37,11 @@ class ImageModel(ABC, Generic[Images]):
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """(C, *image_size)."""
+
+    @property
+    def noise(self) -> Noise:
+        """What an image is made from."""
+        return Noise(self.shape)
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -137,11 +143,12 @@ class ImageModel(ABC, Generic[Images]):
                 scheduler,
                 plan,
                 seed=sampling.seed,
-                shape=self.shape,
+                shape=self.noise.shape,
                 indices=batch,
                 steps=sampling.steps,
                 labels=self.labels(sampling, batch),
                 on_step=on_step,
+                distribution=self.noise.distribution,
             )
             yield batch, self.joined([images])
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ssmdiff.diffusion.interfaces import Array, Denoiser, NoiseScheduler, Plan
 from ssmdiff.errors import DivergedError
-from ssmdiff.orders.seeds import first_noise, step_noise
+from ssmdiff.orders.seeds import Distribution, first_noise, step_noise
 
 
 def sample(
@@ -29,6 +29,7 @@ def sample(
     steps: int,
     labels: Sequence[int] | None = None,
     on_step: Callable[[], None] | None = None,
+    distribution: Distribution = "normal",
 ) -> Array:
     """Draw the images with the given indices, in one batch.
 
@@ -38,11 +39,12 @@ def sample(
         scheduler: Its state is reset by ``set_timesteps``.
         plan: The scan orders of every step.
         seed: Of the images, and of random orders.
-        shape: (C, *image_size).
+        shape: Of the first noise: (C, *image_size), or what a generator makes images from.
         indices: Which images of the seed to draw.
         steps: Sampling steps.
         labels: The class of each image, for a conditional denoiser.
         on_step: Called after each call of the denoiser.
+        distribution: Of the first noise.
 
     Returns:
         (len(indices), C, *image_size), clipped to -1 .. 1, an array of the denoiser's.
@@ -53,7 +55,8 @@ def sample(
     """
     asarray: Callable[[Any], Array] = getattr(denoiser, "asarray", np.asarray)
     scheduler.set_timesteps(steps)
-    x = asarray(np.stack([first_noise(seed, i, shape) for i in indices])) * scheduler.initial_scale
+    first = np.stack([first_noise(seed, i, shape, distribution) for i in indices])
+    x = asarray(first) * scheduler.initial_scale
     context = () if labels is None else (asarray(np.array(labels, dtype=np.int64)),)
     finite = []
     for call, t in enumerate(scheduler.timesteps):

@@ -9,6 +9,7 @@ needs numpy alone.
 from __future__ import annotations
 
 import zlib
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +47,28 @@ def permutation(generator: np.random.Generator, length: int) -> NDArray[np.int64
     return np.argsort(generator.bit_generator.random_raw(length), kind="stable")
 
 
-def first_noise(seed: int, index: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """x_T of image ``index`` of a seed, float32 of the given shape (C, *image_size)."""
-    return stream(seed, "sample", index).standard_normal(shape, dtype=np.float32)
+Distribution = Literal["normal", "uniform"]
+
+
+class Noise(NamedTuple):
+    """What an image is made from: independent numbers of mean 0, uniform over -1 to 1 or normal."""
+
+    shape: tuple[int, ...]
+    distribution: Distribution = "normal"
+
+    def draw(self, draws: np.random.Generator) -> NDArray[np.float32]:
+        """Float32 of the shape."""
+        if self.distribution == "uniform":
+            return 2 * draws.random(self.shape, dtype=np.float32) - 1
+        return draws.standard_normal(self.shape, dtype=np.float32)
+
+
+def first_noise(
+    seed: int, index: int, shape: tuple[int, ...], distribution: Distribution = "normal"
+) -> NDArray[np.float32]:
+    """x_T of image ``index`` of a seed, float32 of the given shape (C, *image_size); of a model
+    that makes an image in one call, its latent vector."""
+    return Noise(shape, distribution).draw(stream(seed, "sample", index))
 
 
 def step_noise(seed: int, index: int, step: int, shape: tuple[int, ...]) -> NDArray[np.float32]:

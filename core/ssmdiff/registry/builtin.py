@@ -1,4 +1,4 @@
-"""What the core itself contributes: the reference kernel."""
+"""What the core itself contributes: the reference kernel, diffusion and its noise schedulers."""
 
 from collections.abc import Iterable
 
@@ -9,6 +9,16 @@ from ssmdiff.registry.hookspecs import hookimpl
 @hookimpl
 def ssmdiff_kernels() -> Iterable[Component]:
     yield Component("torch", "ssmdiff.ops.reference:TorchKernel", "plain reference, runs anywhere")
+
+
+@hookimpl
+def ssmdiff_methods() -> Iterable[Component]:
+    yield Component(
+        "diffusion",
+        "ssmdiff.runs.diffusion_method:DiffusionMethod",
+        "a backbone predicts the noise of an image",
+        "Ho et al., DDPM, arXiv:2006.11239",
+    )
 
 
 _SCHEDULERS = "ssmdiff.diffusion.schedulers"

@@ -33,6 +33,7 @@ KINDS: dict[str, Kind] = {
         Kind("scan", "ssmdiff_scans"),
         Kind("block", "ssmdiff_blocks", ("channels", "time_channels", "directions")),
         Kind("backbone", "ssmdiff_backbones", ("in_channels", "scan", "block", "num_classes")),
+        Kind("method", "ssmdiff_methods", ("config", "channels", "classes")),
         Kind("scheduler", "ssmdiff_schedulers", ("betas", "prediction_type")),
         Kind("kernel", "ssmdiff_kernels"),
         Kind("dataset", "ssmdiff_datasets", ("image_size",)),

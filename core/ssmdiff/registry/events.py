@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -15,3 +16,5 @@ class StepRecord:
     learning_rate: float
     gradient_norm: float
     images_per_s: float
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What the method tells besides, by name; keys of their own in ``metrics.jsonl``."""

@@ -53,6 +53,12 @@ def ssmdiff_backbones() -> Iterable[Component]:
 
 
 @hookspec
+def ssmdiff_methods() -> Iterable[Component]:
+    """``factory(config, channels, classes, **options)``, see :class:`ssmdiff.Method`."""
+    return ()
+
+
+@hookspec
 def ssmdiff_schedulers() -> Iterable[Component]:
     """``factory(betas, prediction_type, **options)``, see ``NoiseScheduler``."""
     return ()

@@ -12,6 +12,7 @@ from ssmdiff.errors import ConfigError, ContractError
 from ssmdiff.orders.scan import OrderPlan, Scan
 from ssmdiff.registry.registry import create
 from ssmdiff.runs.datasets import ImageDataset
+from ssmdiff.runs.method import Method
 from ssmdiff.runs.sections import ComponentTable, Config
 
 
@@ -21,6 +22,23 @@ def build_dataset(config: Config) -> ImageDataset:
         "dataset", config.data.dataset, image_size=config.data.image_size
     )
     return dataset
+
+
+def build_method(config: Config, channels: int, classes: int) -> Method:
+    """What is trained: networks in training mode, on the CPU.
+
+    Args:
+        config: Of the run.
+        channels: C of the images.
+        classes: How many the model is conditioned on, 0 for none.
+
+    Raises:
+        ConfigError: It cannot serve the images.
+    """
+    method: Method = create(
+        "method", config.method, config=config, channels=channels, classes=classes
+    )
+    return method
 
 
 def build_backbone(config: Config, in_channels: int, num_classes: int) -> nn.Module:

@@ -22,7 +22,7 @@ from typing import Any
 from ssmdiff.errors import ConfigError, did_you_mean
 from ssmdiff.registry.options import validate
 from ssmdiff.registry.registry import registry
-from ssmdiff.runs.sections import COMPONENTS, Config, flat
+from ssmdiff.runs.sections import COMPONENTS, Config, at, flat, unread_by, without
 
 MAX_FILE_BYTES = 1 << 20
 MAX_DEPTH = 50
@@ -105,6 +105,7 @@ def resolve(*layers: Mapping[str, Any] | Config) -> Config:
     chosen: dict[str, tuple[Any, str]] = {}
     for layer in stack:
         chosen |= {path: (name, layer.source) for path, name in _choices(layer).items()}
+    stack = [_of_the_method(layer, *chosen["method"]) for layer in stack]
     stack = [_of_the_chosen(layer, chosen) for layer in stack]
     merged: dict[str, Any] = functools.reduce(merge, stack, {})
     config = validate(Config, _without_none(merged), "")
@@ -131,9 +132,25 @@ def _refuse_depth(layer: Layer) -> None:
 
 def _choices(layer: Mapping[str, Any]) -> dict[str, Any]:
     """The names of the components that a layer names, by their dotted paths."""
-    specs = {path: _at(layer, path) for path in COMPONENTS}
+    specs = {path: at(layer, path) for path in COMPONENTS}
     names = {p: s.get("name") if isinstance(s, Mapping) else s for p, s in specs.items()}
     return {path: name for path, name in names.items() if name is not None}
+
+
+def _of_the_method(layer: Layer, method: str, by: str) -> Layer:
+    """The layer without what the method does not read.
+
+    Raises:
+        ConfigError: A user gave it.
+    """
+    unread = unread_by(method)
+    kept = without(layer, unread)
+    if not layer.base and (lost := sorted(flat(layer).keys() - flat(kept).keys())):
+        raise ConfigError(
+            f"{', '.join(lost)}, by {layer.source}: method {method!r}, by {by}, has no use for it; "
+            "leave it out, or choose another method"
+        )
+    return Layer(kept, layer.source, layer.base)
 
 
 def _of_the_chosen(layer: Layer, chosen: Mapping[str, tuple[Any, str]]) -> Layer:
@@ -144,8 +161,9 @@ def _of_the_chosen(layer: Layer, chosen: Mapping[str, tuple[Any, str]]) -> Layer
     """
     values: dict[str, Any] = dict(layer)
     for path, own in _choices(layer).items():
-        section, key = path.split(".")
-        table, (name, by) = _at(layer, path), chosen[path]
+        table, (name, by) = at(values, path), chosen[path]
+        if table is None:
+            continue  # gone with the component that it is an option of
         if isinstance(table, str):
             table = {"name": own}
         if own != name and isinstance(table, Mapping):
@@ -156,7 +174,7 @@ def _of_the_chosen(layer: Layer, chosen: Mapping[str, tuple[Any, str]]) -> Layer
                     f"chooses {name!r}. Leave out the one or the other"
                 )
             table = {}
-        values[section] = {**values[section], key: table}
+        values = _replaced(values, path, table)
     return Layer(values, layer.source, layer.base)
 
 
@@ -171,11 +189,10 @@ def _refuse_lost(given: Iterable[Layer], arrived: Mapping[str, Any]) -> None:
         raise ConfigError(f"{key} = {value!r}, by {source}, cannot be kept{instead}")
 
 
-def _at(values: Any, path: str) -> Any:
-    """What stands at a dotted path, None where nothing does."""
-    for key in path.split("."):
-        values = values.get(key) if isinstance(values, Mapping) else None
-    return values
+def _replaced(values: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Tables with another value at a dotted path that is there."""
+    key, _, rest = path.partition(".")
+    return {**values, key: _replaced(values[key], rest, value) if rest else value}
 
 
 def _without_none(value: Any) -> Any:

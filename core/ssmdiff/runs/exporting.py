@@ -102,7 +102,8 @@ def open_model(path: Path, checkpoint: str | None = None) -> ImageModel[Any]:
     Raises:
         ConfigError: It is neither, or a file, which has no checkpoints.
     """
-    from ssmdiff.runs.run import RunFolder, load_run
+    from ssmdiff.runs.folder import RunFolder
+    from ssmdiff.runs.run import load_run
 
     if RunFolder(path).exists:
         import torch

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ssmdiff.runs.datasets import ImageDataset
     from ssmdiff.runs.evaluation import Watched
     from ssmdiff.runs.exporting import ExportPrecision, ExportResult
-    from ssmdiff.runs.run import Run, RunFolder
+    from ssmdiff.runs.folder import RunFolder
+    from ssmdiff.runs.run import Run
     from ssmdiff.runs.sections import Config, TrainConfig
 
 EXTRAS = {

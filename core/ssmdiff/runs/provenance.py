@@ -76,9 +76,9 @@ def made_otherwise(
         for key in now.keys() & then.keys()
         if key.split(".")[0] in tables and _is_another(then[key], now[key])
     }
-    model, size = config.to_dict()["model"], list(config.data.image_size)
+    model, size = config.to_dict().get("model"), list(config.data.image_size)
     before = state.get("config", {"model": model, "data": {"image_size": size}})
-    same_model = (before["model"], list(before["data"]["image_size"])) == (model, size)
+    same_model = (before.get("model"), list(before["data"]["image_size"])) == (model, size)
     digests, known = order_digests(plan), made.get("orders")
     if known and same_model and known != digests:
         slots = [i for i, (a, b) in enumerate(zip(known, digests, strict=False)) if a != b] or [0]

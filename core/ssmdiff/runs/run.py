@@ -1,264 +1,30 @@
-"""A run on disk, and the trained model in it.
-
-RUN/
-    config.toml            resolved, with versions and the distribution behind each component
-    metrics.jsonl          one line a step
-    loss.png, tensorboard/
-    samples/step-00001000.png
-    checkpoints/step-00001000/
-    replaced/              the run that this one takes the place of, until it has a checkpoint
-    run.lock               which process trains here
-"""
+"""A trained model, out of a run's folder."""
 
 from __future__ import annotations
 
-import tomllib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 import torch
 from torch import Tensor
 
 from ssmdiff.diffusion.cuda_graphs import RecordedDenoiser
-from ssmdiff.diffusion.denoisers import TorchDenoiser, module_denoiser
+from ssmdiff.diffusion.denoisers import TorchDenoiser
 from ssmdiff.diffusion.image_model import ImageModel, SamplingSettings
 from ssmdiff.diffusion.interfaces import NoiseScheduler
-from ssmdiff.errors import CheckpointError, ConfigError, SsmdiffError, did_you_mean
+from ssmdiff.diffusion.one_call import STEPS, refuse_walk
+from ssmdiff.errors import CheckpointError, did_you_mean
 from ssmdiff.networks.compiling import compile_backbone
 from ssmdiff.orders.scan import OrderPlan, size_text
-from ssmdiff.registry.registry import create
-from ssmdiff.runs import best_checkpoint, compose, placing, replacing
+from ssmdiff.orders.seeds import Noise
 from ssmdiff.runs import checkpoint as ckpt
-from ssmdiff.runs.best_checkpoint import BestCheckpoint
-from ssmdiff.runs.config import Layer, load_file, resolve
-from ssmdiff.runs.provenance import made_otherwise, provenance
-from ssmdiff.runs.sections import Config, parts_of
-
-CONFIG = "config.toml"
-LOCK = "run.lock"
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """Where a run keeps what."""
-
-    path: Path
-
-    def __repr__(self) -> str:
-        """What is trained here and how far, as the files have it; nothing is checked."""
-        try:
-            parts = parts_of(self.config_layer()["model"])
-        except (SsmdiffError, OSError, LookupError, TypeError):
-            return f"<RunFolder {self.path}: no run that can be read>"
-        newest = next((found.name for found in self.checkpoint_paths()), "no checkpoint yet")
-        return f"<RunFolder {self.path}: {parts}, {newest}>"
-
-    @property
-    def config_file(self) -> Path:
-        return self.path / CONFIG
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def samples(self) -> Path:
-        return self.path / "samples"
-
-    @property
-    def exists(self) -> bool:
-        return self.config_file.is_file()
-
-    def refuse_to_replace(self, config: Config, overwrite: bool) -> None:
-        """Check that a new run may be written here; nothing is touched.
-
-        Raises:
-            ConfigError: Something is there already and may not be replaced.
-        """
-        self.refuse_data(config)
-        if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"--out {self.path} is a file; expected a folder, new or empty")
-        if self.path.is_dir() and any(self._contents()):
-            if not overwrite:
-                raise ConfigError(
-                    f"{self.path} is not empty. Go on with --resume, start anew with --overwrite, "
-                    "or choose another --out"
-                )
-            if not self.exists and replacing.kept(self.path) is None:
-                raise ConfigError(
-                    f"{self.path} is not empty and holds no run, so --overwrite does not touch it; "
-                    "choose another --out"
-                )
-
-    def create(
-        self, config: Config, overwrite: bool = False, made_of: Mapping[str, Any] | None = None
-    ) -> None:
-        """Make the folder and write the configuration; a probe that fails now, not after hours.
-
-        A run that is there is set aside, see :mod:`ssmdiff.runs.replacing`. ``made_of``
-        is kept with it: ``{"data": ssmdiff.data_record(...)}``.
-
-        Raises:
-            ConfigError: Something is there already and may not be replaced.
-            CheckpointError: The folder cannot be written.
-        """
-        self.refuse_to_replace(config, overwrite)
-        if overwrite and self.path.is_dir():
-            replacing.set_aside(self.path)
-        self.make_folders()
-        self.write_config(config, made_of)
-
-    def _contents(self) -> Iterator[Path]:
-        """What lies here, but for what a process leaves that was killed before it wrote a run."""
-        for path in self.path.iterdir():
-            made = path in (self.samples, self.checkpoints) and path.is_dir()
-            empty = made and not any(path.iterdir())
-            if path.name != LOCK and not path.name.startswith(ckpt.TEMPORARY) and not empty:
-                yield path
-
-    def make_folders(self) -> None:
-        """The folders that a run writes into, also where a copy of the run left out empty ones.
-
-        Raises:
-            CheckpointError: They cannot be made.
-        """
-        try:
-            self.samples.mkdir(parents=True, exist_ok=True)
-            self.checkpoints.mkdir(exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot create {self.path}: {error.strerror or error}"
-            ) from error
-
-    def refuse_data(self, config: Config) -> None:
-        """:meth:`refuse_data_in` for a data set that has a path."""
-        source = config.data.dataset.get("path")
-        if isinstance(source, str):
-            self.refuse_data_in([Path(source).expanduser()])
-
-    def refuse_data_in(self, folders: Iterable[Path]) -> None:
-        """Check that the run's folder lies in none of these folders of images, and none in it.
-
-        Raises:
-            ConfigError: One does; links are followed.
-        """
-        placing.refuse_among(self.path, folders)
-
-    def write_config(self, config: Config, made_of: Mapping[str, Any] | None = None) -> None:
-        made = provenance(config) | dict(made_of or {})
-        text = config.to_toml() + "\n" + tomli_w.dumps({"provenance": made})
-        ckpt.write_atomically(self.config_file, text.encode())
-
-    def config_layer(self) -> Layer:
-        """The configuration as written, without its provenance.
-
-        Raises:
-            CheckpointError: There is no run here.
-        """
-        if not self.exists:
-            what = "holds no run (no config.toml)" if self.path.is_dir() else "does not exist"
-            raise CheckpointError(
-                f"{self.path} {what}; expected the --out of ssmdiff train{self._kept()}"
-            )
-        layer = load_file(self.config_file)
-        layer.pop("provenance", None)
-        layer.base = True
-        return layer
-
-    def providers(self) -> Mapping[str, str]:
-        """Which distribution gave each component when the run was made."""
-        return self._made_with("components")
-
-    def data_record(self) -> Mapping[str, Any]:
-        """What is kept of the data, see :func:`ssmdiff.data_record`."""
-        return self._made_with("data")
-
-    def _made_with(self, key: str) -> Mapping[str, Any]:
-        with self.config_file.open("rb") as file:
-            found = tomllib.load(file).get("provenance", {}).get(key, {})
-        return found if isinstance(found, dict) else {}
-
-    def config(self) -> Config:
-        """The resolved configuration, without those who listened to the run and who judged it.
-
-        Raises:
-            CheckpointError: There is no run here, or a plugin it was made with is missing.
-        """
-        layer = self.config_layer()
-        try:
-            judged_by: dict[str, list[Any]] = {"features": [], "metrics": []}
-            return resolve(layer, {"train": {"callbacks": [], "evaluate": judged_by}})
-        except ConfigError as error:
-            made_with = "; ".join(f"{k} = {v}" for k, v in self.providers().items())
-            raise CheckpointError(
-                f"the run {self.path} cannot be composed here: {error}\n"
-                f"it was made with {made_with}"
-            ) from error
-
-    def checkpoint(self, name: str = "latest") -> ckpt.Checkpoint:
-        """The newest valid checkpoint, the ``best`` one, or a named one.
-
-        Raises:
-            CheckpointError: There is none, or the named one is damaged.
-        """
-        name = best_checkpoint.named(self.checkpoints) if name == "best" else name
-        if name != "latest":
-            return ckpt.verify(self.checkpoints / name)
-        found, skipped = ckpt.latest(self.checkpoints)
-        if found is None:
-            detail = "".join(f"\n{sentence}" for sentence in skipped)
-            raise CheckpointError(f"{self.path} holds no valid checkpoint{self._kept()}{detail}")
-        for sentence in skipped:
-            warnings.warn(f"fell back to {found.path.name}: {sentence}", stacklevel=2)
-        return found
-
-    def _kept(self) -> str:
-        kept = replacing.kept(self.path)
-        return f". The run that was to be replaced is kept in {kept}" if kept else ""
-
-    def checkpoint_paths(self) -> list[Path]:
-        """What looks like a checkpoint, the newest first; nothing is verified."""
-        return ckpt.candidates(self.checkpoints)
-
-    def save_checkpoint(
-        self, step: int, tensors: Mapping[str, ckpt.Tensors], state: Mapping[str, Any]
-    ) -> ckpt.Checkpoint:
-        """Write a checkpoint, and hold it against its manifest.
-
-        Args:
-            step: Optimiser steps done.
-            tensors: Name of a file -> its tensors.
-            state: JSON scalars.
-
-        Raises:
-            CheckpointError: The disk is full or not writable; earlier checkpoints are untouched.
-        """
-        saved = ckpt.verify(ckpt.save(self.checkpoints, step, tensors, state).path)
-        replacing.let_go(self.path)
-        return saved
-
-    def best(self) -> BestCheckpoint | None:
-        """The best checkpoint so far and its figure, where the run was judged as it trained."""
-        return best_checkpoint.find(self.checkpoints)
-
-    def keep_best(self, found: BestCheckpoint) -> None:
-        """Name the best checkpoint, which :meth:`prune` spares from now on."""
-        best_checkpoint.keep(self.checkpoints, found)
-
-    def prune(self, keep: int) -> None:
-        """Delete all but the newest checkpoints and the best."""
-        spared = self.best()
-        ckpt.prune(self.checkpoints, keep, spared.checkpoint if spared else "")
-
-    def sweep(self) -> None:
-        """Finish or delete what a killed process left half-done."""
-        replacing.bring_back(self.path)
-        ckpt.sweep(self.path)
-        ckpt.sweep(self.checkpoints)
+from ssmdiff.runs import compose
+from ssmdiff.runs.config import resolve
+from ssmdiff.runs.folder import CONFIG, RunFolder, listed
+from ssmdiff.runs.provenance import made_otherwise
+from ssmdiff.runs.sections import parts_of
 
 
 class Run(ImageModel[Tensor]):
@@ -267,8 +33,8 @@ class Run(ImageModel[Tensor]):
     Attributes:
         folder: Where it was loaded from.
         config: The run's configuration.
-        model: The backbone with the averaged weights, in evaluation mode.
-        diffusion: The forward process.
+        method: What was trained, on the CPU and in training mode but for the network that draws.
+        model: That network with the averaged weights, in evaluation mode.
         checkpoint: Which checkpoint the weights are from.
         data: What is kept of the data that it was trained on, see :func:`ssmdiff.data_record`.
         cuda_graphs: On a CUDA device, record the network's launches once for each batch size and
@@ -285,14 +51,14 @@ class Run(ImageModel[Tensor]):
         self.channels, self.classes = self.checkpoint.images(state)
         self.data: Mapping[str, Any] = state.get("provenance", {}).get("data", {})
         num_classes = len(self.classes) if self.config.model.class_conditional else 0
-        self.model = compose.build_backbone(self.config, self.channels, num_classes).eval()
-        name = "ema" if ema else "model"
+        self.method = compose.build_method(self.config, self.channels, num_classes)
+        self.model = self.method.networks[self.method.drawing].eval()
+        name = "ema" if ema else self.method.drawing
         ckpt.load_state(self.model, self.checkpoint.tensors(name), self.checkpoint.path)
-        self.diffusion = compose.build_diffusion(self.config)
         self._warn_if_made_otherwise(state)
 
     def _warn_if_made_otherwise(self, state: Mapping[str, Any]) -> None:
-        changes = made_otherwise(state, self.config, self.plan(), "model", "sample")
+        changes = made_otherwise(state, self.config, self.plan(), "method", "model", "sample")
         if changes:
             listed = "; ".join(f"{key}: {then} -> {now}" for key, (then, now) in changes.items())
             warnings.warn(
@@ -303,7 +69,7 @@ class Run(ImageModel[Tensor]):
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.model.parameters())
-        network = f"{parts_of(self.config.to_dict()['model'])}, {count:,} parameters"
+        network = f"{listed(parts_of(self.config.to_dict()))}, {count:,} parameters"
         place = f"{self.folder.path}, {self.checkpoint.path.name}"
         return f"<Run {place}: {network} on {self.device}, images {size_text(self.shape)}>"
 
@@ -338,6 +104,9 @@ class Run(ImageModel[Tensor]):
         label: int | str | None = None,
     ) -> SamplingSettings:
         """What was asked for, over the run's own scheduler and steps."""
+        if "sample.steps" in self.config.unread():
+            refuse_walk(scheduler, steps)
+            return SamplingSettings({}, STEPS, seed, self.class_index(label))
         asked = {"scheduler": scheduler, "steps": steps}
         layer = {key: value for key, value in asked.items() if value is not None}
         chosen = resolve(self.config, {"sample": layer}).sample
@@ -345,11 +114,12 @@ class Run(ImageModel[Tensor]):
 
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
         """A noise scheduler over the process that was trained."""
-        betas, predicted = self.diffusion.betas, self.diffusion.prediction
-        scheduler: NoiseScheduler = create(
-            "scheduler", table, betas=betas, prediction_type=predicted
-        )
-        return scheduler
+        return self.method.new_scheduler(table)
+
+    @property
+    def noise(self) -> Noise:
+        """What an image is made from."""
+        return self.method.noise
 
     @property
     def class_names(self) -> list[str]:
@@ -358,14 +128,14 @@ class Run(ImageModel[Tensor]):
 
     def denoiser(self) -> TorchDenoiser:
         """The network on its device; its launches are recorded on a GPU if ``cuda_graphs``."""
-        denoise = module_denoiser(self.model)
+        denoise = self.method.denoiser(self.model)
         if self.cuda_graphs and self.device.type == "cuda":
             denoise = RecordedDenoiser(denoise)
         return TorchDenoiser(denoise, self.device)
 
     def plan(self) -> OrderPlan:
         """The scan orders of every step."""
-        return compose.order_plan(self.model, self.config)
+        return self.method.plan
 
     def joined(self, batches: Sequence[Tensor]) -> Tensor:
         """On the CPU."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import tomli_w
@@ -16,12 +16,26 @@ from ssmdiff.registry.registry import registry
 
 COMPONENTS = {
     "data.dataset": "dataset",
+    "method": "method",
     "model.backbone": "backbone",
     "model.block": "block",
     "model.scan": "scan",
     "sample.scheduler": "scheduler",
 }
-"""Where the one component of a kind stands."""
+"""Where the one component of a kind stands; one that is within another comes after it."""
+
+OF_SOME_METHODS = (
+    "model",
+    "diffusion",
+    "sample.scheduler",
+    "sample.steps",
+    "train.activation_checkpointing",
+    "train.bound_images",
+    "train.held_out_every",
+    "train.held_out_images",
+)
+"""Keys and tables that a method may have no use for; one of a method that does not read them is
+neither taken nor kept."""
 
 ComponentTable = dict[str, Any]
 """A component's name and its options: ``{name = "regenerate", base = "cross"}``."""
@@ -68,9 +82,9 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The denoiser: a backbone of blocks along a scan."""
 
-    backbone: ComponentTable
-    block: ComponentTable
-    scan: ComponentTable
+    backbone: ComponentTable = {}
+    block: ComponentTable = {}
+    scan: ComponentTable = {}
     class_conditional: bool = False
 
 
@@ -162,7 +176,7 @@ class TrainConfig(Section):
 class SampleConfig(Section):
     """How images are drawn from the trained model."""
 
-    scheduler: ComponentTable
+    scheduler: ComponentTable = {}
     steps: Positive = 50
     count: Annotated[int, Field(ge=1, le=256)] = 16
     """Images of a sample grid."""
@@ -173,10 +187,20 @@ class Config(Section):
 
     seed: Seed = 0
     data: DataConfig
-    model: ModelConfig
+    method: ComponentTable = {"name": "diffusion"}
+    """What is trained, and how images come out of it; runs of before 0.2 do not say it."""
+    model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     train: TrainConfig
-    sample: SampleConfig
+    sample: SampleConfig = SampleConfig()
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _a_table(cls, value: Any) -> Any:
+        table = {"name": value} if isinstance(value, str) else value
+        if isinstance(table, Mapping) and not isinstance(table.get("name"), str):
+            raise ValueError("a method is a name, or a table with a 'name'")
+        return table
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
@@ -185,29 +209,24 @@ class Config(Section):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, without those that are None."""
-        return self.model_dump(mode="json", exclude_none=True)
+        """Plain values that the method reads, without those that are None."""
+        return without(self.model_dump(mode="json", exclude_none=True), self.unread())
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.to_dict())
 
+    def unread(self) -> tuple[str, ...]:
+        """Those of :data:`OF_SOME_METHODS` that are none of this method's."""
+        return unread_by(self.method["name"])
+
+    @property
+    def sampling_steps(self) -> int:
+        """``sample.steps``; 1 where the method makes an image in one call."""
+        return 1 if "sample.steps" in self.unread() else self.sample.steps
+
     def components(self) -> dict[str, tuple[str, ComponentTable]]:
         """Each component's kind and table, by its dotted path."""
-        judged = self.train.evaluate
-        listed = (
-            ("train.callbacks", "callback", self.train.callbacks),
-            ("train.evaluate.features", "features", judged.features),
-            ("train.evaluate.metrics", "metric", judged.metrics),
-        )
-        several = {
-            f"{path}.{i}": (kind, table)
-            for path, kind, tables in listed
-            for i, table in enumerate(tables)
-        }
-        one_each = {
-            path: (kind, operator.attrgetter(path)(self)) for path, kind in COMPONENTS.items()
-        }
-        return one_each | several
+        return _components(self.to_dict())
 
     def completed(self) -> dict[str, Any]:
         """All values, None included, with every option of every component.
@@ -216,17 +235,69 @@ class Config(Section):
             ConfigError: An option is unknown, of the wrong type or out of range.
             PluginError: A component's plugin is broken or in conflict.
         """
-        values = self.model_dump(mode="json")
-        for path, (kind, table) in self.components().items():
+        values = without(self.model_dump(mode="json"), self.unread())
+        known: set[str] = set()
+        # The options of one component may be others, which are there once it is complete.
+        while new := [item for item in _components(values).items() if item[0] not in known]:
+            path, (kind, table) = new[0]
+            known.add(path)
             *sections, key = path.split(".")
             place = functools.reduce(operator.getitem, sections, values)
-            options = registry().options(kind, table, path)
-            place[int(key) if isinstance(place, list) else key] = options
+            place[int(key) if isinstance(place, list) else key] = registry().options(
+                kind, table, path
+            )
         return values
 
     def keys(self) -> set[str]:
         """Every key that this configuration has, by its dotted path."""
         return set(flat(self.completed()))
+
+
+def unread_by(method: str) -> tuple[str, ...]:
+    """Those of :data:`OF_SOME_METHODS` that a method does not read.
+
+    Raises:
+        ConfigError: There is no such method.
+        PluginError: Its plugin is broken or in conflict.
+    """
+    reads = getattr(registry().find("method", method).factory(), "reads", ())
+    return tuple(key for key in OF_SOME_METHODS if key not in reads)
+
+
+def without(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """Tables without what stands at some dotted paths; a table that is left empty goes too."""
+    kept = dict(values)
+    for path in keys:
+        key, _, rest = path.partition(".")
+        inner = kept.get(key)
+        kept[key] = without(inner, [rest]) if rest and isinstance(inner, Mapping) else inner
+        if not rest or kept[key] in (None, {}):
+            kept.pop(key)
+    return kept
+
+
+def at(values: Any, path: str) -> Any:
+    """What stands at a dotted path of tables, None where nothing does."""
+    for key in path.split("."):
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values
+
+
+def _components(values: Mapping[str, Any]) -> dict[str, tuple[str, ComponentTable]]:
+    """Each component's kind and table in a whole configuration, by its dotted path."""
+    listed = (
+        ("train.callbacks", "callback"),
+        ("train.evaluate.features", "features"),
+        ("train.evaluate.metrics", "metric"),
+    )
+    found = {
+        path: (kind, table) for path, kind in COMPONENTS.items() if (table := at(values, path))
+    }
+    return found | {
+        f"{path}.{i}": (kind, table)
+        for path, kind in listed
+        for i, table in enumerate(at(values, path) or ())
+    }
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -240,8 +311,18 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def parts_of(model: Mapping[str, Any]) -> str:
-    """The components of a network by name."""
-    kinds = ("backbone", "block", "scan")
-    names = [t if isinstance(t := model[kind], str) else t["name"] for kind in kinds]
-    return ", ".join(f"{kind} {name}" for kind, name in zip(kinds, names, strict=True))
+def parts_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """Kind -> name of the components that make up what is trained.
+
+    Raises:
+        LookupError: There are none.
+    """
+    tables = {kind: at(values, path) for path, kind in COMPONENTS.items() if _of_a_network(path)}
+    names = {k: t if isinstance(t, str) else t["name"] for k, t in tables.items() if t}
+    if not names:
+        raise LookupError("a configuration of no network")
+    return names
+
+
+def _of_a_network(path: str) -> bool:
+    return path.startswith(("model.", "method."))

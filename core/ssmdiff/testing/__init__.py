@@ -38,6 +38,7 @@ __all__ = [
     "check_exporter",
     "check_features",
     "check_kernel",
+    "check_method",
     "check_metric",
     "check_reader",
     "check_scan",
@@ -71,6 +72,11 @@ def check_block(spec: Spec) -> Report:
 def check_backbone(spec: Spec) -> Report:
     """Sizes, timesteps, slots and orders, conditioning, gradients and the exported graph."""
     return check("backbone", spec)
+
+
+def check_method(spec: Spec) -> Report:
+    """Networks, draws, steps that move what they say, and images of a seed and an index."""
+    return check("method", spec)
 
 
 def check_scheduler(spec: Spec) -> Report:

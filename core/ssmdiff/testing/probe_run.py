@@ -24,7 +24,8 @@ from ssmdiff.registry.registry import registry
 from ssmdiff.runs import checkpoint as ckpt
 from ssmdiff.runs.compose import build_backbone
 from ssmdiff.runs.config import resolve
-from ssmdiff.runs.run import Run, RunFolder
+from ssmdiff.runs.folder import RunFolder
+from ssmdiff.runs.run import Run
 from ssmdiff.testing import probes
 
 NAME = "ssmdiff-probe"

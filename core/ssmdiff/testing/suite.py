@@ -23,6 +23,7 @@ SUITES = {
     "scan": "ssmdiff.testing.scan",
     "block": "ssmdiff.testing.block",
     "backbone": "ssmdiff.testing.backbone",
+    "method": "ssmdiff.testing.method",
     "scheduler": "ssmdiff.testing.scheduler",
     "kernel": "ssmdiff.testing.kernel",
     "dataset": "ssmdiff.testing.dataset",

@@ -20,7 +20,6 @@ import numpy as np
 import ssmdiff
 from numpy.typing import NDArray
 from ssmdiff import (
-    ConfigError,
     Denoiser,
     ExportError,
     ImageModel,
@@ -34,18 +33,11 @@ from ssmdiff import (
 )
 
 from ssmdiff_export.runtime.card import ModelCard
-from ssmdiff_export.runtime.files import FileReport, check_model_file
+from ssmdiff_export.runtime.files import check_model_file
+from ssmdiff_export.runtime.session import Session
 
 Array = NDArray[np.float32]
 Images = TypeVar("Images")
-
-PROVIDERS = {
-    "cpu": ("CPUExecutionProvider",),
-    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
-    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
-}
-"""ONNX Runtime's name of each, and who computes the few nodes (shapes) that it leaves out."""
-PACKAGES = {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu", "tensorrt": "onnxruntime-gpu"}
 
 
 @dataclass(frozen=True)
@@ -245,156 +237,3 @@ class OnnxSampler(CardModel[Array]):
     def joined(self, batches: Sequence[Array]) -> Array:
         """One array."""
         return np.concatenate(batches)
-
-
-class Session:
-    """Calls the graph.
-
-    Args:
-        report: The file, checked.
-        provider: ``cpu``, ``cuda`` or ``tensorrt``.
-        library: The shared library of our operator for ONNX Runtime; native code, so one that you
-            built yourself (``ssmdiff export --ort-library``).
-        threads: Threads of one call; None leaves it to ONNX Runtime.
-
-    Raises:
-        ConfigError: There is no such provider or library here, or no ONNX Runtime.
-        ExportError: ONNX Runtime refuses the file, or would run it elsewhere than asked.
-    """
-
-    def __init__(
-        self,
-        report: FileReport,
-        provider: str = "cpu",
-        library: Path | None = None,
-        threads: int | None = None,
-    ) -> None:
-        ort = _onnxruntime()
-        wanted = _available(ort, provider)
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        self.report, self.provider = report, provider
-        try:
-            if library is not None:
-                options.register_custom_ops_library(str(_library(library)))
-            self._session = ort.InferenceSession(str(report.path), options, providers=list(wanted))
-        except Exception as error:  # ONNX Runtime's errors share no class of their own
-            if isinstance(error, ConfigError):
-                raise
-            raise ExportError(f"ONNX Runtime refuses {report.path}: {error}") from error
-        self._session.disable_fallback()
-        found = self._session.get_providers()
-        if found[0] != wanted[0]:
-            raise ExportError(
-                f"ONNX Runtime fell back from {wanted[0]} to {found[0]}; its log says why. Try: "
-                f"ssmdiff doctor, or provider {provider_of(found[0])!r}"
-            )
-        self._check_inputs()
-        self._bound: _Bound | None = None
-        self._ort = ort
-
-    def _check_inputs(self) -> None:
-        """The graph takes what the card says, whatever else the file says about shapes."""
-        card = self.report.card
-        rows = {"x": ["C, H, W", *card.shape], "timesteps": ["no axes"]}
-        if card.class_conditional:
-            rows["context"] = ["no axes"]
-        tokens = {slot.order: slot.tokens for slot in card.slots if slot.order is not None}
-        inputs = {i.name: (i.type, i.shape) for i in self._session.get_inputs()}
-        outputs = {o.name: (o.type, o.shape) for o in self._session.get_outputs()}
-        fits = inputs.keys() == rows.keys() | tokens.keys() and list(outputs) == ["prediction"]
-        if fits:
-            image = ("tensor(float)", list(card.shape))
-            fits = all(
-                (kind, shape[1:]) == image and not isinstance(shape[0], int)
-                for kind, shape in (inputs["x"], outputs["prediction"])
-            ) and all(
-                inputs[name][0] == "tensor(int32)" and inputs[name][1][1:] == [length]
-                for name, length in tokens.items()
-            )
-        if not fits:
-            raise ExportError(
-                f"{self.report.path}: the graph has inputs {inputs} and outputs {outputs}; its "
-                f"model card promises images of {card.shape} and {len(tokens)} orders"
-            )
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """The prediction, (B, C, H, W).
-
-        Raises:
-            ExportError: ONNX Runtime fails.
-        """
-        try:
-            if self.provider == "cpu":
-                (prediction,) = self._session.run(["prediction"], dict(inputs))
-                return np.asarray(prediction)
-            if self._bound is None or not self._bound.fits(inputs):
-                self._bound = _Bound(self._ort, self._session, inputs)
-            return self._bound.run(inputs)
-        except Exception as error:  # ONNX Runtime's errors share no class of their own
-            raise ExportError(f"ONNX Runtime failed on {self.report.path}: {error}") from error
-
-
-class _Bound:
-    """Inputs and output that stay on the GPU between calls of one batch size (IO binding)."""
-
-    def __init__(self, ort: Any, session: Any, inputs: Mapping[str, NDArray[Any]]) -> None:
-        self.session, self.binding = session, session.io_binding()
-        self.inputs = {
-            name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), "cuda", 0)
-            for name, value in inputs.items()
-        }
-        for name, value in self.inputs.items():
-            self.binding.bind_ortvalue_input(name, value)
-        shape = inputs["x"].shape
-        self.output = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cuda", 0)
-        self.binding.bind_ortvalue_output("prediction", self.output)
-        self.shapes = {name: value.shape for name, value in inputs.items()}
-
-    def fits(self, inputs: Mapping[str, NDArray[Any]]) -> bool:
-        return self.shapes == {name: value.shape for name, value in inputs.items()}
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        for name, value in inputs.items():
-            self.inputs[name].update_inplace(np.ascontiguousarray(value))
-        self.session.run_with_iobinding(self.binding)
-        prediction: NDArray[np.float32] = self.output.numpy()
-        return prediction
-
-
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "sampling from an ONNX file needs ONNX Runtime, which is not installed. "
-            "Try: pip install 'ssmdiff[onnx]', or pip install onnxruntime"
-        ) from error
-    return onnxruntime
-
-
-def _available(ort: Any, provider: str) -> tuple[str, ...]:
-    if provider not in PROVIDERS:
-        raise ConfigError(f"there is no provider {provider!r}; expected {', '.join(PROVIDERS)}")
-    wanted, present = PROVIDERS[provider], ort.get_available_providers()
-    if wanted[0] not in present:
-        raise ConfigError(
-            f"provider {provider!r} was asked for, and the ONNX Runtime that is installed has "
-            f"{', '.join(map(provider_of, present))}. Try: pip install {PACKAGES[provider]}"
-        )
-    return tuple(name for name in wanted if name in present)
-
-
-def provider_of(name: str) -> str:
-    """Our name of one of ONNX Runtime's providers; its own where we have none."""
-    return next((own for own, names in PROVIDERS.items() if names[0] == name), name)
-
-
-def _library(path: Path) -> Path:
-    if not path.is_file():
-        raise ConfigError(
-            f"there is no operator library {path}. Build it with: ssmdiff export --ort-library"
-        )
-    return path.resolve()
