@@ -146,7 +146,8 @@ class OnnxExporter:
     """Writes one ONNX file, and a file of weights beside it above 1 GB.
 
     Args:
-        body: How the scan is computed where our operator is not installed.
+        body: How the scan is computed where our operator is not installed; ``linear-attention``
+            puts an operator of ONNX's opset 27 in the place of ours.
         check_tensorrt: Hold every node against the operators that TensorRT's parser documents.
     """
 
