@@ -18,6 +18,7 @@ from ssmdiff.networks.layers import (
     to_tokens,
     zeroed,
 )
+from ssmdiff.networks.replacing import replaceable, replacing
 from ssmdiff.networks.selective import SelectiveParameters
 from ssmdiff.ops.derivatives import is_transformed
 
@@ -35,6 +36,8 @@ __all__ = [
     "largest_divisor",
     "orders_of",
     "recompute_activations",
+    "replaceable",
+    "replacing",
     "to_map",
     "to_tokens",
     "zeroed",

@@ -40,7 +40,7 @@ def export(
     precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
     body: Annotated[
         str | None,
-        typer.Option(help="The scan where our operator is not installed: scan or chunked."),
+        typer.Option(help="The scan: scan, chunked or linear-attention."),
     ] = None,
     batch: Annotated[
         str | None,

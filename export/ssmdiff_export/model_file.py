@@ -146,7 +146,8 @@ class OnnxExporter:
     """Writes one ONNX file, and a file of weights beside it above 1 GB.
 
     Args:
-        body: How the scan is computed where our operator is not installed.
+        body: How the scan is computed where our operator is not installed; ``linear-attention``
+            puts an operator of ONNX's opset 27 in the place of ours.
         check_tensorrt: Build an engine with the TensorRT that is installed, and drop it; without
             one, hold every node against a table of what its parser takes.
     """

@@ -17,7 +17,7 @@ from onnx_ir.passes import common as passes
 from onnxscript import optimizer
 from ssmdiff import ExportError, ExportPrecision, Run, __version__
 
-from ssmdiff_export import function
+from ssmdiff_export import function, linear_attention
 from ssmdiff_export.runtime.card import (
     DOMAIN,
     DOMAIN_VERSION,
@@ -82,7 +82,8 @@ def export_onnx(
         run: What to export.
         path: The file; weights beyond ``external_above`` go into ``<path>.data`` beside it.
         precision: Of weights and activations; inputs, outputs and the scan's state are float32.
-        body: How the scan is computed by a runtime that has no operator for it.
+        body: How the scan is computed: by a function of our node where a runtime has no operator
+            for it, or by ONNX's ``LinearAttention``.
         verify: Check the file and compare it with torch.
         progress: Show what is done.
         overwrite: Replace a file that is there.
@@ -98,7 +99,7 @@ def export_onnx(
     with stages(progress) as stage, draft_folder(path) as folder:
         stage("tracing the model")
         interface = GraphInputs.of(run)
-        program = trace(run, interface, precision, lower=True)
+        program = trace(run, interface, precision, body)
         stage("translating to ONNX")
         model = _translate(program, interface, OPSETS[precision])
         stage("writing")
@@ -150,6 +151,7 @@ def _translate(program: Any, interface: GraphInputs, opset: int) -> ir.Model:
             _make_contiguous(model)
             passes.DeduplicateHashedInitializersPass()(model)
             passes.RemoveUnusedOpsetsPass()(model)
+            linear_attention.raise_opset(model)
     except Exception as error:  # the translator wraps what it meets in exceptions of its own
         raise ExportError(f"torch cannot translate the model to ONNX: {_cause(error)}") from error
     for i, node in enumerate(n for n in model.graph if n.domain == DOMAIN):

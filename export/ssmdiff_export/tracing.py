@@ -12,7 +12,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ from ssmdiff import (
     order_plan,
     providers,
 )
+from ssmdiff.nn import replacing
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -41,11 +42,13 @@ from ssmdiff_export.runtime.card import (
     ATTRIBUTES,
     DOMAIN,
     DOMAIN_VERSION,
+    LINEAR_ATTENTION,
     OPERATORS,
     ExternalData,
     ModelCard,
     Parity,
     Process,
+    ScanBody,
     Slot,
 )
 
@@ -134,7 +137,14 @@ class Lowering(TorchFunctionMode):
 
     Sums of integers become sums of floats, which are all that TensorRT has. Done at the first
     trace: a decomposition of the exported program would trace all of it again.
+
+    Args:
+        scan: What stands in the scan's place; see :func:`scan_node`.
     """
+
+    def __init__(self, scan: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.scan = scan
 
     def __torch_function__(
         self,
@@ -145,7 +155,7 @@ class Lowering(TorchFunctionMode):
     ) -> Any:
         named = dict(kwargs or {})
         if func is torch.ops.ssmdiff.selective_scan.default:
-            return lowered(*args, **named)
+            return lowered(self.scan, *args, **named)
         if func in (torch.cumsum, torch.Tensor.cumsum) and not args[0].is_floating_point():
             # TensorRT sums floats alone; the numbers of restarts are exact up to 2**24 tokens.
             dtype = named.pop("dtype", None) or torch.int64
@@ -153,17 +163,19 @@ class Lowering(TorchFunctionMode):
         return func(*args, **named)
 
 
-def trace(run: Run, interface: GraphInputs, precision: ExportPrecision, lower: bool = False) -> Any:
+def trace(
+    run: Run, interface: GraphInputs, precision: ExportPrecision, body: ScanBody | None = None
+) -> Any:
     """The model of a run as a ``torch.export.ExportedProgram``: any batch, one image size.
 
     Args:
         run: The model.
         interface: Its inputs.
         precision: Of the weights and activations.
-        lower: Put the ONNX node in the scan's place.
+        body: Of an ONNX file: its node stands in the scan's place. None leaves torch's op.
 
     Raises:
-        ExportError: torch.export cannot follow the model's code.
+        ExportError: torch.export cannot follow the model's code, or the body cannot do the scan.
     """
     dtype = DTYPES[precision]
     graph = ExportedModule(in_precision(run.model, dtype), interface, dtype).eval()
@@ -175,7 +187,7 @@ def trace(run: Run, interface: GraphInputs, precision: ExportPrecision, lower: b
     each = {0: batch}
     shapes = (each, each, each if interface.conditional else None, [None] * len(orders))
     try:
-        with quiet(), torch.no_grad(), Lowering() if lower else contextlib.nullcontext():
+        with quiet(), torch.no_grad(), _lowering(body):
             return torch.export.export(graph, inputs, dynamic_shapes=shapes)
     except SsmdiffError:
         raise
@@ -184,6 +196,20 @@ def trace(run: Run, interface: GraphInputs, precision: ExportPrecision, lower: b
             f"the model cannot be exported: {_parts(run)} does not run under torch.export: "
             f"{first_line(error)}"
         ) from error
+
+
+@contextlib.contextmanager
+def _lowering(body: ScanBody | None) -> Iterator[None]:
+    if body is None:
+        yield
+    elif body == LINEAR_ATTENTION:
+        from ssmdiff_export import linear_attention
+
+        with Lowering(linear_attention.selective_scan), replacing(linear_attention.REPLACED):
+            yield
+    else:
+        with Lowering(scan_node):
+            yield
 
 
 def in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -200,6 +226,7 @@ def in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def lowered(
+    scan: Callable[..., Tensor],
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -211,24 +238,38 @@ def lowered(
     delta_softplus: bool = True,
     discretization: str = "euler",
 ) -> Tensor:
-    """``ssmdiff::selective_scan`` as our ONNX node and plain operators; the op's signature."""
+    """``ssmdiff::selective_scan`` as a node and plain operators; the op's signature behind it."""
     steps = delta.float()
     if delta_bias is not None:
         steps = steps + delta_bias.float()[:, None]
     if delta_softplus:
         steps = F.softplus(steps)
-    y = torch.onnx.ops.symbolic(
-        f"{DOMAIN}::{OPERATORS[discretization]}",
-        (u, steps, A.float(), B.to(u.dtype), C.to(u.dtype), order),
-        dict(ATTRIBUTES),
-        dtype=u.dtype,
-        shape=delta.shape,
-        version=DOMAIN_VERSION,
-    )
+    y = scan(u, steps, A.float(), B.to(u.dtype), C.to(u.dtype), order, discretization)
     merged = y.float().sum(1)
     if D is not None:
         merged = merged + u.float() * D.float().sum(0)
     return merged.to(u.dtype)
+
+
+def scan_node(
+    u: Tensor,
+    steps: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    order: Tensor,
+    discretization: str = "euler",
+) -> Tensor:
+    """Our ONNX node: (B, L, D) and the rest of its inputs to (B, K, L, D), in grid order."""
+    y: Tensor = torch.onnx.ops.symbolic(
+        f"{DOMAIN}::{OPERATORS[discretization]}",
+        (u, steps, A, B, C, order),
+        dict(ATTRIBUTES),
+        dtype=u.dtype,
+        shape=steps.shape,
+        version=DOMAIN_VERSION,
+    )
+    return y
 
 
 def card(

@@ -18,11 +18,13 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
+from ssmdiff.nn import replaceable
 from torch import Tensor
 
 from ssmdiff_blocks.sequence import installed, runs_on, sequence_numbers
 
 
+@replaceable("state-space-duality")
 def ssd(
     x: Tensor,
     dt: Tensor,

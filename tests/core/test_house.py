@@ -273,6 +273,7 @@ CAPABILITIES = {
     "readers and writers of file formats": 150,
     "figures while a run trains, the best checkpoint": 80,
     "methods: what is trained, and how an image comes out of it": 250,
+    "functions of blocks that exporters know": 30,
 }
 """What came to the core after the house was moved, and the lines it may have for it: at most 250
 each. docs/architecture.md says why each belongs there."""

@@ -208,7 +208,7 @@ def test_the_command_exports_compares_and_says_so(tmp_path) -> None:
     [
         (["--to", "onx", "--out", "m"], "did you mean 'onnx'?"),
         (["--out", "m", "--precision", "fp8"], "expected fp32, fp16, bf16"),
-        (["--out", "m", "--body", "loop"], "'scan' or 'chunked'"),
+        (["--out", "m", "--body", "loop"], "'chunked' or 'linear-attention'"),
         (["--out", "m", "--batch", "8:1:64"], "such as 1:8:64"),
         ([], "--out is missing"),
     ],

@@ -36,9 +36,12 @@ MAX_BYTES = 1 << 24
 """Most of it are the recipes of random orders, a few bytes per token."""
 PRECISIONS = ("fp32", "fp16", "bf16")
 
-ScanBody = Literal["scan", "chunked"]
-"""How the scan is computed where our operator is not installed."""
-BODIES: tuple[ScanBody, ...] = get_args(ScanBody)
+ScanBody = Literal["scan", "chunked", "linear-attention"]
+"""How the scan is computed: the functions of our node, for where no operator of that name is
+installed, or ONNX's own operator in the place of our node."""
+LINEAR_ATTENTION: ScanBody = "linear-attention"
+BODIES: tuple[ScanBody, ...] = ("scan", "chunked")
+"""Those of the node's function."""
 
 METADATA = "ssmdiff"
 """The key of ``metadata_props`` under which the model card stands."""
@@ -262,7 +265,7 @@ class ModelCard:
             scheduler=sample.take("scheduler", checks.component),
             steps=sample.take("steps", checks.whole(1, 100_000)),
             precision=table.take("precision", checks.one_of(PRECISIONS)),
-            body=table.take("body", checks.one_of(BODIES)),
+            body=table.take("body", checks.one_of(get_args(ScanBody))),
             checkpoint=table.take("checkpoint", checks.text),
             weights_sha256=table.take("weights_sha256", checks.sha256),
             slots=slots,

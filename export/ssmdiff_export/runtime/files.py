@@ -32,7 +32,7 @@ MAX_FIELDS = 1_000_000
 MAX_DEPTH = 32
 MAX_TEXT = 1000
 IR_VERSIONS = range(8, 14)
-OPSETS = range(18, 25)
+OPSETS = range(18, 28)
 
 # The messages of onnx.proto that hold others, by field number. None: a number, a text or a message
 # that names no file and no operator. A field that stands in no table is refused.
