@@ -55,7 +55,7 @@ class Evaluate:
     def __call__(
         self,
         model: str | Path,
-        against: str | Path | None = None,
+        against: str | Path | Mapping[str, Any] | None = None,
         out: str | Path | None = None,
         *,
         n: int = 256,
@@ -75,8 +75,8 @@ class Evaluate:
         Args:
             model: A run's folder, an exported file, a folder of ``ssmdiff sample``, or any folder
                 of images of the reference's size.
-            against: The reference: a run (its data), a data set by name, a folder of images. By
-                default the data of the run.
+            against: The reference: a run (its data), a data set by name or as a table with options,
+                a folder of images. By default the data of the run.
             out: Where the evaluation goes; ``RUN/evaluations/NAME`` of a run, else
                 ``evaluations/NAME``.
             n: Images drawn of a model; of a folder, how many are looked at.
@@ -137,9 +137,16 @@ class Evaluate:
 
         return RunWatch(config, dataset)
 
-    def _data(self, opened: Opened, against: str | Path | None) -> tuple[Any, str, bool]:
+    def _data(
+        self, opened: Opened, against: str | Path | Mapping[str, Any] | None
+    ) -> tuple[Any, str, bool]:
         """The reference, what it is called, and whether its images may be shown."""
         model = opened.path
+        if isinstance(against, Mapping):
+            dataset = create("dataset", against, image_size=opened.image_size)
+            options = ", ".join(f"{k} = {v!r}" for k, v in against.items() if k != "name")
+            source = f"{against['name']}{f' with {options}' if options else ''}"
+            return dataset, source, bool(getattr(dataset, "is_open", False))
         if against is None:
             if not (model / CONFIG).is_file():
                 raise ConfigError(

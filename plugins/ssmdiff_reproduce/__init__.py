@@ -1,6 +1,7 @@
-"""Figures of papers, computed anew beside what was printed. ``papers`` holds what they print.
+"""Tables and figures of papers, computed anew beside what was printed. ``papers`` holds what they
+print, ``vm-ddpm.cpu.toml`` and ``vm-ddpm.paper.toml`` what a table is made from.
 
-A table is computed by the job whose subject it is, which is reached by ``ssmdiff.job``.
+What is computed is computed by the jobs whose subject it is, which are reached by ``ssmdiff.job``.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,11 @@ def ssmdiff_commands() -> Iterable[Command]:
     yield Command(
         "reproduce",
         "ssmdiff_reproduce.command:reproduce",
-        "figures of a paper, computed anew beside what it prints",
+        "tables and figures of a paper, computed anew beside what it prints",
         job="ssmdiff_reproduce.job:reproduce",
-        examples=("ssmdiff reproduce vm-ddpm --table 5",),
+        examples=(
+            "ssmdiff reproduce vm-ddpm --table 5",
+            "ssmdiff reproduce vm-ddpm --table 2 --scale cpu --out reproduced --plan --no-cost",
+            "ssmdiff reproduce vm-ddpm --table 2 --scale cpu --out reproduced --write commands",
+        ),
     )

@@ -1,141 +1,207 @@
-"""The job ``reproduce``: tables of a paper, computed anew. ``ssmdiff.job("reproduce")`` is
-:func:`reproduce`."""
+"""The job ``reproduce``: tables and figures of a paper, computed anew.
+
+``ssmdiff.job("reproduce")`` is :func:`reproduce`. Tables III to V are arithmetic over the paper's
+counts. Tables I and II and figure 2 are trained, drawn and judged by the jobs ``train`` and
+``evaluate``: a plan of cells, each left in files, so that what was stopped goes on, and that
+processes and hosts which see one folder share them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import ssmdiff
 from ssmdiff import ConfigError, did_you_mean
 
-from ssmdiff_reproduce.papers import VM_DDPM
+from ssmdiff_reproduce.counts import Reproduction, from_counts
+from ssmdiff_reproduce.outcome import Outcome, collect
+from ssmdiff_reproduce.plan import Cell, Planned, make_plan
+from ssmdiff_reproduce.running import FAILED, do, failure, is_done
+from ssmdiff_reproduce.scales import SCALES, changed, load_scale
+from ssmdiff_reproduce.sharing import Share, alone, numbered
 
-MARGINS = (0.10, 0.15, 0.20)
-NOTE = (
-    'The paper\'s heads "Precision" and "Recall" are exchanged: what it calls precision is the '
-    "share of a kind that was recognised, which is recall, and the other way round."
-)
-
-
-@dataclass(frozen=True)
-class Line:
-    """One figure.
-
-    Args:
-        table: Of the paper; empty where it prints no such figure.
-        of: Whose it is.
-        figure: What it is, rightly named.
-        printed: In the paper; None where it prints none.
-        computed: Here.
-    """
-
-    table: str
-    of: str
-    figure: str
-    printed: float | None
-    computed: float | None
-
-    @property
-    def agrees(self) -> bool | None:
-        """Whether the figure, rounded as printed, is the printed one; None where none is."""
-        if self.printed is None or self.computed is None:
-            return None
-        digits = len(f"{self.printed:.10f}".rstrip("0").partition(".")[2])
-        return abs(self.computed - self.printed) <= 0.5000001 * 0.1 ** max(digits, 3)
+PAPERS = ("vm-ddpm",)
+TABLES = ("1", "2", "5", "figure-2")
+Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Reproduction:
-    """Tables of a paper, computed anew."""
-
-    paper: str
-    lines: Sequence[Line]
-    notes: Sequence[str]
-
-    def fields(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
+def silent(_: str) -> None:
+    """Nothing is told."""
 
 
-def reproduce(paper: str, table: int) -> Reproduction:
-    """Compute a table of a paper from what the paper gives.
+def reproduce(
+    paper: str,
+    table: str | int,
+    scale: str | None = None,
+    out: str | Path | None = None,
+    *,
+    task: int | None = None,
+    show_real: bool = False,
+    progress: bool = False,
+    say: Say = silent,
+    **asked: Any,
+) -> Any:
+    """Compute a table or a figure of a paper.
 
     Args:
         paper: ``vm-ddpm``.
-        table: 5: tables III to V, from the counts of III and IV.
+        table: ``1``, ``2``, ``figure-2``; or 5: tables III to V, from the counts of III and IV.
+        scale: ``paper`` or ``cpu``; of 5 none.
+        out: The folder of everything; ``reproduced/PAPER-SCALE`` by default.
+        task: Only this one of the plan, and no table.
+        show_real: Show real images in figure 2 though their data is not marked open.
+        progress: Show the bars of training and judging.
+        say: Is told what is done.
+        asked: Of :func:`plan`.
+
+    Returns:
+        A :class:`Reproduction` of table 5, an :class:`Outcome` of 1 and 2, a :class:`Sheet` of
+        figure 2; None where the table is another process's to make.
 
     Raises:
-        ConfigError: It is not known here.
-        PluginNotFoundError: The job that computes it is not installed.
+        ConfigError: It is not known here, or cannot be planned.
+        PluginNotFoundError: A job that computes it is not installed.
+        RunInterruptedError: A signal asked to stop; the same call goes on.
     """
-    if paper != "vm-ddpm":
-        raise ConfigError(f"there is no paper {paper!r} here; {did_you_mean(paper, ['vm-ddpm'])}")
-    if table != 5:
-        raise ConfigError(
-            f"--table {table} of {paper} is not computed here; expected 5, which is tables III to "
-            "V from the counts of III and IV"
-        )
-    turing = ssmdiff.job("turing")
-    lines: list[Line] = []
-    for name, doctor in VM_DDPM.items():
-        margins = {m: turing.figures(doctor.real, doctor.synthetic, m) for m in MARGINS}
-        found = margins[MARGINS[0]]
-        for i, kind in enumerate(("real", "synthetic")):
-            lines += [
-                Line(
-                    doctor.table, name, f"recall, {kind}", doctor.per_kind[i], found["recall"][kind]
-                ),
-                Line(
-                    doctor.table,
-                    name,
-                    f"precision, {kind}",
-                    doctor.per_judgement[i],
-                    found["precision"][kind],
-                ),
-            ]
-        lines.append(
-            Line("V", name, "Fisher, two-sided p", doctor.fisher, found["fisher"]["two_sided"])
-        )
-        lines += [Line("", name, label, None, value) for label, value in _more(found).items()]
-        lines += [
-            Line("", name, f"equivalence within {m:.2f}, p", None, f["equivalence"]["p"])
-            for m, f in margins.items()
-        ]
-    readers = [(doctor.real, doctor.synthetic) for doctor in VM_DDPM.values()]
-    for kind, p in turing.between(*readers).items():
-        lines.append(Line("", "both", f"Fisher between the doctors, {kind}, p", None, p))
-    for rate in (0.80, 0.75, 0.70, 0.65):
-        chance = turing.fisher_power((100, 100), (0.85, rate))
-        lines.append(Line("", "design", f"power, 0.85 against {rate:.2f}", None, chance))
-    return Reproduction(paper, lines, [NOTE])
+    if str(table) == "5":
+        _refuse_paper(paper)
+        return from_counts(paper)
+    planned = plan(paper, table, scale, out, **asked)
+    return run(planned, task, show_real, progress, say)
 
 
-def _more(found: dict[str, Any]) -> dict[str, float | None]:
-    """What the paper does not print, and a reader of table V wants to know."""
-    accuracy, odds, gap = found["accuracy"], found["odds_ratio"], found["difference"]
-    others = found["other_tests"]
-    return {
-        "Fisher, one-sided less": found["fisher"]["less"],
-        "Fisher, one-sided greater": found["fisher"]["greater"],
-        "Fisher, one-sided doubled": others["fisher_doubled"],
-        "Fisher, mid-p": others["fisher_mid_p"],
-        "odds ratio, sample": odds["sample"],
-        "odds ratio, conditional": odds["conditional"],
-        "odds ratio, low": odds["low"],
-        "odds ratio, high": odds["high"],
-        "chi-squared p": others["chi2"],
-        "chi-squared p, Yates": others["chi2_yates"],
-        "Barnard p": others["barnard"],
-        "Boschloo p": others["boschloo"],
-        "accuracy": accuracy["value"],
-        "accuracy, low": accuracy["low"],
-        "accuracy, high": accuracy["high"],
-        "accuracy, p of chance": accuracy["p_of_chance"],
-        "d'": found["sensitivity"]["d_prime"],
-        "criterion": found["sensitivity"]["criterion"],
-        "judged real, difference": gap["value"],
-        "difference, low": gap["low"],
-        "difference, high": gap["high"],
-    }
+def plan(
+    paper: str,
+    table: str | int,
+    scale: str | None = None,
+    out: str | Path | None = None,
+    *,
+    data: Mapping[str, str] | None = None,
+    systems: Iterable[str] = (),
+    seeds: int | None = None,
+    images_seen: int | None = None,
+    n: int | None = None,
+    reference: int | None = None,
+    steps: int | None = None,
+    sets: Sequence[str] = (),
+    judged: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Planned:
+    """What a table would compute; nothing is written.
+
+    Args:
+        paper: ``vm-ddpm``.
+        table: ``1``, ``2`` or ``figure-2``.
+        scale: ``paper`` or ``cpu``.
+        out: The folder of everything.
+        data: Data sets by name, with the stores of those that need one.
+        systems: Those of the table that are wanted.
+        seeds: How many, from 0.
+        images_seen: Of each run.
+        n: Images that are judged of each system.
+        reference: Reference images at most.
+        steps: Sampling steps of every system that has some.
+        sets: ``path.to.key=value`` for every run that has such a key.
+        judged: Options of feature networks and metrics by name.
+
+    Raises:
+        ConfigError: It is not known here, or an option does not fit.
+    """
+    _refuse_paper(paper)
+    table = str(table)
+    if table not in TABLES or table == "5":
+        hint = did_you_mean(table, TABLES)
+        raise ConfigError(f"--table {table} of {paper} is not computed here; {hint}")
+    if scale is None:
+        raise ConfigError(f"--table {table} needs --scale: {' or '.join(SCALES)}")
+    chosen = changed(
+        load_scale(paper, scale), images_seen=images_seen, drawn=n, reference=reference
+    )
+    folder = Path(out) if out is not None else Path("reproduced") / f"{paper}-{scale}"
+    return make_plan(paper, table, chosen, scale, folder, data, systems, seeds, sets, judged, steps)
+
+
+def run(
+    planned: Planned,
+    task: int | None = None,
+    show_real: bool = False,
+    progress: bool = False,
+    say: Say = silent,
+    share: Share | None = None,
+) -> Any:
+    """Do the tasks of this process, and on the first one wait for the others and make the table.
+
+    Args:
+        planned: Of :func:`plan`.
+        task: Only this one.
+        show_real: As :func:`reproduce`.
+        progress: Likewise.
+        say: Likewise.
+        share: Of this process; by default as torchrun has it.
+    """
+    if task is not None and not 0 <= task < len(planned.tasks):
+        raise ConfigError(f"--task {task}: the plan has the tasks 0 to {len(planned.tasks) - 1}")
+    with alone() if share is None else nullcontext(share) as own:
+        begun_ns = _mark(planned)
+        mine = numbered(planned, task, own)
+        for count, one in enumerate(mine, start=1):
+            if all(map(is_done, one.cells)):
+                continue
+            say(f"{count} of {len(mine)}: {one}")
+            do(one, say, progress)
+        if task is not None:
+            failed = [text for cell in planned.tasks[task].cells if (text := failure(cell))]
+            if failed:
+                raise ssmdiff.SsmdiffError(failed[0])
+            return None
+        if own.rank:
+            return None
+        _wait(planned, begun_ns, say)
+    if planned.table.startswith("figure"):
+        from ssmdiff_reproduce.sheet import make_sheet
+
+        return make_sheet(planned, show_real)
+    return _written(collect(planned))
+
+
+def _written(outcome: Outcome) -> Outcome:
+    from ssmdiff_reproduce.forms import write
+
+    write(outcome)
+    return outcome
+
+
+def _refuse_paper(paper: str) -> None:
+    if paper not in PAPERS:
+        raise ConfigError(f"there is no paper {paper!r} here; {did_you_mean(paper, PAPERS)}")
+
+
+def _mark(planned: Planned) -> int:
+    """The time of now, by the clock of the folder: hosts need not agree on the hour."""
+    planned.out.mkdir(parents=True, exist_ok=True)
+    mark = planned.out / ".begun"
+    mark.touch()
+    return mark.stat().st_mtime_ns
+
+
+def _wait(planned: Planned, begun_ns: int, say: Say) -> None:
+    """Until every cell is done, or failed since this began."""
+    told = time.monotonic()
+    while waiting := [c for c in planned.cells if not (is_done(c) or _failed(c, begun_ns))]:
+        if time.monotonic() - told > 60:
+            say(f"waiting for {len(waiting)} cells of other processes, the first {waiting[0]}")
+            told = time.monotonic()
+        time.sleep(0.5)
+
+
+def _failed(cell: Cell, since_ns: int) -> bool:
+    try:
+        return (cell.folder / FAILED).stat().st_mtime_ns >= since_ns
+    except OSError:
+        return False
+
+
+__all__ = ["Outcome", "Planned", "Reproduction", "plan", "reproduce", "run"]

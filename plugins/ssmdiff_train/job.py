@@ -57,6 +57,13 @@ class Train:
         run_training(whole, folder, resume, overwrite, allow_changes, callbacks)
         return folder
 
+    def keep_freed_memory(self) -> bool:
+        """For a program that trains and does little else: faster steps, and memory that is kept
+        until the process ends. Returns whether the system's allocator agreed."""
+        from ssmdiff_train.memory import keep_freed_memory
+
+        return keep_freed_memory()
+
     def build_optimizer(self, model: nn.Module, config: TrainConfig) -> Optimizer:
         """The optimiser that a run of this configuration has."""
         from ssmdiff_train.optimizer import build_optimizer

@@ -27,7 +27,7 @@ def test_every_figure_that_the_paper_prints_is_found_again() -> None:
 
 
 def test_a_figure_that_is_another_does_not_agree() -> None:
-    from ssmdiff_reproduce.job import Line
+    from ssmdiff_reproduce.counts import Line
 
     assert Line("V", "x", "p", 0.56136, 0.5613633).agrees
     assert not Line("V", "x", "p", 0.56136, 0.56137).agrees
@@ -49,7 +49,7 @@ def test_the_command_prints_the_paper_beside_it() -> None:
 
 
 def test_what_is_not_computed_is_refused() -> None:
-    with pytest.raises(ConfigError, match="expected 5"):
-        ssmdiff.job("reproduce")("vm-ddpm", 1)
+    with pytest.raises(ConfigError, match=r"--table 6 of vm-ddpm is not computed here"):
+        ssmdiff.job("reproduce")("vm-ddpm", 6)
     with pytest.raises(ConfigError, match="did you mean 'vm-ddpm'"):
         ssmdiff.job("reproduce")("vmddpm", 5)

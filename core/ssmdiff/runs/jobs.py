@@ -53,6 +53,10 @@ class TrainJob(Protocol):
         **layers: Any,
     ) -> RunFolder: ...
 
+    def keep_freed_memory(self) -> bool:
+        """Let the process keep what a step frees for the next; whether the system agreed."""
+        ...
+
     def build_optimizer(self, model: nn.Module, config: TrainConfig) -> Optimizer:
         """The optimiser that a run of this configuration has."""
         ...
@@ -136,7 +140,7 @@ class EvaluateJob(Protocol):
     def __call__(
         self,
         model: str | Path,
-        against: str | Path | None = None,
+        against: str | Path | Mapping[str, Any] | None = None,
         out: str | Path | None = None,
         **settings: Any,
     ) -> Any:
