@@ -1,7 +1,5 @@
 """The stub refuses what the real binding would: else tests over it could not fail."""
 
-import importlib
-
 import pytest
 
 
@@ -55,56 +53,3 @@ def test_a_logger_that_does_not_call_its_base_is_refused(trt):
 
 def test_bytes_that_are_no_plan_give_none(trt):
     assert trt.Runtime(trt.Logger()).deserialize_cuda_engine(b"no plan") is None
-
-
-@pytest.fixture
-def trtp(trt):
-    return importlib.import_module("tensorrt.plugin")
-
-
-def test_a_plugin_needs_annotations_and_the_right_signature(trtp):
-    def bare(u):
-        return u
-
-    def described(u: trtp.TensorDesc) -> trtp.TensorDesc:
-        return u.like()
-
-    with pytest.raises(ValueError, match="type annotation"):
-        trtp.register("ours::bare")(bare)
-    with pytest.raises(ValueError, match="reserved"):
-        trtp.register("trt::scan")(described)
-    with pytest.raises(ValueError, match="not registered"):
-        trtp.autotune("ours::scan")(described)
-    trtp.register("ours::scan")(described)
-    with pytest.raises(ValueError, match="already"):
-        trtp.register("ours::scan")(described)
-    with pytest.raises(ValueError, match="schema"):
-        trtp.autotune("ours::scan")(lambda u: [])
-    with pytest.raises(ValueError, match="schema"):
-        trtp.aot_impl("ours::scan")(lambda u, outputs: None)
-    with pytest.raises(ValueError, match="No return annotation"):
-        trtp.aot_impl("ours::scan")(lambda u, outputs, tactic: None)
-
-    def three(u, outputs, tactic) -> tuple[str, str, trtp.KernelLaunchParams]: ...
-
-    with pytest.raises(ValueError, match="Expected tuple"):
-        trtp.aot_impl("ours::scan")(three)
-
-
-def test_symbols_are_no_numbers(trtp):
-    batch = trtp.ShapeExpr((1, 4, 8))
-    assert (batch * 3 + 1)._values == (4, 13, 25)
-    assert trtp.cdiv(batch, 4)._values == (1, 1, 2)
-    assert not batch.is_constant
-    with pytest.raises(RuntimeError):
-        batch.constant_value()
-    with pytest.raises(RuntimeError):
-        trtp.ShapeExpr().is_constant
-    with pytest.raises(TypeError):
-        range(batch)
-    with pytest.raises(TypeError):
-        3 * batch
-    with pytest.raises(ValueError):
-        trtp.AutoTuneCombination("FP32").pos([0], "FP16")
-    with pytest.raises(AttributeError):
-        trtp.KernelLaunchParams().grid = 1

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from real_binding import offered
 from ssmdiff_export.tensorrt.device import Machine
 
 STUB = Path(__file__).parent / "stub"
@@ -41,3 +43,36 @@ def forget_tensorrt() -> None:
     package = sys.modules.get("ssmdiff_export.tensorrt")
     if package is not None:
         vars(package).pop("plugin", None)
+
+
+def stub_offers(trt: Any) -> dict[str, Any]:
+    """What the stub claims of each class, in the form of :func:`real_binding.offered`."""
+    classes = [name for name in trt.__all__ if isinstance(getattr(trt, name), type)]
+    found = offered(trt, classes)
+    for name in classes:
+        kind = getattr(trt, name)
+        for property_ in getattr(kind, "_properties", ()):
+            found[name].setdefault(property_, None)
+    return found
+
+
+def stub_drift(claimed: dict[str, Any], real: dict[str, Any]) -> list[str]:
+    """Every name, value and signature that the stub has and the real binding has not."""
+    drift = []
+    for kind, members in claimed.items():
+        if kind not in real:
+            drift.append(f"there is no {kind}")
+            continue
+        for name, mine in members.items():
+            theirs = real[kind].get(name, "missing")
+            if theirs == "missing":
+                drift.append(f"{kind} has no {name}")
+            elif isinstance(mine, int) or isinstance(theirs, int):
+                if mine != theirs:
+                    drift.append(f"{kind}.{name} is {theirs}, not {mine}")
+            elif (mine is None) != (theirs is None):
+                drift.append(f"{kind}.{name} is a {'property' if theirs is None else 'method'}")
+            elif mine is not None and not any(m in theirs for m in mine):
+                wanted = " or ".join(", ".join(t) for t in theirs)
+                drift.append(f"{kind}.{name} takes {wanted}, not {', '.join(mine[0])}")
+    return drift

@@ -1,10 +1,13 @@
 """A stand-in for NVIDIA's ``tensorrt``: the names that ssmdiff uses, strict about each of them.
 
-It checks the order of the calls and the types of the arguments, "builds" a plan that carries the
-network, its profiles and its plugins' kernels, and "runs" it by ONNX Runtime on host memory.
-Nothing else of TensorRT is here: an attribute that is not listed raises AttributeError.
+For what nothing else here does: TensorRT's builder, which comes from elsewhere than PyPI, and a
+runtime without a card. It checks the order of the calls and the types of the arguments, "builds" a
+plan that carries the network and its profiles, and "runs" it by ONNX Runtime on host memory. An
+attribute that is not listed raises AttributeError.
 
-Sources, at the tags v10.13.3 and v11.1 of github.com/NVIDIA/TensorRT:
+Its names, values and signatures are compared with the real bindings of 10.13.3 and 11.4
+(test_trt_real.py). What they do is written after these, at the tags v10.13.3 and v11.1 of
+github.com/NVIDIA/TensorRT:
     pyCore   python/src/infer/pyCore.cpp
     pyGraph  python/src/infer/pyGraph.cpp
     pyTypes  python/src/infer/pyFoundationalTypes.cpp
@@ -30,7 +33,17 @@ from ._base import (
     TensorFormat,
     TensorIOMode,
 )
-from ._build import Builder, IBuilderConfig, INetworkDefinition, ITimingCache, OnnxParser
+from ._build import (
+    Builder,
+    IBuilderConfig,
+    ILayer,
+    INetworkDefinition,
+    IOptimizationProfile,
+    ITensor,
+    ITimingCache,
+    OnnxParser,
+    ParserError,
+)
 from ._run import ICudaEngine, IExecutionContext, Runtime
 
 __version__ = VERSION
@@ -51,15 +64,19 @@ __all__ = [
     "ICudaEngine",
     "IExecutionContext",
     "IHostMemory",
+    "ILayer",
     "ILogger",
     "INetworkDefinition",
+    "IOptimizationProfile",
     "IProgressMonitor",
+    "ITensor",
     "ITimingCache",
     "LayerType",
     "Logger",
     "MemoryPoolType",
     "NetworkDefinitionCreationFlag",
     "OnnxParser",
+    "ParserError",
     "QuickPluginCreationRequest",
     "Runtime",
     "TensorFormat",

@@ -50,8 +50,8 @@ class TensorIOMode(IntEnum):  # pyCore: py::enum_<TensorIOMode>
 
 
 class LayerType(IntEnum):  # pyGraph: py::enum_<LayerType>
-    ELEMENTWISE = 10
-    PLUGIN_V3 = 47
+    ELEMENTWISE = 9
+    PLUGIN_V3 = 46
 
 
 class MemoryPoolType(IntEnum):  # pyCore: py::enum_<MemoryPoolType>
@@ -70,7 +70,7 @@ if IS_11:
     # pyCore v11.1: FP16, BF16, INT8, FP8, INT4, OBEY_/PREFER_PRECISION_CONSTRAINTS are gone.
     class BuilderFlag(IntEnum):
         DEBUG = 2
-        TF32 = 7
+        TF32 = 6
 
     # include/NvInfer.h v11.1; STRONGLY_TYPED: "Deprecated: always enabled".
     class NetworkDefinitionCreationFlag(IntEnum):
@@ -84,7 +84,7 @@ else:
         FP16 = 0
         INT8 = 1
         DEBUG = 2
-        TF32 = 7
+        TF32 = 6
         BF16 = 17
 
     # include/NvInfer.h v10.13.3

@@ -66,7 +66,6 @@ class INetworkDefinition(Strict):  # pyGraph: num_*, get_layer, get_input, get_o
         self._flags, self._layers, self._model = flags, [], b""
         self._inputs: list[ITensor] = []
         self._outputs: list[ITensor] = []
-        self._plugins: list[Any] = []
 
     num_layers = property(lambda self: len(self._layers))
     num_inputs = property(lambda self: len(self._inputs))
@@ -121,13 +120,11 @@ class OnnxParser(Strict):  # pyOnnx: init(network, logger), parse_from_file(mode
             self._tensor(values[v.name]) for v in proto.graph.input if v.name not in constants
         ]
         network._outputs = [self._tensor(v) for v in proto.graph.output]
-        network._plugins = []
         for node in proto.graph.node:
             attributes = {a.name: a for a in node.attribute}
             # ModelImporter.cpp: plugin_namespace set and registered -> plugin, else the function.
             if "plugin_namespace" in attributes and self._registered(node, attributes):
                 network._layers.append(ILayer(LayerType.PLUGIN_V3, node.name))
-                network._plugins.append(node)
             else:
                 network._layers.append(ILayer(LayerType.ELEMENTWISE, node.name))
             if node.op_type == "RandomUniform":
@@ -259,11 +256,7 @@ class Builder(Strict):  # pyCore: py::class_<IBuilder>(m, "Builder")
         if error:
             self._logger.log(Severity.ERROR, error)
             return None
-        try:
-            return IHostMemory(self._plan(network, config))
-        except Exception as problem:  # what a plugin raises ends as a line of the log
-            self._logger.log(Severity.ERROR, f"{type(problem).__name__}: {problem}")
-            return None
+        return IHostMemory(self._plan(network, config))
 
     @staticmethod
     def _wrong(network: INetworkDefinition, config: IBuilderConfig) -> str:
@@ -290,17 +283,12 @@ class Builder(Strict):  # pyCore: py::class_<IBuilder>(m, "Builder")
         return ""
 
     def _plan(self, network: INetworkDefinition, config: IBuilderConfig) -> bytes:
-        from . import plugin
-
-        shapes = config._profiles[0]._shapes if config._profiles else {}
-        batch = [shape[0] for shape in next(iter(shapes.values()), [(1,)] * 3)]
         summary = {
             "version": _base.VERSION,
             "profiles": [profile._shapes for profile in config._profiles],
             "flags": sorted(flag.name for flag in config._flags),
             "inputs": [[t.name, int(t.dtype), list(t.shape)] for t in network._inputs],
             "outputs": [[t.name, int(t.dtype), list(t.shape)] for t in network._outputs],
-            "plugins": plugin.drive(onnx.load_from_string(network._model), network._plugins, batch),
         }
         header = json.dumps(summary).encode()
         body = len(header).to_bytes(8, "little") + header + network._model

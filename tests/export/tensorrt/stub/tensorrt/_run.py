@@ -77,7 +77,7 @@ class ICudaEngine(Strict):  # pyCore: py::class_<ICudaEngine>
         shapes = self._summary["profiles"][profile_index][need(name, str, "profile_shape")]
         return [tuple(shape) for shape in shapes]
 
-    def create_execution_context(self) -> IExecutionContext:
+    def create_execution_context(self, strategy: Any = None) -> IExecutionContext:
         return IExecutionContext(self)
 
 
