@@ -21,6 +21,7 @@ import torch
 from ssmdiff import ConfigError, DataError, SsmdiffError, printable, registry, write_atomically
 from torch.utils.data import DataLoader, Dataset
 
+from ssmdiff_data.copies import Copies
 from ssmdiff_data.planning import Plan, chunks, plan_folder
 from ssmdiff_data.planning_published import plan_published
 from ssmdiff_data.recipe import Recipe
@@ -98,7 +99,9 @@ def prepare(
         kept = "kept in --salt-file" if salt_file else "drawn for this store and thrown away"
         say(f"patients in the store: hashes under a salt that is {kept}")
         parts = _make_parts(plan, recipe, work, salt, workers, bars)
-        lines = _put_together(plan, recipe, parts, work, salt, published, bars)
+        lines, doubt = _put_together(plan, recipe, parts, work, salt, published, bars)
+        if doubt:
+            say(f"warning: {doubt}")
         store = publish(work, target)
     return Prepared(store, tuple(lines))
 
@@ -250,8 +253,8 @@ def _put_together(
     salt: bytes,
     published: str | None,
     bars: Bars,
-) -> list[str]:
-    """The store, in ``work/store``; and lines for people."""
+) -> tuple[list[str], str]:
+    """The store, in ``work/store``; lines for people, and a doubt if there is one."""
     read = functools.lru_cache(maxsize=1)(_read_part)
     counts: list[int] = []
     bad: list[str] = []
@@ -281,12 +284,14 @@ def _put_together(
     folder.mkdir()
     writer = StoreWriter(folder, kept, specs)
     numbers: dict[str, list[float]] = {name: [] for name in first.numbers}
+    copies = Copies()
     with bars("writing the store", len(parts)) as advance:
         for path, group in parts:
             rows = read(path)
             if rows.arrays:
                 _same_channels(rows, specs, group)
                 writer.append(rows.arrays)
+                copies.look(rows.arrays[IMAGE], group, rows.counts)
                 for name in numbers:
                     numbers[name] += rows.numbers[name].tolist()
             advance(1)
@@ -310,6 +315,8 @@ def _put_together(
     if bad:
         lines.append(f"cannot be read: {len(bad)} images are left out: {'; '.join(bad[:5])}")
         told["cannot be read"] = f"{len(bad)} images are left out"
+    if copies.count:
+        told["copies"] = copies.told()
     if published is not None:
         dataset = published_dataset(published)
         facts["dataset"] = published
@@ -317,7 +324,7 @@ def _put_together(
         lines += dataset.notes(kept)
     digest = writer.finish(table, plan.classes, facts)
     lines.append(f"store: {kept} images, {', '.join(specs)}, digest {digest[:16]}")
-    return lines
+    return lines, copies.sentence()
 
 
 def _same_channels(

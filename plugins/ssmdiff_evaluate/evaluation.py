@@ -261,6 +261,7 @@ def _evaluation(
         SEED,
         seen(Mirrored(sets.reference), "the mirrored reference"),
         keep_in(cache),
+        progress,
     )
 
 

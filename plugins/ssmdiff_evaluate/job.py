@@ -18,6 +18,7 @@ from ssmdiff import (
     ImageModel,
     build_dataset,
     create,
+    did_you_mean,
     open_model,
     registry,
     write_atomically,
@@ -167,10 +168,9 @@ class Evaluate:
             table = {"name": kind, "path": str(path)}
             dataset, source = create("dataset", table, image_size=opened.image_size), str(against)
         else:
-            known = ", ".join(registry().names("dataset"))
+            near = did_you_mean(str(against), registry().names("dataset"))
             raise ConfigError(
-                f"--against {against}: there is no such run or folder, and the data sets are "
-                f"{known}"
+                f"--against {against}: there is no such run, folder or data set; {near}"
             )
         return dataset, source, bool(getattr(dataset, "is_open", False))
 

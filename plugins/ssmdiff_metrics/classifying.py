@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -43,11 +45,12 @@ def answers(
     seed: tuple[int, int],
     flips: bool,
     device: str,
+    on_step: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float32]:
     """(H, classes) probabilities of the test images, by a classifier trained on the others.
 
     A function of its arguments alone, on one machine: weights, batches and shifts are drawn from
-    the seed, and the number of training.
+    the seed, and the number of training. ``on_step`` is called after each step.
     """
     first, number = seed
     with torch.random.fork_rng(devices=[]):
@@ -67,6 +70,7 @@ def answers(
         optimiser.step()
         if schedule is not None:
             schedule.step()
+        on_step()
     network.eval()
     with torch.inference_mode():
         parts = [

@@ -8,7 +8,7 @@ Esteban et al. (arXiv 1706.02633) call the second row TSTR, the first TRTR.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -94,29 +94,49 @@ class Classifier:
         real, drawn = (labelled(sides[what], names, each) for what in ("real", "samples"))
         test = labelled(sides["held-out images"], names, counts["held-out images"])
         learnt = {"real": real, "samples": drawn, "both": real.and_also(drawn)}
-        found = {
-            row: np.stack([self._answers(evaluation, images, test, seed, len(names))
-                           for seed in range(self.seeds)])
-            for row, images in learnt.items()
-        }  # fmt: skip
+        trainings = len(learnt) * self.seeds
+        with evaluation.progress(f"{trainings} trainings", trainings * self.steps) as done:
+            found = {
+                row: np.stack([self._answers(evaluation, images, test, seed, len(names), done)
+                               for seed in range(self.seeds)])
+                for row, images in learnt.items()
+            }  # fmt: skip
         return self._figures(found, learnt, test, names, evaluation.seed)
 
     def _answers(
-        self, evaluation: Evaluation, images: Labelled, test: Labelled, seed: int, classes: int
+        self,
+        evaluation: Evaluation,
+        images: Labelled,
+        test: Labelled,
+        seed: int,
+        classes: int,
+        done: Callable[[int], None],
     ) -> NDArray[np.float32]:
-        """(H, classes) probabilities that a trained classifier gives the held-out images; kept."""
+        """(H, classes) probabilities that a trained classifier gives the held-out images; kept.
+
+        ``done`` is told of each step, and of those of a training that was kept.
+        """
         from ssmdiff_metrics import classifying
 
         options = (self.steps, self.flips, self.device, seed, evaluation.seed)
         key = f"{VERSION} {classifying.RECIPE} {options} {images.digest()} {test.digest()}"
 
+        left = self.steps
+
+        def step() -> None:
+            nonlocal left
+            left -= 1
+            done(1)
+
         def train() -> NDArray[np.float32]:
             return classifying.answers(
                 images.levels, images.labels, test.levels, classes, self.steps,
-                (evaluation.seed, seed), self.flips, self.device,
+                (evaluation.seed, seed), self.flips, self.device, step,
             )  # fmt: skip
 
-        return evaluation.keep(key, train)
+        found = evaluation.keep(key, train)
+        done(left)
+        return found
 
     def _figures(
         self,

@@ -19,6 +19,7 @@ from ssmdiff import (
     RunFolder,
     build_dataset,
     create,
+    did_you_mean,
     load_json,
     open_model,
     permutation,
@@ -153,10 +154,8 @@ def real_images(
         table = {"name": kind, "path": str(path)}
         dataset, source = create("dataset", table, image_size=size), str(path)
     else:
-        known = ", ".join(registry().names("dataset"))
-        raise ConfigError(
-            f"--real {data}: there is no such run or folder, and the data sets are {known}"
-        )
+        near = did_you_mean(str(data), registry().names("dataset"))
+        raise ConfigError(f"--real {data}: there is no such run, folder or data set; {near}")
     is_open = bool(getattr(dataset, "is_open", False))
     if held_out:
         others = getattr(dataset, "held_out", None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -137,6 +138,26 @@ def test_what_was_trained_is_kept_and_another_question_is_trained_anew() -> None
     assert len(made) == 13, "the row of real images is the same"
     figures(of, seeds=2, steps=4)
     assert len(made) == 19
+
+
+@pytest.mark.usefixtures("small")
+def test_a_bar_goes_on_with_every_step_of_every_training() -> None:
+    shown: list[tuple[str, int]] = []
+    steps: list[int] = []
+
+    @contextmanager
+    def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+        shown.append((what, total))
+        yield steps.append
+
+    of = dataclasses.replace(evaluation(squares(160, 5)), progress=progress)
+    figures(of, seeds=2, steps=3)
+    assert shown == [("6 trainings", 18)]
+    assert [count for count in steps if count] == [1] * 18
+    steps.clear()
+    ready = np.full((200, 2), 0.5, np.float32)
+    figures(dataclasses.replace(of, keep=lambda key, make: ready), seeds=2, steps=3)
+    assert steps == [3] * 6, "what was kept is done at once"
 
 
 def test_equal_numbers_of_each_class_are_taken_of_both_sides() -> None:

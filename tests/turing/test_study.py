@@ -189,7 +189,8 @@ def test_a_classifier_finds_nothing_over_twenty_pages(tmp_path: Path) -> None:
         ({"counted": "sure"}, r"counted is 'sure'; expected low, medium, high"),
         ({"steps": 5}, r"--steps: .*drawn already"),
         ({"held_out": True}, r"holds nobody out"),
-        ({"real": "nowhere"}, r"--real nowhere: there is no such run or folder"),
+        ({"real": "nowhere"}, r"--real nowhere: there is no such run, folder or data set; known: "),
+        ({"real": "fantom"}, r"--real fantom: .* data set; did you mean 'phantom'\?"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(

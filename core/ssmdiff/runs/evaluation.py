@@ -10,6 +10,7 @@ comes out. Axis letters: N images, d features, C channels, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -25,9 +26,18 @@ Keep = Callable[[str, Callable[[], NDArray[Any]]], NDArray[Any]]
 text that holds everything that the array depends on."""
 
 
+Shown = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""``with progress("trainings", 9) as done:`` and ``done(1)`` after each: how far long work is."""
+
+
 def keep_nothing(key: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
     """A :data:`Keep` that makes it anew."""
     return make()
+
+
+def show_nothing(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """A :data:`Shown` that nobody sees."""
+    return nullcontext(lambda count: None)
 
 
 class ImageSet(Protocol):
@@ -106,6 +116,8 @@ class Evaluation:
         keep: For arrays that are dear: ``keep("everything that decides it", lambda: array)``. Of
             ``ssmdiff evaluate`` they lie in its cache, so that an evaluation that was stopped goes
             on; by default nothing is kept.
+        progress: For what takes over two seconds: ``with progress("trainings", 9) as done:`` and
+            ``done(1)`` after each. Of ``ssmdiff evaluate`` it is a bar.
     """
 
     network: str
@@ -115,6 +127,7 @@ class Evaluation:
     seed: int = 0
     mirrored: Evaluated | None = None
     keep: Keep = keep_nothing
+    progress: Shown = show_nothing
 
     def set(self, name: SetName) -> Evaluated | None:
         """One of the three, by name."""
