@@ -182,9 +182,11 @@ def frechet_estimate(
     Raises:
         ConfigError: Fewer than two images, or groups, a block on either side.
     """
-    real, drawn = Reference(moments(reference)), Reference(moments(samples))
-    value, from_samples = _left_out(real, samples, block_indices(len(samples), None, blocks))
+    of_samples = block_indices(len(samples), None, blocks)
     cut = block_indices(len(reference), reference_groups, blocks)
+    # What is too little is refused by now, before a root of thousands of rows is taken.
+    real, drawn = Reference(moments(reference)), Reference(moments(samples))
+    value, from_samples = _left_out(real, samples, of_samples)
     _, from_reference = _left_out(drawn, reference, cut)
     error = float(np.sqrt(from_samples + from_reference))
     reach = float(stats.t.ppf(0.975, blocks - 1)) * error

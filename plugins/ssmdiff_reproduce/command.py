@@ -191,7 +191,7 @@ def _arguments(
         words += ["--data", f"{name}={Path(path).resolve()}" if path else name]
     words += ["--systems", ",".join(asked["systems"])] if asked["systems"] else []
     for key in ("seeds", "images_seen", "n", "reference", "steps"):
-        flag = f"--{key.replace('_', '-')}"
+        flag = "--count" if key == "n" else f"--{key.replace('_', '-')}"
         words += [flag, str(asked[key])] if asked[key] is not None else []
     for text in asked["sets"]:
         words += ["--set", text]

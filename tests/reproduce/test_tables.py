@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 LINE = [
     "reproduce", "vm-ddpm", "--table", "2", "--scale", "cpu", "--no-cost", "--seeds", "2",
-    "--systems", "cross,conv", "--images-seen", "24", "--n", "64", "--reference", "64",
+    "--systems", "cross,conv", "--images-seen", "24", "--count", "64", "--reference", "64",
     *(word for text in SETS for word in ("--set", text)),
 ]  # fmt: skip
 
@@ -111,6 +113,68 @@ def test_processes_that_see_one_folder_share_it_and_the_first_makes_the_table(
     assert [is_done(task.cells[0]) for task in planned.tasks] == [False, True] * 2
     shared = job.run(planned, share=Share(0, 2))
     assert values(shared) == values(whole)
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[list[list[str]], str]]:
+    """What starts a command on each of two hosts, and the address of the first: two network
+    namespaces on one cable, or this host twice where none may be made."""
+    names = [f"ssmdiff-{os.getpid()}-{i}" for i in range(2)]
+    first, second = (["ip", "netns", "exec", name] for name in names)
+    cable = [f"ss{os.getpid()}{end}" for end in "ab"]
+    lines = [
+        *(["ip", "netns", "add", name] for name in names),
+        ["ip", "link", "add", cable[0], "type", "veth", "peer", "name", cable[1]],
+        *(["ip", "link", "set", c, "netns", n] for c, n in zip(cable, names, strict=True)),
+        *(
+            [*host, "ip", "addr", "add", f"10.77.0.{i}/24", "dev", c]
+            for i, (host, c) in enumerate(zip((first, second), cable, strict=True), start=1)
+        ),
+        *(
+            [*host, "ip", "link", "set", c, "up"]
+            for host, c in zip((first, second), cable, strict=True)
+        ),
+        *([*host, "ip", "link", "set", "lo", "up"] for host in (first, second)),
+    ]
+    try:
+        for line in lines:
+            subprocess.run(line, check=True, capture_output=True)
+        apart = True
+    except (OSError, subprocess.CalledProcessError):
+        apart = False
+    yield ([first, second], "10.77.0.1") if apart else ([[], []], "127.0.0.1")
+    for name in names if shutil.which("ip") else ():
+        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+@pytest.mark.night
+def test_two_hosts_of_torchrun_make_the_same_table(
+    whole: Outcome, hosts: tuple[list[list[str]], str], tmp_path: Path
+) -> None:
+    starts, address = hosts
+    print("network namespaces" if starts[0] else "one host: no network namespace could be made")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
+    torchrun += ["--nproc-per-node", "1", "--master-addr", address, "--master-port", "29611"]
+    processes = [
+        subprocess.Popen(
+            [*start, *torchrun, "--node-rank", str(rank), "-m", "ssmdiff", *LINE, "--out",
+             str(tmp_path)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank, start in enumerate(starts)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    told = json.loads((tmp_path / "table-2.json").read_text())
+    expected = json.loads((whole.planned.out / "table-2.json").read_text())
+    for line, other in zip(told["lines"], expected["lines"], strict=True):
+        for key in ("system", "values", "interval", "paired", "drawn_by", "images_seen"):
+            assert line[key] == other[key]
+    assert "VM-DDPM, plain cross-scan" in outputs[0][0]
+    assert outputs[1][0] == "", "the first process alone prints the table"
+    cells = [f"heads, {name}, seed {seed}" for seed in (0, 1) for name in ("cross", "conv")]
+    begun = [f": {cell}" in outputs[1][1] for cell in cells]
+    assert begun == [False, True, False, True], outputs[1][1]
 
 
 def test_what_fails_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch) -> None:
