@@ -259,15 +259,19 @@ class _Overlay:
 def _config(
     scale: Scale, source: str, path: str, trained: str, seed: int, overlay: _Overlay
 ) -> Config:
-    """Preset < scale < data set < system < --set < what all runs have in common."""
+    """Preset < scale < system < data set < --set < what all runs have in common."""
     data, system = scale.data[source], scale.systems[trained]
+    of_data = load_preset(data.preset or scale.preset)
+    images = of_data.get("data", {})
     layers: list[Any] = [
-        load_preset(data.preset or scale.preset),
+        load_preset(system.preset) if system.preset else of_data,
+        Layer({"data": images}, f"the data of {of_data.source}", base=True),
         Layer(scale.config, f"the scale of {source}", base=True),
         Layer(system.config, f"the system {trained}"),
     ]
     if data.dataset or path:
-        layers.append(Layer({"data": {"dataset": _dataset(data, path, layers)}}, f"data {source}"))
+        table = _dataset(data, path, images.get("dataset", {}))
+        layers.append(Layer({"data": {"dataset": table}}, f"data {source}"))
     layers.append(Layer({"seed": seed}, "the plan"))
     config = resolve(*layers)
     if over := overlay.over(config):
@@ -276,9 +280,8 @@ def _config(
     return resolve(config, Layer({"train": {"steps": steps}}, "the plan"))
 
 
-def _dataset(data: DataSet, path: str, layers: Sequence[Layer]) -> dict[str, Any]:
+def _dataset(data: DataSet, path: str, below: Mapping[str, Any]) -> dict[str, Any]:
     """The component with the store's path, by name: the preset's, unless the scale names one."""
-    below = layers[0].get("data", {}).get("dataset", {})
     table = {**({"name": below["name"]} if "name" in below else {}), **data.dataset}
     return {**table, **({"path": path} if path else {})}
 
