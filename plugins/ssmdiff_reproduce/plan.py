@@ -12,6 +12,8 @@ Tables of one OUT share the runs that they have in common.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +34,8 @@ from ssmdiff import (
 
 from ssmdiff_reproduce.scales import DataSet, Scale, System
 
+FREE = ("train.checkpoint_every", "train.checkpoint_minutes", "train.max_hours", "data.workers")
+"""Keys that may differ from those of a run that is there: they alter no image."""
 SHOWN = 8
 """Images of a system in the sheet of figure 2."""
 
@@ -176,6 +180,7 @@ def make_plan(
                         seed,
                         place / source / f"{name}-seed-{seed}",
                         {
+                            "run": digest_of(config),
                             "drawn": SHOWN if picture else scale.drawn,
                             "features": features,
                             "metrics": metrics,
@@ -221,6 +226,18 @@ def _lacks(system: System) -> str:
     kind, name = system.needs
     known = {(e.kind.name, e.component.name) for e in registry().all()}
     return "" if (kind, name) in known else f"there is no {kind} {name!r} here"
+
+
+def digest_of(config: Config) -> str:
+    """What a run is trained as, in sixteen letters, without keys that alter no image."""
+    values = config.to_dict()
+    kept = {
+        section: {k: v for k, v in table.items() if f"{section}.{k}" not in FREE}
+        if isinstance(table, Mapping)
+        else table
+        for section, table in values.items()
+    }
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _draw(system: System, config: Config, steps: int | None) -> dict[str, Any]:
