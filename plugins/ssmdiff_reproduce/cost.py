@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import ssmdiff
 from ssmdiff import Config, SsmdiffError, load_json, write_atomically
 
 from ssmdiff_reproduce.plan import Cell, Planned, Task
-from ssmdiff_reproduce.running import is_done, machine
+from ssmdiff_reproduce.running import machine
 
 FILE = "cost.json"
 STEPS = 4
@@ -85,11 +85,6 @@ def seconds_of_an_image(config: Config) -> float:
     lines = [json.loads(line) for line in text.splitlines()]
     speeds = [line["images_per_s"] for line in lines if "images_per_s" in line]
     return 1 / float(max(speeds[1:] or speeds))
-
-
-def remaining(planned: Planned, costs: Mapping[int, Cost], tasks: list[Task]) -> float:
-    """Seconds of what is not done of some tasks."""
-    return sum(costs[t.number].total_s for t in tasks if not all(map(is_done, t.cells)))
 
 
 def _of(task: Task, image_s: float) -> Cost:

@@ -16,6 +16,7 @@ from ssmdiff_reproduce.papers import DATA, OPEN, PROTOCOL
 
 Form = Literal["text", "markdown", "latex"]
 NUMERALS = {"1": "I", "2": "II"}
+NAMES = {"vm-ddpm": "VM-DDPM"}
 HEAD = ("data", "system", "paper", "here", "95%", "floor", "difference", "against", "paper's")
 COST = ("drawn by", "parameters", "images seen", "training", "judging")
 
@@ -23,7 +24,7 @@ COST = ("drawn by", "parameters", "images seen", "training", "judging")
 def title(outcome: Outcome) -> str:
     """What the table is, for people."""
     numeral = NUMERALS.get(outcome.planned.table, outcome.planned.table)
-    return f"Table {numeral} of {outcome.planned.paper}, scale {outcome.planned.scale_name}"
+    return f"Table {numeral} of {NAMES[outcome.planned.paper]}, scale {outcome.planned.scale_name}"
 
 
 def heads(outcome: Outcome) -> list[str]:

@@ -151,7 +151,7 @@ def run(
             if all(map(is_done, one.cells)):
                 continue
             say(f"{count} of {len(mine)}: {one}")
-            do(one, say, progress)
+            do(one, say, progress and own.rank == 0)
         if task is not None:
             failed = [text for cell in planned.tasks[task].cells if (text := failure(cell))]
             if failed:

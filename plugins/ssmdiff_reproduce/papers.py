@@ -71,7 +71,9 @@ OPEN = (
     "the network of DDPM and DDIM: Ho et al.'s, 128 channels, attention at 16 x 16",
     "Inception's weights and resize: the TorchScript file of clean-fid, bicubic (pil-bicubic)",
     "what the images are held against: those trained on, as training reads them, without flips",
-    "which 1,798 slices of ACDC, and which 6,528 of what sequence of BraTS 2018",
+    "which 1,798 slices of ACDC: all 1,902 of the training patients at ED and ES",
+    "which 6,528 slices of BraTS 2018, of what sequence: FLAIR, 15 % of a slice not background",
+    "whom the 34,999 radiographs are of: test patients of the official lists are held out of them",
     "the seeds and their number: one",
 )
 """What the paper leaves open, and what is done here at its scale."""

@@ -12,6 +12,8 @@ Tables of one OUT share the runs that they have in common.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +34,8 @@ from ssmdiff import (
 
 from ssmdiff_reproduce.scales import DataSet, Scale, System
 
+FREE = ("train.checkpoint_every", "train.checkpoint_minutes", "train.max_hours", "data.workers")
+"""Keys that may differ from those of a run that is there: they alter no image."""
 SHOWN = 8
 """Images of a system in the sheet of figure 2."""
 
@@ -176,6 +180,7 @@ def make_plan(
                         seed,
                         place / source / f"{name}-seed-{seed}",
                         {
+                            "run": digest_of(config),
                             "drawn": SHOWN if picture else scale.drawn,
                             "features": features,
                             "metrics": metrics,
@@ -223,6 +228,18 @@ def _lacks(system: System) -> str:
     return "" if (kind, name) in known else f"there is no {kind} {name!r} here"
 
 
+def digest_of(config: Config) -> str:
+    """What a run is trained as, in sixteen letters, without keys that alter no image."""
+    values = config.to_dict()
+    kept = {
+        section: {k: v for k, v in table.items() if f"{section}.{k}" not in FREE}
+        if isinstance(table, Mapping)
+        else table
+        for section, table in values.items()
+    }
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _draw(system: System, config: Config, steps: int | None) -> dict[str, Any]:
     """Scheduler and steps of a system, where they are not those of its run."""
     own: dict[str, Any] = system.draw.model_dump(exclude_none=True)
@@ -259,15 +276,19 @@ class _Overlay:
 def _config(
     scale: Scale, source: str, path: str, trained: str, seed: int, overlay: _Overlay
 ) -> Config:
-    """Preset < scale < data set < system < --set < what all runs have in common."""
+    """Preset < scale < system < data set < --set < what all runs have in common."""
     data, system = scale.data[source], scale.systems[trained]
+    of_data = load_preset(data.preset or scale.preset)
+    images = of_data.get("data", {})
     layers: list[Any] = [
-        load_preset(data.preset or scale.preset),
+        load_preset(system.preset) if system.preset else of_data,
+        Layer({"data": images}, f"the data of {of_data.source}", base=True),
         Layer(scale.config, f"the scale of {source}", base=True),
         Layer(system.config, f"the system {trained}"),
     ]
     if data.dataset or path:
-        layers.append(Layer({"data": {"dataset": _dataset(data, path, layers)}}, f"data {source}"))
+        table = _dataset(data, path, images.get("dataset", {}))
+        layers.append(Layer({"data": {"dataset": table}}, f"data {source}"))
     layers.append(Layer({"seed": seed}, "the plan"))
     config = resolve(*layers)
     if over := overlay.over(config):
@@ -276,9 +297,8 @@ def _config(
     return resolve(config, Layer({"train": {"steps": steps}}, "the plan"))
 
 
-def _dataset(data: DataSet, path: str, layers: Sequence[Layer]) -> dict[str, Any]:
+def _dataset(data: DataSet, path: str, below: Mapping[str, Any]) -> dict[str, Any]:
     """The component with the store's path, by name: the preset's, unless the scale names one."""
-    below = layers[0].get("data", {}).get("dataset", {})
     table = {**({"name": below["name"]} if "name" in below else {}), **data.dataset}
     return {**table, **({"path": path} if path else {})}
 

@@ -26,11 +26,9 @@ from ssmdiff import (
     write_atomically,
 )
 
-from ssmdiff_reproduce.plan import Cell, Task
+from ssmdiff_reproduce.plan import FREE, Cell, Task
 
 CELL, FAILED, SHEET = "cell.json", "failed.json", "sheet.npy"
-FREE = ("train.checkpoint_every", "train.checkpoint_minutes", "train.max_hours", "data.workers")
-"""Keys that may differ from those of a run that is there: they alter no image."""
 Say = Callable[[str], None]
 
 
@@ -65,6 +63,7 @@ def do(task: Task, say: Say, progress: bool) -> None:
             spent_s = train(task, say, progress)
         for cell in missing:
             judge(cell, task, spent_s, progress)
+            say(f"done: {cell}")
     except (RunInterruptedError, OutOfTimeError):
         raise
     except SsmdiffError as error:

@@ -37,6 +37,8 @@ class System(Section):
     """A row of a table."""
 
     label: str
+    preset: str = ""
+    """In the place of the data set's, of which what it says of the data stays."""
     config: Table = {}
     """Laid over the configuration of the data set."""
     draw: Draw = Draw()

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from ssmdiff import build_dataset, to_levels, write_atomically
 
-from ssmdiff_reproduce.forms import page
+from ssmdiff_reproduce.forms import NAMES, page
 from ssmdiff_reproduce.plan import SHOWN, Cell, Planned
 from ssmdiff_reproduce.running import SHEET, failure, is_done
 
 Levels = NDArray[np.uint8]
-_SIDE, _GAP, _LABEL, _HEAD = 96, 4, 220, 26
+_SIDE, _GAP, _LABEL, _HEAD = 96, 4, 250, 26
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def make_sheet(planned: Planned, show_real: bool) -> Sheet:
         *(f"Left out: {name}: {reason}." for name, reason in planned.left_out.items()),
         *(f"Missing: {cell}: {reason}." for cell, reason in missing.items()),
     ]
-    title = f"Figure 2 of {planned.paper}, scale {planned.scale_name}"
+    title = f"Figure 2 of {NAMES[planned.paper]}, scale {planned.scale_name}"
     paths = {suffix: planned.out / f"figure-2.{suffix}" for suffix in ("png", "html")}
     write_atomically(paths["png"], png)
     text = page(title, notes, png, ", ".join(shown))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ssmdiff_reproduce.cost import costs
-from ssmdiff_reproduce.forms import NUMERALS, duration
+from ssmdiff_reproduce.forms import NAMES, NUMERALS, duration
 from ssmdiff_reproduce.plan import Planned
 from ssmdiff_reproduce.running import is_done
 from ssmdiff_reproduce.sharing import Share
@@ -29,7 +29,7 @@ def lines_of(
     if planned.table.startswith("figure"):
         what = "figure 2"
     yield (
-        f"{what} of {planned.paper}, scale {planned.scale_name}, in {planned.out}: "
+        f"{what} of {NAMES[planned.paper]}, scale {planned.scale_name}, in {planned.out}: "
         f"{len(planned.tasks)} runs, {len(cells)} cells, {done} of them done"
     )
     for task in planned.tasks:

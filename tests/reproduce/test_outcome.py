@@ -89,6 +89,11 @@ def test_a_cell_that_was_asked_for_otherwise_is_not_done(outcome: Outcome) -> No
     (line,) = collect(planned).lines
     assert line.value is None
     assert line.note == "not computed"
+    longer = job.plan("vm-ddpm", 2, "cpu", outcome.planned.out, images_seen=48_000)
+    assert all(line.value is None for line in collect(longer).lines)
+    sets = ["train.max_hours=1", "train.checkpoint_every=7"]
+    same = job.plan("vm-ddpm", 2, "cpu", outcome.planned.out, sets=sets, systems=["cross"])
+    assert collect(same).lines[0].value == outcome.lines[0].value, "they alter no image"
 
 
 def test_protocols_that_differ_are_named(outcome: Outcome) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import ssmdiff
+from ssmdiff import registry
 from ssmdiff_cli.main import app
 from ssmdiff_reproduce import job
 from ssmdiff_reproduce.papers import DATA, PRINTED
@@ -45,8 +46,12 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_the_whole_plan_runs_from_folder_trees_to_tables(
     stores: dict[str, str], inception_file: dict[str, str], tmp_path: Path
 ) -> None:
+    # The GANs of table I and of the figure are cut in width too, where their plugin is there.
+    gans = any(entry.kind.name == "gan" for entry in registry().all())
+
     def planned(table: str) -> Planned:
-        more: dict[str, Any] = {"images_seen": 4, "n": 4, "steps": 2, "sets": SETS}
+        sets = (*SETS, "method.network.width=8") if gans and table != "2" else SETS
+        more: dict[str, Any] = {"images_seen": 4, "n": 4, "steps": 2, "sets": sets}
         judged = {"inception": inception_file, "mmd": {"subsets": 2}}
         return job.plan("vm-ddpm", table, "paper", tmp_path, data=stores, judged=judged, **more)
 

@@ -219,7 +219,7 @@ def test_figure_2_is_a_sheet_of_the_same_weights(whole: Outcome) -> None:
     assert len(pixels) == 26 + 2 * 100, "real heads, which are open, and a system"
     task = next(t for t in whole.planned.tasks if t.cells[0].system == "conv")
     image = ssmdiff.load_run(task.run).sample(8, batch_size=8)[0, 0].numpy()
-    shown = pixels[26 + 100 : 26 + 196, 220 : 220 + 96, 0].reshape(8, 12, 8, 12).mean((1, 3))
+    shown = pixels[26 + 100 : 26 + 196, 250 : 250 + 96, 0].reshape(8, 12, 8, 12).mean((1, 3))
     np.testing.assert_allclose(shown, (image + 1) * 127.5, atol=0.6)
     page = sheet.paths["html"].read_text()
     assert "This page holds real images of built-in heads" in page
