@@ -170,6 +170,7 @@ class OnnxExporter:
             verify=request.verify,
             progress=request.progress,
             overwrite=request.overwrite,
+            fuse=True,
         )
         lines = list(report.lines)
         if self.check_tensorrt:

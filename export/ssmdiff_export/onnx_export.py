@@ -12,15 +12,16 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
-from onnx import ModelProto, helper
+from onnx import FunctionProto, ModelProto, helper
 from onnx_ir.passes import common as passes
 from onnxscript import optimizer
 from ssmdiff import ExportError, ExportPrecision, Run, __version__
 
-from ssmdiff_export import function, linear_attention
+from ssmdiff_export import function, fused, fusing, linear_attention
 from ssmdiff_export.runtime.card import (
     DOMAIN,
     DOMAIN_VERSION,
+    FUSED,
     METADATA,
     OPSETS,
     ExternalData,
@@ -72,6 +73,7 @@ def export_onnx(
     progress: bool = False,
     overwrite: bool = False,
     external_above: int = EXTERNAL_ABOVE,
+    fuse: bool = False,
 ) -> OnnxReport:
     """Write a run's model as an ONNX file, and compare it with torch before it is kept.
 
@@ -88,6 +90,7 @@ def export_onnx(
         progress: Show what is done.
         overwrite: Replace a file that is there.
         external_above: Bytes of weights.
+        fuse: Put in the operators of :mod:`ssmdiff_export.fused` where they fit, in a float32 file.
 
     Raises:
         ConfigError: The file is there already.
@@ -102,6 +105,10 @@ def export_onnx(
         program = trace(run, interface, precision, body)
         stage("translating to ONNX")
         model = _translate(program, interface, OPSETS[precision])
+        fusing.simplify(model)
+        if fuse and precision == "fp32":
+            fusing.fuse(model)
+        _name(model)
         stage("writing")
         draft = folder / path.name
         external = _write(model, draft, body, external_above)
@@ -154,13 +161,21 @@ def _translate(program: Any, interface: GraphInputs, opset: int) -> ir.Model:
             linear_attention.raise_opset(model)
     except Exception as error:  # the translator wraps what it meets in exceptions of its own
         raise ExportError(f"torch cannot translate the model to ONNX: {_cause(error)}") from error
-    for i, node in enumerate(n for n in model.graph if n.domain == DOMAIN):
-        node.name = f"scan_{i}"
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.name in ("x", "timesteps", "context", "prediction") and value.shape is not None:
             value.shape = ir.Shape([BATCH, *value.shape[1:]])
     model.producer_name, model.producer_version = "ssmdiff", __version__
     return model
+
+
+def _name(model: ir.Model) -> None:
+    """Names for the nodes of our operators: scan_0, scan_1 and so on for those that scan."""
+    counts: dict[str, int] = {}
+    for node in model.graph:
+        if node.domain == DOMAIN:
+            stem = "scan" if "Scan" in node.op_type else node.op_type
+            counts[stem] = counts.get(stem, -1) + 1
+            node.name = f"{stem}_{counts[stem]}"
 
 
 def _make_contiguous(model: ir.Model) -> None:
@@ -194,8 +209,16 @@ def add_functions(proto: ModelProto, body: str) -> None:
     """Say what the scan's nodes compute, once for each operator that the graph has."""
     used = {n.op_type for n in proto.graph.node if n.domain == DOMAIN}
     (opset,) = (o.version for o in proto.opset_import if not o.domain)
-    for name in sorted(used):
-        proto.functions.append(function.scan_function(name, body, opset))
+    functions: dict[str, FunctionProto] = {}
+    waiting = sorted(used)
+    while waiting:
+        name = waiting.pop(0)
+        if name not in functions:
+            own = name in FUSED
+            make = fused.fused_function(name, opset) if own else None
+            functions[name] = make or function.scan_function(name, body, opset)
+            waiting += [n.op_type for n in functions[name].node if n.domain == DOMAIN]
+    proto.functions.extend(functions.values())
     if used and not any(o.domain == DOMAIN for o in proto.opset_import):
         proto.opset_import.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
 

@@ -1,4 +1,4 @@
-"""Compiles `selective_scan.cpp` with the system's compiler, once, into the user's cache.
+"""Compiles our operators with the system's compiler, once, into the user's cache.
 
     session_options.register_custom_ops_library(str(library()))
 
@@ -19,7 +19,8 @@ from pathlib import Path
 
 from ssmdiff import ExportError
 
-SOURCE = Path(__file__).with_name("selective_scan.cpp")
+SOURCE = Path(__file__).with_name("operators.cpp")
+"""Includes the headers beside it."""
 COMPILERS = ("c++", "g++", "clang++")
 # No -march=native: the file compiles the arithmetic for several instruction sets and picks one when
 # it is loaded, so that a cache on a network drive serves every machine.
@@ -49,7 +50,9 @@ def library(rebuild: bool = False) -> Path:
     """
     compiler = find_compiler()
     version = _run([*compiler, "--version"])
-    text = "\0".join([SOURCE.read_text(encoding="utf-8"), version, *compiler, *FLAGS])
+    files = [SOURCE, *sorted(SOURCE.parent.glob("*.h"))]
+    sources = [file.read_text(encoding="utf-8") for file in files]
+    text = "\0".join([*sources, version, *compiler, *FLAGS])
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = cache_folder() / f"selective_scan-{digest}.so"
     if rebuild or not path.is_file():

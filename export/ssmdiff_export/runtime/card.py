@@ -50,6 +50,16 @@ DOMAIN_VERSION = 1
 EULER = "SelectiveScan"
 ZOH = "SelectiveScanZoh"
 OPERATORS = {"euler": EULER, "zoh": ZOH}
+FUSED = (
+    "CrossScan",
+    "CrossScanZoh",
+    "DepthwiseConv",
+    "DepthwiseConvSilu",
+    "GroupNormSilu",
+    "TimedGroupNormSilu",
+    "Softplus",
+)
+"""Operators of more than one node of ONNX: see :mod:`ssmdiff_export.fused`."""
 INPUTS = ("u", "delta", "A", "B", "C", "order")
 ATTRIBUTES: dict[str, str | int] = {"plugin_namespace": "ssmdiff", "plugin_version": "1", "aot": 1}
 """By these TensorRT finds our plugin; elsewhere they mean nothing."""

@@ -23,7 +23,14 @@ from pathlib import Path
 
 from ssmdiff import ExportError
 
-from ssmdiff_export.runtime.card import DOMAIN, DOMAIN_VERSION, METADATA, OPERATORS, ModelCard
+from ssmdiff_export.runtime.card import (
+    DOMAIN,
+    DOMAIN_VERSION,
+    FUSED,
+    METADATA,
+    OPERATORS,
+    ModelCard,
+)
 from ssmdiff_export.runtime.card import MAX_BYTES as MAX_CARD_BYTES
 from ssmdiff_export.runtime.checks import VARINT, Field, fields, varints
 
@@ -232,10 +239,10 @@ def _read_function(found: _Found, content: list[Field]) -> None:
 
 
 def _ours(kinds: list[str], what: str) -> set[str]:
-    if len(kinds) != 1 or kinds[0] not in OPERATORS.values():
+    known = (*OPERATORS.values(), *FUSED)
+    if len(kinds) != 1 or kinds[0] not in known:
         raise ExportError(
-            f"{DOMAIN} has no {what} {' '.join(kinds)!r:.60}; expected one of "
-            f"{', '.join(OPERATORS.values())}"
+            f"{DOMAIN} has no {what} {' '.join(kinds)!r:.60}; expected one of {', '.join(known)}"
         )
     return set(kinds)
 
