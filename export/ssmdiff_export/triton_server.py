@@ -1,11 +1,13 @@
 """``ssmdiff export RUN --to triton-server``: a model repository for NVIDIA Triton Inference Server.
 
     DIR/README.md                 how to start the server and call the model
+    DIR/client.py, card.json      draw images from it: the loop over the steps
     DIR/<name>/config.pbtxt       inputs, outputs, batching, warm-up
     DIR/<name>/1/model.onnx       version 1; model.plan for the backend tensorrt
     DIR/<name>/warmup/order_0     one order for each random scan, as the warm-up sends it
 
-The server makes one call of the network; the loop over the steps runs in the client.
+The server makes one call of the network; the loop over the steps runs in the client, which is
+:mod:`ssmdiff_export.runtime.served`.
 """
 
 from __future__ import annotations
@@ -21,12 +23,26 @@ from pydantic import Field
 from ssmdiff import ConfigError, ExportRequest, ExportResult, ImageModel
 
 from ssmdiff_export.model_file import BATCH, BatchSizes, need_onnx
-from ssmdiff_export.runtime.card import ScanBody
+from ssmdiff_export.runtime.card import METADATA, ScanBody
 
 Count = Annotated[int, Field(ge=1, le=64)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 VERSION = "1"
 QUEUE_DELAY_US = 1000
+CARD, CLIENT = "card.json", "client.py"
+_CLIENT = """\
+\"\"\"Draws images of the model that the server has, with numpy and ssmdiff alone.
+
+    python client.py --url http://localhost:8000 --n 16 --seed 0 --out images.npy
+\"\"\"
+
+from pathlib import Path
+
+from ssmdiff_export.runtime.served import main
+
+if __name__ == "__main__":
+    main(Path(__file__).with_name("card.json"), model={name}, batch_size={batch})
+"""
 
 
 @dataclass(frozen=True)
@@ -51,8 +67,8 @@ class TritonServerExporter:
         instances: Copies of the model on each device.
         device: Where they run: ``auto``, ``gpu`` or ``cpu``.
         batch: Fewest, usual and most images of a call.
-        body: How the scan is computed where our operator is not installed, ``scan`` by default; an
-            engine has none.
+        body: How the scan is computed, as for the target ``onnx``; ``scan`` by default. An engine
+            has none.
     """
 
     suffixes: tuple[str, ...] = ()
@@ -111,6 +127,7 @@ class TritonServerExporter:
                 lines = report.lines[1:]
             inputs, outputs = interface(model)
             self._write_texts(draft, request, inputs, outputs)
+            (draft / CARD).write_bytes(_card_of(model))
             if self.backend == "tensorrt":
                 model.unlink()
             if request.out.exists():
@@ -139,7 +156,8 @@ class TritonServerExporter:
     def _refuse_to_replace(self, out: Path, overwrite: bool) -> None:
         if not out.exists():
             return
-        ours = out.is_dir() and {p.name for p in out.iterdir()} <= {"README.md", self.name}
+        own = {"README.md", CARD, CLIENT, self.name}
+        ours = out.is_dir() and {p.name for p in out.iterdir()} <= own
         if not ours:
             raise ConfigError(f"{out} holds something else; choose a new folder for --out")
         if any(out.iterdir()) and not overwrite:
@@ -187,6 +205,8 @@ class TritonServerExporter:
         text = self.config(inputs, outputs, self.batch)
         (model / "config.pbtxt").write_text(text, encoding="utf-8")
         (draft / "README.md").write_text(self.readme(inputs, outputs), encoding="utf-8")
+        client = _CLIENT.format(name=_quoted(self.name), batch=self.batch[1])
+        (draft / CLIENT).write_text(client, encoding="utf-8")
 
     def config(
         self, inputs: list[TensorSpec], outputs: list[TensorSpec], batch: tuple[int, int, int]
@@ -263,8 +283,11 @@ class TritonServerExporter:
             "One call predicts the noise (or what the model was trained for) of a batch; sampling "
             "is a loop of such\ncalls in the client.\n\n"
             "```\ntritonserver --model-repository=THIS_FOLDER\n"
+            "python client.py --url http://localhost:8000 --n 16 --seed 0 --out images.npy\n```\n\n"
+            "client.py needs numpy and ssmdiff, and card.json beside it; its images are those of "
+            "the file. For a\nclient of your own, one call is\n\n```\n"
             f"curl -X POST localhost:8000/v2/models/{self.name}/infer -d @request.json\n```\n\n"
-            "request.json, with a list of numbers as `data` of each input:\n\n"
+            "with a list of numbers as `data` of each input in request.json:\n\n"
             f"```json\n{json.dumps(body, indent=2)}\n```\n{about_orders}{needs}"
         )
 
@@ -290,6 +313,15 @@ def interface(model: Path) -> tuple[list[TensorSpec], list[TensorSpec]]:
 
     inputs = [spec(value) for value in graph.input if value.name not in constants]
     return inputs, [spec(value) for value in graph.output]
+
+
+def _card_of(model: Path) -> bytes:
+    """What an ONNX file of ours says about itself."""
+    import onnx
+
+    found = onnx.load(model, load_external_data=False).metadata_props
+    card: str = next(entry.value for entry in found if entry.key == METADATA)
+    return card.encode()
 
 
 def _tensor(spec: TensorSpec, batching: bool) -> list[str]:

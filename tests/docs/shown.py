@@ -1,4 +1,4 @@
-"""What a shown command says of the configuration, read here from the words alone.
+"""The commands of the documents, and what they say of the configuration, read from the words alone.
 
 Independent of the program: a table of its flags, TOML for values, and the files of the presets.
 """
@@ -36,6 +36,40 @@ SWITCHES = {
 }
 OTHERS = ("--out", "--preset", "--config", "--allow-config-change")  # with a value
 PARTS = ("model.scan", "model.backbone", "model.block", "data.dataset", "sample.scheduler")
+
+# Appended to every `ssmdiff train`, so that it takes seconds; everything else is as written.
+QUICK = [
+    "--set", "model.backbone.channels=8", "--set", "model.backbone.widths=[1,2]",
+    "--set", "train.bound_images=0", "--set", "train.batch_size=2", "--set", "sample.steps=2",
+    "--set", "sample.count=2",
+]  # fmt: skip
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def console(page: Path) -> list[str]:
+    """The commands of console blocks."""
+    return [
+        line.removeprefix("$ ")
+        for block in blocks(page, "console")
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
+
+
+def quick(line: str) -> list[str]:
+    """The words of a command behind ``ssmdiff``, with what makes it take seconds."""
+    words = shlex.split(line)
+    assert words[0] == "ssmdiff", f"{line}: only ssmdiff commands go into console blocks"
+    words = words[1:]
+    if words[:2] == ["bench", "scan"]:
+        words += ["--tokens", "8,16", "--channels", "4", "--states", "2", "--repeats", "2"]
+    if words[0] == "train":
+        words += QUICK + ([] if "--steps" in words else ["--steps", "2"])
+    return words
 
 
 def commands(page: Path) -> list[str]:

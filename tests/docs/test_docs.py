@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
@@ -12,30 +11,12 @@ import numpy as np
 import pytest
 import shown
 from PIL import Image
+from shown import blocks, console, quick
 from ssmdiff.registry.registry import Registry
 from ssmdiff_cli.main import app
 from typer.testing import CliRunner
 
 ROOT, PAGES = shown.ROOT, shown.PAGES
-# Appended to every `ssmdiff train`, so that it takes seconds; everything else is as written.
-QUICK = [
-    "--set", "model.backbone.channels=8", "--set", "model.backbone.widths=[1,2]",
-    "--set", "train.bound_images=0", "--set", "train.batch_size=2", "--set", "sample.steps=2",
-    "--set", "sample.count=2",
-]  # fmt: skip
-
-
-def blocks(page, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def commands(page):
-    return [
-        line.removeprefix("$ ")
-        for block in blocks(page, "console")
-        for line in block.splitlines()
-        if line.startswith("$ ")
-    ]
 
 
 @pytest.fixture
@@ -49,28 +30,19 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def quick(line):
-    words = shlex.split(line)
-    assert words[0] == "ssmdiff", f"{line}: only ssmdiff commands go into console blocks"
-    words = words[1:]
-    if words[:2] == ["bench", "scan"]:
-        words += ["--tokens", "8,16", "--channels", "4", "--states", "2", "--repeats", "2"]
-    if words[0] == "train":
-        words += QUICK + ([] if "--steps" in words else ["--steps", "2"])
-    return words
-
-
 def tiers(pages):
     """A page whose commands train, export, measure or check is one of the slow tier."""
     slow = re.compile(r"ssmdiff (train|export|bench|doctor|\w+ check)\b")
     for page in pages:
-        heavy = any(slow.match(line) for line in commands(page))
+        if page.name == "deploy.md":  # test_deploy.py runs all of it
+            continue
+        heavy = any(slow.match(line) for line in console(page))
         yield pytest.param(page, marks=[pytest.mark.slow] if heavy else [], id=page.name)
 
 
 @pytest.mark.parametrize("page", list(tiers(PAGES)))
 def test_every_command_shown_runs(page, place):
-    for line in commands(page):
+    for line in console(page):
         words = quick(line)
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, f"{line}\n{result.output}"
@@ -98,7 +70,7 @@ def test_the_library_example_runs(place):
 
 
 def test_the_readme_and_the_help_know_the_same_commands():
-    shown = {line.split()[1] for page in PAGES for line in commands(page)}
+    shown = {line.split()[1] for page in PAGES for line in console(page)}
     assert set(Registry(allowed=[]).names("command")) <= shown
 
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import venv
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +12,6 @@ from ssmdiff_export.runtime import OnnxSampler
 from tiny_runs import tiny_run
 from typer.testing import CliRunner
 
-ROOT = Path(__file__).parents[2]
 RANGE = 2.0  # -1 to 1
 
 
@@ -86,38 +81,3 @@ def test_the_command_goes_on_where_it_was_stopped(made, tmp_path):
     (out / "000002.png").unlink()
     sample(file, "--out", out, "--n", 4, "--steps", 2)
     assert {p.name: p.read_bytes() for p in out.glob("00*.png")} == first
-
-
-ALONE = """
-import sys
-import numpy as np
-from ssmdiff_export.runtime import OnnxSampler
-np.save(sys.argv[2], OnnxSampler(sys.argv[1]).sample(3, seed=9))
-assert not {"torch", "onnx", "pluggy", "pydantic"} & set(sys.modules)
-"""
-
-
-@pytest.mark.slow
-def test_an_environment_with_numpy_and_onnxruntime_alone_samples(made, tmp_path):
-    run, file = made
-    place = tmp_path / "environment"
-    venv.create(place, with_pip=False)
-    python = place / "bin" / "python"
-    pip = [sys.executable, "-m", "pip"]
-    into = [*pip, "--python", str(python), "install", "--quiet"]
-    build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
-    installed = subprocess.run(
-        [*into, "numpy", "onnxruntime"], capture_output=True, text=True, timeout=300
-    )
-    if installed.returncode:
-        pytest.skip(f"no package index here: {installed.stderr.strip().splitlines()[-1]}")
-    subprocess.run([*pip, *build, str(ROOT)], check=True, timeout=300)
-    (wheel,) = tmp_path.glob("ssmdiff-*.whl")
-    subprocess.run([*into, "--no-deps", str(wheel)], check=True, timeout=300)
-    out = tmp_path / "images.npy"
-    drawn = subprocess.run(
-        [str(python), "-c", ALONE, str(file), str(out)],
-        capture_output=True, text=True, timeout=300, cwd=tmp_path,
-    )  # fmt: skip
-    assert drawn.returncode == 0, drawn.stderr
-    assert np.abs(np.load(out) - run.sample(3, seed=9).numpy()).max() < 1e-3 * RANGE

@@ -1,6 +1,7 @@
 """Sampling from an exported file; needs numpy and ONNX Runtime, and nothing else.
 
-``ssmdiff`` is imported for its streams, orders and errors, which need numpy alone.
+``python -m ssmdiff_export.runtime`` is its command. ``ssmdiff`` is imported for its streams, orders
+and errors, which need numpy alone.
 """
 
 from ssmdiff_export.runtime.card import ModelCard

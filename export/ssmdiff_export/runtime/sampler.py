@@ -1,9 +1,10 @@
 """Images from an exported file, with numpy and ONNX Runtime alone.
 
 :class:`FilePlan` draws the orders that a card describes, :class:`CardModel` is what the sampling
-loop asks of a model, but the network; :class:`OnnxSampler` has that too, a :class:`Session` of ONNX
-Runtime on the provider that was asked for and no other. The path for GPUs is written after the
-documentation and has not run: there was no GPU.
+loop asks of a model, but the network; :class:`ArrayModel` calls one on numpy arrays, wherever it
+runs; :class:`OnnxSampler` has it, a :class:`Session` of ONNX Runtime on the provider that was asked
+for and no other. The path for GPUs is written after the documentation and has not run: there was no
+GPU.
 """
 
 from __future__ import annotations
@@ -168,7 +169,47 @@ class CardModel(ImageModel[Images]):
         return make_scheduler(table, self.card.betas(), self.card.diffusion.prediction)
 
 
-class OnnxSampler(CardModel[Array]):
+class ArrayModel(CardModel[Array]):
+    """A model whose graph takes numpy arrays, wherever it runs; it lacks :meth:`run`."""
+
+    def denoise(
+        self,
+        x: Array,
+        timesteps: NDArray[Any],
+        orders: Sequence[ScanOrder] = (),
+        context: int | NDArray[Any] | None = None,
+    ) -> Array:
+        """One call of the network.
+
+        Args:
+            x: (B, C, H, W) noisy images.
+            timesteps: (B,).
+            orders: Of the random scans, from ``plan(seed).draw(step)``; none if all are fixed.
+            context: A class index or (B,) of them, for a conditional model.
+        """
+        inputs: dict[str, NDArray[Any]] = {
+            "x": np.ascontiguousarray(x, dtype=np.float32),
+            "timesteps": np.asarray(timesteps, dtype=np.float32),
+            **feeds(self.card, orders),
+        }
+        if context is not None:
+            inputs["context"] = np.full(len(x), context, dtype=np.int64)
+        return self.run(inputs)
+
+    @abstractmethod
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Array:
+        """The same with the graph's inputs by name, as :class:`ModelCard` lists them."""
+
+    def denoiser(self) -> Denoiser:
+        """:meth:`denoise`."""
+        return self.denoise
+
+    def joined(self, batches: Sequence[Array]) -> Array:
+        """One array."""
+        return np.concatenate(batches)
+
+
+class OnnxSampler(ArrayModel):
     """A trained model in an ONNX file::
 
         from ssmdiff_export.runtime import OnnxSampler
@@ -202,38 +243,6 @@ class OnnxSampler(CardModel[Array]):
         self.provider = provider
         self._session = Session(self.report, provider, library, threads)
 
-    def denoise(
-        self,
-        x: Array,
-        timesteps: NDArray[Any],
-        orders: Sequence[ScanOrder] = (),
-        context: int | NDArray[Any] | None = None,
-    ) -> Array:
-        """One call of the network.
-
-        Args:
-            x: (B, C, H, W) noisy images.
-            timesteps: (B,).
-            orders: Of the random scans, from ``plan(seed).draw(step)``; none if all are fixed.
-            context: A class index or (B,) of them, for a conditional model.
-        """
-        inputs: dict[str, NDArray[Any]] = {
-            "x": np.ascontiguousarray(x, dtype=np.float32),
-            "timesteps": np.asarray(timesteps, dtype=np.float32),
-            **feeds(self.card, orders),
-        }
-        if context is not None:
-            inputs["context"] = np.full(len(x), context, dtype=np.int64)
-        return self.run(inputs)
-
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Array:
         """The same with the graph's inputs by name, as :class:`ModelCard` lists them."""
         return self._session.run(inputs)
-
-    def denoiser(self) -> Denoiser:
-        """:meth:`denoise`."""
-        return self.denoise
-
-    def joined(self, batches: Sequence[Array]) -> Array:
-        """One array."""
-        return np.concatenate(batches)
