@@ -97,10 +97,13 @@ def test_killed_in_the_middle_and_gone_on_with_it_is_the_same_table(
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(CELL)}
     assert 1 <= len(before) < len(planned.cells)
+    saved = second / "step-00000006" / "manifest.json"
+    saved_ns = saved.stat().st_mtime_ns
     said: list[str] = []
     again = job.run(planned, say=said.append)
     assert values(again) == values(whole)
     assert all(path.stat().st_mtime_ns == made for path, made in before.items())
+    assert saved.stat().st_mtime_ns == saved_ns, "the run went on from it"
     first = str(planned.tasks[0])
     assert not any(first in text for text in said), "what was done is not done again"
 
@@ -205,6 +208,25 @@ def test_a_run_of_another_configuration_is_not_gone_on_with(whole: Outcome, tmp_
     assert "train.learning_rate 0.01, now 0.02" in reason
     outcome = job.run(plan(tmp_path, systems=["cross"], seeds=1))
     assert not outcome.failed
+
+
+def test_a_pilot_says_how_far_the_seeds_of_the_base_lie_apart(tmp_path: Path) -> None:
+    from ssmdiff_reproduce.pilot import run_pilot
+
+    asked = {key: value for key, value in SMALL.items() if key not in ("systems", "images_seen")}
+    text = run_pilot("vm-ddpm", "2", "cpu", tmp_path, [4, 8], asked)
+    records = json.loads((tmp_path / "pilot.json").read_text())
+    assert [record["images_seen"] for record in records] == [4, 8]
+    for record, line in zip(records, text.splitlines()[1:], strict=False):
+        a, b = record["distances"]
+        share = abs(a - b) / 2**0.5 / ((a + b) / 2)
+        assert line.split()[1] == f"{share:.0%}"
+        assert "VM-DDPM, plain cross-scan" in line
+    folder = tmp_path / "pilot" / "8" / "runs" / "heads" / "cross"
+    assert [ssmdiff.load_run(path).config.train.steps for path in sorted(folder.iterdir())] == [
+        4,
+        4,
+    ]
 
 
 def test_figure_2_is_a_sheet_of_the_same_weights(whole: Outcome) -> None:
