@@ -55,6 +55,8 @@ BODIES_OF = {
     block: ("scan", "chunked") if block in ("mss", "vss", "mamba") else ("none",)
     for block in BLOCKS
 }
+FUSED = ("fused",)
+"""As ``--to onnx`` writes it in fp32: with operators of ours that hold more than one node."""
 PRECISIONS = ("fp32", "fp16", "bf16")
 KEYS = ("size", "block", "body", "precision")
 Row = dict[str, Any]
@@ -149,7 +151,8 @@ def rows_of(folder: Path, size: str, block: str, done: Rows, twice: bool) -> Ite
     """Every precision and body of one model that is not done."""
     run = expected = None
     for precision in PRECISIONS:
-        bodies = [b for b in BODIES_OF[block] if (size, block, b, precision) not in done]
+        every = BODIES_OF[block] + FUSED * (precision == "fp32")
+        bodies = [b for b in every if (size, block, b, precision) not in done]
         if not bodies:
             continue
         if run is None:
@@ -165,6 +168,9 @@ def rows_of(folder: Path, size: str, block: str, done: Rows, twice: bool) -> Ite
             if body == "chunked":
                 file = folder / f"{precision}-chunked.onnx"
                 with_body(path, body, file)
+            elif body == "fused":
+                file = folder / "fused.onnx"
+                export_onnx(run, file, precision=precision, verify=False, fuse=True)
             row = {"size": size, "block": block, "body": body, "precision": precision}
             row |= {"scans": scans, "onnx_megabytes": round(report.bytes / 1e6, 2)}
             row |= {"export_processor_s": export_s, "load_average": load_average()}
@@ -177,7 +183,7 @@ def markdown(rows: list[Row]) -> str:
         "| model | block | body | precision | scans | s of processor | MB | layers | images |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    order = [[*SIZES], [*BLOCKS], ["scan", "chunked", "none"], [*PRECISIONS]]
+    order = [[*SIZES], [*BLOCKS], ["scan", "chunked", "none", "fused"], [*PRECISIONS]]
     places = [[o.index(row[k]) for o, k in zip(order, KEYS, strict=True)] for row in rows]
     for _, row in sorted(zip(places, rows, strict=True), key=lambda pair: pair[0]):
         cells = [row["size"], row["block"], row["body"], row["precision"], row["scans"]]
