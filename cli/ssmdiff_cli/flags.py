@@ -45,7 +45,8 @@ Preset = Annotated[
     str | None,
     typer.Option(
         "--preset",
-        help="tiny (the default), small, paper-128, or paper-acdc, -brats2018, -chestxray14.",
+        help="tiny (the default), small, paper-128, or paper-acdc, -brats2018, -chestxray14; "
+        "of GANs tiny-dcgan, -sagan, -unetgan, paper-dcgan, -sagan, -unetgan.",
         autocompletion=_presets,
     ),
 ]
@@ -70,7 +71,13 @@ Backbone = Annotated[
 ]
 Method = Annotated[
     str | None,
-    typer.Option(help="What is trained: diffusion.", autocompletion=names_of("method")),
+    typer.Option(help="What is trained: diffusion or gan.", autocompletion=names_of("method")),
+]
+Gan = Annotated[
+    str | None,
+    typer.Option(
+        help="A GAN by its networks: dcgan, sagan or unetgan.", autocompletion=names_of("gan")
+    ),
 ]
 Data = Annotated[
     str | None,
@@ -133,6 +140,19 @@ def image_size(text: str | None) -> int | list[int] | None:
         raise ConfigError(f"--image-size {text!r}: expected pixels such as 64, or 64x96")
     sizes = [int(part) for part in parts]
     return sizes[0] if len(sizes) == 1 else sizes
+
+
+def gan_table(name: str | None) -> dict[str, Any] | None:
+    """``--gan``: the method, with its networks by name."""
+    network = component("gan", name)
+    return None if network is None else {"name": "gan", "network": network}
+
+
+def gan_preset(name: str | None) -> str | None:
+    """The preset of a GAN where none is named: ``tiny-NAME``, of a stranger's that of DCGAN."""
+    if name is None:
+        return None
+    return f"tiny-{name}" if f"tiny-{name}" in _presets() else "tiny-dcgan"
 
 
 def component(kind: str, name: str | None) -> dict[str, Any] | None:

@@ -129,6 +129,11 @@ from ssmdiff.runs.exporting import exporter_of as exporter_of
 from ssmdiff.runs.exporting import exporter_of_suffix as exporter_of_suffix
 from ssmdiff.runs.exporting import open_model as open_model
 from ssmdiff.runs.folder import RunFolder as RunFolder
+from ssmdiff.runs.gans import AdversarialLoss as AdversarialLoss
+from ssmdiff.runs.gans import Discriminate as Discriminate
+from ssmdiff.runs.gans import Gan as Gan
+from ssmdiff.runs.gans import Verdicts as Verdicts
+from ssmdiff.runs.gans import verdicts_of as verdicts_of
 from ssmdiff.runs.jobs import BenchJob as BenchJob
 from ssmdiff.runs.jobs import EvaluateJob as EvaluateJob
 from ssmdiff.runs.jobs import ExportJob as ExportJob

@@ -71,12 +71,16 @@ class FileModel(CardModel[Tensor]):
             ConfigError: There is no such scheduler, or it has no such option.
         """
         asked = super().sampling(scheduler, steps, seed, label)
+        if self.card.latent is not None:
+            return asked
         table = registry().options("scheduler", asked.scheduler)
         return dataclasses.replace(asked, scheduler=table)
 
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
         """A noise scheduler over the process that was trained."""
-        betas, predicted = self.card.betas(), self.card.diffusion.prediction
+        if self.card.latent is not None:
+            return super().new_scheduler(table)
+        betas, predicted = self.card.betas(), self.card.process.prediction
         scheduler: NoiseScheduler = create(
             "scheduler", table, betas=betas, prediction_type=predicted
         )
@@ -93,7 +97,9 @@ class FileModel(CardModel[Tensor]):
         def denoise(
             x: Tensor, timesteps: Tensor, orders: Sequence[Tensor], labels: Tensor | None = None
         ) -> Tensor:
-            inputs = {"x": x, "timesteps": timesteps}
+            inputs = {"x": x}
+            if self.card.latent is None:
+                inputs["timesteps"] = timesteps
             if labels is not None:
                 inputs["context"] = labels
             inputs |= dict(zip(names, orders, strict=True))
@@ -197,7 +203,10 @@ class Pt2Exporter:
 
     def export(self, request: ExportRequest) -> ExportResult:
         """See :func:`ssmdiff_export.pt2.export_pt2`."""
+        from ssmdiff_export.generators import refuse_generator
         from ssmdiff_export.pt2 import export_pt2
+
+        refuse_generator(request.run, "pt2")
 
         report = export_pt2(
             request.run,

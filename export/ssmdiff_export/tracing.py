@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from ssmdiff import (
     DTYPES,
+    DiffusionMethod,
     ExportError,
     ExportPrecision,
     GroupShuffle,
@@ -32,12 +33,19 @@ from ssmdiff import (
     note_order,
     order_digests,
     order_plan,
+    parts_of,
     providers,
 )
 from ssmdiff.nn import replacing
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ssmdiff_export.generators import (
+    ExportedGenerator,
+    latent_of_run,
+    makes_in_one_call,
+    plain,
+)
 from ssmdiff_export.runtime.card import (
     ATTRIBUTES,
     DOMAIN,
@@ -54,7 +62,7 @@ from ssmdiff_export.runtime.card import (
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 BATCH = "batch"
-USED = ("model.backbone", "model.block", "model.scan", "sample.scheduler")
+USED = ("method.network", "model.backbone", "model.block", "model.scan", "sample.scheduler")
 """The components that a card names with their distributions."""
 
 
@@ -64,9 +72,23 @@ class GraphInputs:
 
     plan: OrderPlan
     conditional: bool
+    walks: bool = True
+    """Whether the model is called at timesteps; a generator is not."""
 
     @classmethod
     def of(cls, run: Run) -> GraphInputs:
+        """Those of a run.
+
+        Raises:
+            ExportError: No file can hold its method.
+        """
+        if makes_in_one_call(run):
+            return cls(run.method.plan, False, False)
+        if not isinstance(run.method, DiffusionMethod):
+            raise ExportError(
+                f"the run was trained by method {run.config.method['name']!r}; a file holds a "
+                "diffusion, or a network that makes an image in one call"
+            )
         conditional = run.config.model.class_conditional
         return cls(order_plan(run.model, run.config, 0), conditional)
 
@@ -82,8 +104,9 @@ class GraphInputs:
 
     @property
     def names(self) -> list[str]:
+        timesteps = ["timesteps"] if self.walks else []
         context = ["context"] if self.conditional else []
-        return ["x", "timesteps", *context, *self.order_inputs.values()]
+        return ["x", *timesteps, *context, *self.order_inputs.values()]
 
     def arrays(self, orders: Sequence[ScanOrder]) -> dict[str, np.ndarray]:
         """The order inputs of one step, (K, L) int32."""
@@ -178,14 +201,28 @@ def trace(
         ExportError: torch.export cannot follow the model's code, or the body cannot do the scan.
     """
     dtype = DTYPES[precision]
-    graph = ExportedModule(in_precision(run.model, dtype), interface, dtype).eval()
-    batch = torch.export.Dim(BATCH, min=1)
+    model, batch = plain(run.model), torch.export.Dim(BATCH, min=1)
+    if not interface.walks:
+        return _exported(run, _generator(run, model, dtype), (torch.zeros(2, *run.noise.shape),),
+                         ({0: batch},), lower)  # fmt: skip
+    graph = ExportedModule(in_precision(model, dtype), interface, dtype).eval()
     shape = (2, run.channels, *run.config.data.image_size)
     context = torch.zeros(2, dtype=torch.int64) if interface.conditional else None
     orders = [torch.tensor(a) for a in interface.arrays(interface.plan.draw(0)).values()]
     inputs = (torch.zeros(shape), torch.zeros(2), context, orders)
     each = {0: batch}
     shapes = (each, each, each if interface.conditional else None, [None] * len(orders))
+    return _exported(run, graph, inputs, shapes, lower)
+
+
+def _generator(run: Run, model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    narrow = in_precision(model, dtype)
+    return ExportedGenerator(run.method.denoiser(narrow), narrow, dtype).eval()
+
+
+def _exported(
+    run: Run, graph: nn.Module, inputs: tuple[Any, ...], shapes: tuple[Any, ...], lower: bool
+) -> Any:
     try:
         with quiet(), torch.no_grad(), _lowering(body):
             return torch.export.export(graph, inputs, dynamic_shapes=shapes)
@@ -303,15 +340,9 @@ def card(
         channels=run.channels,
         class_names=tuple(run.classes),
         class_conditional=model.class_conditional,
-        diffusion=Process(
-            config.diffusion.timesteps,
-            config.diffusion.beta_schedule,
-            config.diffusion.beta_start,
-            config.diffusion.beta_end,
-            config.diffusion.prediction,
-        ),
+        diffusion=_process(run) if interface.walks else None,
         scheduler=config.sample.scheduler,
-        steps=config.sample.steps,
+        steps=config.sampling_steps,
         precision=precision,
         body=body,
         checkpoint=run.checkpoint.path.name,
@@ -323,7 +354,13 @@ def card(
         else Parity(parity.max_abs, parity.max_rel, parity.tolerance, parity.cases),
         external_data=external,
         terms=run.data.get("terms", {}),
+        latent=None if interface.walks else latent_of_run(run),
     )
+
+
+def _process(run: Run) -> Process:
+    d = run.config.diffusion
+    return Process(d.timesteps, d.beta_schedule, d.beta_start, d.beta_end, d.prediction)
 
 
 def _slots(interface: GraphInputs) -> tuple[tuple[Slot, ...], dict[str, GroupShuffle]]:
@@ -368,5 +405,5 @@ def first_line(error: BaseException) -> str:
 
 
 def _parts(run: Run) -> str:
-    model = run.config.model
-    return f"backbone {model.backbone['name']!r} with block {model.block['name']!r}"
+    parts = parts_of(run.config.to_dict())
+    return " with ".join(f"{kind} {name!r}" for kind, name in parts.items() if kind != "scan")

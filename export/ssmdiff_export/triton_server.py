@@ -103,8 +103,11 @@ class TritonServerExporter:
             ExportError: The model cannot be exported; nothing is written.
         """
         need_onnx()
+        from ssmdiff_export.generators import refuse_generator
         from ssmdiff_export.onnx_export import export_onnx
         from ssmdiff_export.verify import draft_folder
+
+        refuse_generator(request.run, "triton-server")
 
         self._refuse_to_replace(request.out, request.overwrite)
         with draft_folder(request.out) as folder:

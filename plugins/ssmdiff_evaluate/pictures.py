@@ -139,7 +139,8 @@ def read_loss(metrics: Path, batch_size: int) -> Loss | None:
 def losses(runs: Mapping[str, Loss], over: str) -> bytes:
     """Losses over images seen or over seconds; of one run each step's as well."""
     plot = Plot(figsize=(6.4, 3.0), layout="constrained")
-    axes = plot.add_subplot(xlabel=over, ylabel="loss", yscale="log")
+    below_0 = any((run.loss <= 0).any() for run in runs.values())  # a generator's may be
+    axes = plot.add_subplot(xlabel=over, ylabel="loss", yscale="linear" if below_0 else "log")
     for (name, run), colour in zip(runs.items(), itertools.cycle(_COLOURS), strict=False):
         place = run.seconds if over == SECONDS else run.seen
         width = max(1, len(run.loss) // 50)

@@ -15,6 +15,7 @@ def ssmdiff_commands() -> Iterable[Command]:
         examples=(
             "ssmdiff train --scan hilbert --steps 1000",
             "ssmdiff train --data images --image-size 64 --out runs/mine",
+            "ssmdiff train --gan sagan --data images --image-size 64",
             "ssmdiff train --preset paper-128 --data images --set model.scan.base=cross",
             "ssmdiff train --out runs/mine --resume --steps 20000",
         ),

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -23,6 +23,12 @@ from rich.progress import (
 )
 from ssmdiff import Config, StepRecord, hookimpl
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+NETWORK_LOSS = "_loss"
+"""What the figures of a step end with that are losses of networks besides the one that draws."""
 HELD_OUT = "held_out_loss"
 """The loss that is trained, on images that are not trained on."""
 
@@ -138,8 +144,8 @@ class LossCurve:
 def draw_loss_curve(metrics: Path, picture: Path) -> None:
     """The loss of every step and its mean over the steps around, as a PNG.
 
-    The loss on held-out images is drawn over it, other figures that were measured more than once
-    below it.
+    The losses of other networks stand beside it. The loss on held-out images is drawn over it,
+    other figures that were measured more than once below it.
     """
     import numpy as np
     from matplotlib.figure import Figure
@@ -151,20 +157,22 @@ def draw_loss_curve(metrics: Path, picture: Path) -> None:
     reported = _reported(lines)
     held_out = reported.pop(HELD_OUT, [])
     below = {name: points for name, points in reported.items() if len(points) > 1}
-    steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
-    half = max(10, len(losses) // 100)
-    sums = np.concatenate([[0.0], np.cumsum(losses)])
-    first = np.maximum(np.arange(len(losses)) - half, 0)
-    last = np.minimum(np.arange(len(losses)) + half + 1, len(losses))
-    smooth = (sums[last] - sums[first]) / (last - first)
+    steps = [row["step"] for row in rows]
+    networks = sorted(name for name in rows[0] if name.endswith(NETWORK_LOSS))
+    losses = {name: np.array([row[name] for row in rows]) for name in ("loss", *networks)}
+    half = max(10, len(rows) // 100)
     figure = Figure(figsize=(7, 4 + 1.8 * len(below)), layout="constrained")
     ratios = [4.0] + [1.8] * len(below)
     axes, *others = figure.subplots(
         1 + len(below), sharex=True, squeeze=False, height_ratios=ratios
     )[:, 0]
-    axes.set(ylabel="loss", yscale="log")
-    axes.plot(steps, losses, color="0.8", linewidth=0.8, label="each step")
-    axes.plot(steps, smooth, color="C0", linewidth=1.8, label=f"mean of {2 * half + 1} steps")
+    below_0 = any((values <= 0).any() for values in losses.values())
+    axes.set(ylabel="loss", yscale="linear" if below_0 else "log")
+    for i, (name, values) in enumerate(losses.items()):
+        of = f"{name.removesuffix(NETWORK_LOSS)}, " if name in networks else ""
+        axes.plot(steps, values, color="0.8", linewidth=0.8, label=None if i else "each step")
+        label = f"{of}mean of {2 * half + 1} steps"
+        axes.plot(steps, _smooth(values, half), color=f"C{2 * i}", linewidth=1.8, label=label)
     if held_out:
         axes.plot(*zip(*held_out, strict=True), ".-", color="C1", label="held-out images")
     axes.legend(frameon=False)
@@ -175,6 +183,17 @@ def draw_loss_curve(metrics: Path, picture: Path) -> None:
         panel.grid(alpha=0.3)
     (others[-1] if others else axes).set_xlabel("step")
     figure.savefig(picture, dpi=120)
+
+
+def _smooth(values: NDArray[np.float64], half: int) -> NDArray[np.float64]:
+    """Means over so many steps on either side."""
+    import numpy as np
+
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    first = np.maximum(np.arange(len(values)) - half, 0)
+    last = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    means: NDArray[np.float64] = (sums[last] - sums[first]) / (last - first)
+    return means
 
 
 def _reported(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def train(
+    gan: flags.Gan = None,
     method: flags.Method = None,
     scan: flags.Scan = None,
     backbone: flags.Backbone = None,
@@ -57,11 +58,14 @@ def train(
 ) -> None:
     """Train a model; with no argument, the diffusion 'tiny' on the built-in heads.
 
+    --gan NAME trains a GAN, by the preset 'tiny-NAME' unless another is given.
+
     On several devices: torchrun --nproc-per-node N -m ssmdiff train ...
     """
     given = {
         "--seed": ("seed", seed),
         "--method": ("method", flags.component("method", method)),
+        "--gan": ("method", flags.gan_table(gan)),
         "--scan": ("model.scan", flags.component("scan", scan)),
         "--backbone": ("model.backbone", flags.component("backbone", backbone)),
         "--block": ("model.block", flags.component("block", block)),
@@ -87,6 +91,8 @@ def train(
     if resume and out is None:
         raise ConfigError("--resume needs --out, the folder of the run to go on with")
     resumed = RunFolder(out).config_layer() if resume and out is not None else None
+    if resumed is None:
+        preset = preset or flags.gan_preset(gan)
     resolved = resolve_flags(preset, config, given, set_, resumed)
 
     from ssmdiff_train.job import train as run_training

@@ -120,7 +120,7 @@ class TestCard:
     @pytest.mark.parametrize(
         ("path", "value", "message"),
         [
-            ("format", 2, "format 2; this version reads 1"),
+            ("format", 3, "format 3; this version reads 1 and 2"),
             ("image_size", [4], r"'image_size' is list; expected \[H, W\]"),
             ("image_size", [4, 4.0], "a whole number"),
             ("image_size", [True, 4], "a whole number"),

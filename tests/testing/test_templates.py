@@ -131,6 +131,72 @@ def test_new_packages_of_every_kind_are_used_by_their_names(new: New, tmp_path: 
     assert (said["backbone"], said["scan"], said["images"]) == ("my-backbone", "my-scan", 2)
 
 
+TRAIN = {"steps": 2, "batch_size": 4, "callbacks": []}
+DATA = {"image_size": 16, "dataset": {"name": "phantom", "length": 8}}
+
+
+def judged(folder: Path, out: Path, *more: object) -> list[str]:
+    """Sampled and evaluated by the commands; the names of the figures."""
+    drawn = run("sample", folder, "--n", 3, *more, "--out", out / "drawn")
+    assert drawn.exit_code == 0, drawn.output
+    assert len(list((out / "drawn").glob("00000?.png"))) == 3
+    line = ["evaluate", folder, "--n", 8, *more, "--features", "pixels", "--metric", "mmd"]
+    found = run(*line, "--out", out / "judged", "--json")
+    assert found.exit_code == 0, found.output
+    record = json.loads(found.output[found.output.index("{") :])
+    return [figure["name"] for figure in record["figures"]]
+
+
+@pytest.mark.slow
+def test_a_gan_and_a_loss_of_strangers_are_trained_sampled_and_judged(
+    new: New, tmp_path: Path
+) -> None:
+    new("gan")
+    new("loss")
+    out = tmp_path / "run"
+    line = ["train", "--gan", "my-gan", "--set", "method.loss=my-loss",
+            "--set", "train.callbacks=[]",
+            "--set", "data.dataset.length=8", "--set", "method.network.width=8"]  # fmt: skip
+    result = run(*line, "--image-size", 16, "--steps", 2, "--batch-size", 4, "--out", out)
+    assert result.exit_code == 0, result.output
+    written = tomllib.loads((out / "config.toml").read_text())
+    assert written["method"]["network"] == {"name": "my-gan", "width": 8}
+    assert written["method"]["loss"] == {"name": "my-loss", "real_value": 2.0}
+    made = written["provenance"]["components"]
+    assert made["method.network"] == "my-gan: ssmdiff-my-gan 0.1.0"
+    assert made["method.loss"] == "my-loss: ssmdiff-my-loss 0.1.0"
+    assert judged(out, tmp_path)
+    ssmdiff.train(None, out, resume=True, train={"steps": 3})
+    file = tmp_path / "generator.onnx"
+    assert run("export", out, "--out", file).exit_code == 0
+    assert run("sample", file, "--n", 2, "--out", tmp_path / "of-file").exit_code == 0
+
+
+@pytest.mark.slow
+def test_a_method_of_a_stranger_is_trained_sampled_and_judged(new: New, tmp_path: Path) -> None:
+    new("method")
+    model = {"backbone": {"name": "vmddpm", "channels": 8, "widths": [1]}, "block": "conv"}
+    config = ssmdiff.resolve(
+        {
+            "method": "my-method",
+            "data": DATA,
+            "model": model,
+            "train": TRAIN,
+            "sample": {"steps": 3},
+        }
+    )
+    out = ssmdiff.train(config, tmp_path / "run").path
+    written = tomllib.loads((out / "config.toml").read_text())
+    assert written["method"] == {"name": "my-method"}
+    assert "diffusion" not in written, "it reads the model and the steps alone"
+    assert written["sample"] == {"count": 16, "steps": 3}
+    assert judged(out, tmp_path, "--steps", 4)
+    assert run("sample", out, "--scheduler", "ddim", "--out", tmp_path / "x").exit_code == 2
+    result = run("export", out, "--out", tmp_path / "model.onnx")
+    assert result.exit_code == 1
+    assert "trained by method 'my-method'" in " ".join(result.output.split())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_command_that_writes_it_says_what_is_next(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "package"

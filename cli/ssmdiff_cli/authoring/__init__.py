@@ -16,6 +16,8 @@ USES = {
     "block": "ssmdiff train --block $name",
     "backbone": "ssmdiff train --backbone $name",
     "method": "ssmdiff train --method $name",
+    "gan": "ssmdiff train --gan $name",
+    "loss": "ssmdiff train --gan dcgan --set method.loss=$name",
     "scheduler": "ssmdiff sample runs/demo --scheduler $name",
     "kernel": "ssmdiff train --kernel $name",
     "dataset": "ssmdiff train --data $name",

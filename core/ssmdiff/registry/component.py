@@ -34,6 +34,8 @@ KINDS: dict[str, Kind] = {
         Kind("block", "ssmdiff_blocks", ("channels", "time_channels", "directions")),
         Kind("backbone", "ssmdiff_backbones", ("in_channels", "scan", "block", "num_classes")),
         Kind("method", "ssmdiff_methods", ("config", "channels", "classes")),
+        Kind("gan", "ssmdiff_gans", ("channels", "image_size", "latent_size")),
+        Kind("loss", "ssmdiff_losses"),
         Kind("scheduler", "ssmdiff_schedulers", ("betas", "prediction_type")),
         Kind("kernel", "ssmdiff_kernels"),
         Kind("dataset", "ssmdiff_datasets", ("image_size",)),

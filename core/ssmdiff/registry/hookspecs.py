@@ -59,6 +59,19 @@ def ssmdiff_methods() -> Iterable[Component]:
 
 
 @hookspec
+def ssmdiff_gans() -> Iterable[Component]:
+    """Generators with their discriminators: ``factory(channels, image_size, latent_size,
+    **options)`` gives a :class:`ssmdiff.Gan`."""
+    return ()
+
+
+@hookspec
+def ssmdiff_losses() -> Iterable[Component]:
+    """Losses of a generator and its discriminator: factories of ``AdversarialLoss``."""
+    return ()
+
+
+@hookspec
 def ssmdiff_schedulers() -> Iterable[Component]:
     """``factory(betas, prediction_type, **options)``, see ``NoiseScheduler``."""
     return ()

@@ -17,6 +17,8 @@ from ssmdiff.registry.registry import registry
 COMPONENTS = {
     "data.dataset": "dataset",
     "method": "method",
+    "method.network": "gan",
+    "method.loss": "loss",
     "model.backbone": "backbone",
     "model.block": "block",
     "model.scan": "scan",

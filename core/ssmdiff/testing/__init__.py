@@ -37,7 +37,9 @@ __all__ = [
     "check_dataset",
     "check_exporter",
     "check_features",
+    "check_gan",
     "check_kernel",
+    "check_loss",
     "check_method",
     "check_metric",
     "check_reader",
@@ -77,6 +79,16 @@ def check_backbone(spec: Spec) -> Report:
 def check_method(spec: Spec) -> Report:
     """Networks, draws, steps that move what they say, and images of a seed and an index."""
     return check("method", spec)
+
+
+def check_gan(spec: Spec) -> Report:
+    """Sizes and channels, images within -1 to 1, one verdict an image, gradients, the graph."""
+    return check("gan", spec)
+
+
+def check_loss(spec: Spec) -> Report:
+    """One value for each verdict, finite, falling where verdicts become right."""
+    return check("loss", spec)
 
 
 def check_scheduler(spec: Spec) -> Report:

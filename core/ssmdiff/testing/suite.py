@@ -24,6 +24,8 @@ SUITES = {
     "block": "ssmdiff.testing.block",
     "backbone": "ssmdiff.testing.backbone",
     "method": "ssmdiff.testing.method",
+    "gan": "ssmdiff.testing.gan",
+    "loss": "ssmdiff.testing.loss",
     "scheduler": "ssmdiff.testing.scheduler",
     "kernel": "ssmdiff.testing.kernel",
     "dataset": "ssmdiff.testing.dataset",

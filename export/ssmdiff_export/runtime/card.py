@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -18,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from ssmdiff import (
     MAX_ENTRIES,
-    BetaSchedule,
     ContractError,
     ExportError,
     GroupShuffle,
-    Prediction,
+    Noise,
     ScanSlot,
     make_betas,
     size_text,
@@ -30,8 +28,20 @@ from ssmdiff import (
 
 from ssmdiff_export.runtime import checks
 from ssmdiff_export.runtime.checks import Table
+from ssmdiff_export.runtime.parts import ExternalData as ExternalData
+from ssmdiff_export.runtime.parts import Latent as Latent
+from ssmdiff_export.runtime.parts import Parity as Parity
+from ssmdiff_export.runtime.parts import Process as Process
+from ssmdiff_export.runtime.parts import Slot as Slot
+from ssmdiff_export.runtime.parts import (
+    external_of,
+    latent_of,
+    parity_of,
+    process_of,
+    slot_of,
+)
 
-FORMAT = 1
+FORMAT, OF_GENERATORS = 1, 2
 MAX_BYTES = 1 << 24
 """Most of it are the recipes of random orders, a few bytes per token."""
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -69,57 +79,6 @@ no bfloat16."""
 
 
 @dataclass(frozen=True)
-class Slot:
-    """One S6 call of the network.
-
-    ``order`` is the graph's input for its order, None where the order is fixed and in the graph;
-    ``recipe`` says how the order is drawn, None where its scan has to be installed for that.
-    ``digest`` is that of the order, or of the first that is drawn under seed 0; files of before 0.2
-    have none.
-    """
-
-    grid: tuple[int, ...]
-    order: str | None = None
-    recipe: str | None = None
-    digest: str | None = None
-
-    @property
-    def tokens(self) -> int:
-        """L."""
-        return math.prod(self.grid)
-
-
-@dataclass(frozen=True)
-class Process:
-    """The forward process that was trained, and what the network predicts."""
-
-    timesteps: int
-    beta_schedule: BetaSchedule
-    beta_start: float
-    beta_end: float
-    prediction: Prediction
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far the file was from torch when it was exported, over all compared cases."""
-
-    max_abs: float
-    max_rel: float
-    tolerance: float
-    cases: int
-
-
-@dataclass(frozen=True)
-class ExternalData:
-    """The file beside the model that holds its weights, when it is large."""
-
-    location: str
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class ModelCard:
     """What a file was made from and how to sample from it. Component tables are name and options.
 
@@ -131,7 +90,7 @@ class ModelCard:
         channels: C.
         class_names: Of the data; empty without classes.
         class_conditional: Whether the graph has the input ``context``.
-        diffusion: The forward process.
+        diffusion: The forward process; None of a generator.
         scheduler: The noise scheduler to sample with unless another is asked for.
         steps: Sampling steps, likewise.
         precision: Of the weights and activations.
@@ -145,6 +104,7 @@ class ModelCard:
         normalisation: What black and white are in the images.
         terms: On which terms the data may be used that it was trained on, and what is cited for it:
             ``name``, ``licence``, ``cite``, ``url``; empty where they are not known.
+        latent: Of a generator, whose ``scan``, ``block``, ``backbone`` and ``scheduler`` are empty.
 
     ``print(card)`` is a page for a person, ``repr(card)`` a line.
     """
@@ -158,7 +118,7 @@ class ModelCard:
     channels: int
     class_names: tuple[str, ...]
     class_conditional: bool
-    diffusion: Process
+    diffusion: Process | None
     scheduler: Mapping[str, Any]
     steps: int
     precision: str
@@ -171,6 +131,7 @@ class ModelCard:
     external_data: ExternalData | None = None
     normalisation: tuple[float, float] = (-1.0, 1.0)
     terms: Mapping[str, str] = field(default_factory=dict)
+    latent: Latent | None = None
 
     def __repr__(self) -> str:
         """One line: the parts and the size of an image."""
@@ -178,15 +139,11 @@ class ModelCard:
 
     def __str__(self) -> str:
         """A page for a person: what it draws, from what it was made, how near it is to torch."""
-        process, drawn = self.diffusion, sum(slot.order is not None for slot in self.slots)
         black, white = self.normalisation
         lines = {
             "network": self._parts(),
             "images": f"{size_text(self.shape)}, black {black:g} and white {white:g}",
-            "process": f"{process.timesteps} timesteps, {process.beta_schedule} betas from "
-            f"{process.beta_start:g} to {process.beta_end:g}, predicts {process.prediction}",
-            "sampling": f"{self.scheduler['name']}, {self.steps} steps",
-            "scans": f"{len(self.slots)} calls, {drawn} of them with an order drawn anew each step",
+            **(self._walk() if self.latent is None else _of_one_call(self.latent)),
             "file": f"{self.precision}, scan body {self.body}, from {self.checkpoint} "
             f"by ssmdiff {self.ssmdiff}",
         }
@@ -202,7 +159,19 @@ class ModelCard:
             )
         return "\n".join(f"{name:<9} {text}" for name, text in lines.items())
 
+    def _walk(self) -> dict[str, str]:
+        """How images are drawn in steps, for a person."""
+        process, drawn = self.process, sum(slot.order is not None for slot in self.slots)
+        return {
+            "process": f"{process.timesteps} timesteps, {process.beta_schedule} betas from "
+            f"{process.beta_start:g} to {process.beta_end:g}, predicts {process.prediction}",
+            "sampling": f"{self.scheduler['name']}, {self.steps} steps",
+            "scans": f"{len(self.slots)} calls, {drawn} of them with an order drawn anew each step",
+        }
+
     def _parts(self) -> str:
+        if self.latent is not None:
+            return f"generator of gan {self.latent.network['name']}"
         tables = {"backbone": self.backbone, "block": self.block, "scan": self.scan}
         return ", ".join(f"{kind} {table['name']}" for kind, table in tables.items())
 
@@ -216,9 +185,27 @@ class ModelCard:
         """The grids of all S6 calls."""
         return tuple(ScanSlot(slot.grid) for slot in self.slots)
 
+    @property
+    def noise(self) -> Noise:
+        """What an image is made from."""
+        if self.latent is None:
+            return Noise(self.shape)
+        return Noise((self.latent.size,), self.latent.distribution)
+
+    @property
+    def process(self) -> Process:
+        """The forward process.
+
+        Raises:
+            ExportError: It is the file of a generator.
+        """
+        if self.diffusion is None:
+            raise ExportError("the file holds a generator, which was trained by no forward process")
+        return self.diffusion
+
     def betas(self) -> NDArray[np.float64]:
         """(T,) of the forward process."""
-        d = self.diffusion
+        d = self.process
         return make_betas(d.beta_schedule, d.timesteps, d.beta_start, d.beta_end)
 
     def scheduler_table(self, asked: str | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -229,7 +216,7 @@ class ModelCard:
 
     def to_json(self) -> str:
         """The document, one line."""
-        document = {"format": FORMAT} | {
+        document = {"format": FORMAT if self.latent is None else OF_GENERATORS} | {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self)
         }
         if not self.terms:  # a file of data without terms is that of before
@@ -238,6 +225,8 @@ class ModelCard:
             "scheduler": document.pop("scheduler"),
             "steps": document.pop("steps"),
         }
+        for key in ("latent",) if self.latent is None else OF_A_WALK:
+            del document[key]
         document["recipes"] = {key: recipe.to_json() for key, recipe in self.recipes.items()}
         return json.dumps(document, default=_plain, allow_nan=False)
 
@@ -252,45 +241,49 @@ class ModelCard:
             raise ExportError(f"the model card has {len(text)} bytes; at most {MAX_BYTES} are read")
         table = Table(checks.strict_json(text), "model card")
         version = table.take("format", checks.whole(1))
-        if version != FORMAT:
+        if version not in (FORMAT, OF_GENERATORS):
             raise ExportError(
-                f"the model card has format {version}; this version reads {FORMAT}. "
-                "Try: pip install --upgrade ssmdiff"
+                f"the model card has format {version}; this version reads {FORMAT} and "
+                f"{OF_GENERATORS}. Try: pip install --upgrade ssmdiff"
             )
-        sample = table.table("sample")
         slots = tuple(
-            _slot(table.inner(t, f"slots.{i}")) for i, t in enumerate(table.rows("slots"))
+            slot_of(table.inner(t, f"slots.{i}")) for i, t in enumerate(table.rows("slots"))
         )
         card = cls(
             ssmdiff=table.take("ssmdiff", checks.text),
             components=table.take("components", checks.texts),
-            scan=table.take("scan", checks.component),
-            block=table.take("block", checks.component),
-            backbone=table.take("backbone", checks.component),
             image_size=table.take("image_size", checks.image_size),
             channels=table.take("channels", checks.whole(1, 4096)),
             class_names=table.take("class_names", checks.names),
             class_conditional=table.take("class_conditional", checks.flag),
-            diffusion=_process(table.table("diffusion")),
-            scheduler=sample.take("scheduler", checks.component),
-            steps=sample.take("steps", checks.whole(1, 100_000)),
+            **(
+                _walk(table)
+                if version == FORMAT
+                else {**ONE_CALL, "latent": latent_of(table.table("latent"))}
+            ),
             precision=table.take("precision", checks.one_of(PRECISIONS)),
             body=table.take("body", checks.one_of(get_args(ScanBody))),
             checkpoint=table.take("checkpoint", checks.text),
             weights_sha256=table.take("weights_sha256", checks.sha256),
             slots=slots,
             recipes=_recipes(table.table("recipes"), slots),
-            parity=_parity(table.table("parity")) if table.has("parity") else None,
-            external_data=_external(table.table("external_data"))
+            parity=parity_of(table.table("parity")) if table.has("parity") else None,
+            external_data=external_of(table.table("external_data"))
             if table.has("external_data")
             else None,
             normalisation=table.take("normalisation", checks.normalisation),
             terms=table.take("terms", checks.texts) if table.has("terms") else {},
         )
-        sample.finish()
         table.finish()
         _check_slots(card)
         return card
+
+
+ONE_CALL: dict[str, Any] = {
+    "scan": {}, "block": {}, "backbone": {}, "diffusion": None, "scheduler": {}, "steps": 1
+}  # fmt: skip
+"""What a card has of a generator in the place of :data:`OF_A_WALK`."""
+OF_A_WALK = ("scan", "block", "backbone", "diffusion", "sample")
 
 
 def _plain(value: Any) -> Any:
@@ -299,48 +292,24 @@ def _plain(value: Any) -> Any:
     return dict(value)
 
 
-def _slot(table: Table) -> Slot:
-    slot = Slot(
-        table.take("grid", checks.grid),
-        table.take("order", checks.text) if table.has("order") else None,
-        table.take("recipe", checks.text) if table.has("recipe") else None,
-        table.take("digest", checks.text) if table.has("digest") else None,
-    )
-    table.finish()
-    return slot
+def _walk(table: Table) -> dict[str, Any]:
+    """How a denoiser was trained and is sampled."""
+    sample = table.table("sample")
+    found = {
+        "scan": table.take("scan", checks.component),
+        "block": table.take("block", checks.component),
+        "backbone": table.take("backbone", checks.component),
+        "diffusion": process_of(table.table("diffusion")),
+        "scheduler": sample.take("scheduler", checks.component),
+        "steps": sample.take("steps", checks.whole(1, 100_000)),
+    }
+    sample.finish()
+    return found
 
 
-def _process(table: Table) -> Process:
-    process = Process(
-        table.take("timesteps", checks.whole(2, 100_000)),
-        table.take("beta_schedule", checks.one_of(get_args(BetaSchedule))),
-        table.take("beta_start", checks.between(0, 1)),
-        table.take("beta_end", checks.between(0, 1)),
-        table.take("prediction", checks.one_of(get_args(Prediction))),
-    )
-    table.finish()
-    return process
-
-
-def _parity(table: Table) -> Parity:
-    parity = Parity(
-        table.take("max_abs", checks.at_least_0),
-        table.take("max_rel", checks.at_least_0),
-        table.take("tolerance", checks.at_least_0),
-        table.take("cases", checks.whole(1)),
-    )
-    table.finish()
-    return parity
-
-
-def _external(table: Table) -> ExternalData:
-    external = ExternalData(
-        table.take("location", checks.text),
-        table.take("bytes", checks.whole(0)),
-        table.take("sha256", checks.sha256),
-    )
-    table.finish()
-    return external
+def _of_one_call(latent: Latent) -> dict[str, str]:
+    """How images are made in one call, for a person."""
+    return {"latent": f"{latent.size} numbers, {latent.distribution}", "sampling": "one call"}
 
 
 def _recipes(table: Table, slots: tuple[Slot, ...]) -> dict[str, GroupShuffle]:

@@ -24,12 +24,15 @@ from ssmdiff import (
     Denoiser,
     ExportError,
     ImageModel,
+    Noise,
     NoiseScheduler,
+    OneCall,
     SamplingSettings,
     Scan,
     ScanOrder,
     checked_order,
     make_scheduler,
+    refuse_walk,
     stream,
 )
 
@@ -132,6 +135,11 @@ class CardModel(ImageModel[Images]):
         return self.card.shape
 
     @property
+    def noise(self) -> Noise:
+        """What an image is made from."""
+        return self.card.noise
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The classes of a conditional model; none of any other."""
         return self.card.class_names if self.card.class_conditional else ()
@@ -160,13 +168,18 @@ class CardModel(ImageModel[Images]):
         label: int | str | None = None,
     ) -> SamplingSettings:
         """What was asked for, over the model's own scheduler and steps."""
+        if self.card.latent is not None:
+            refuse_walk(scheduler, steps)
+            return SamplingSettings({}, self.card.steps, seed, self.class_index(label))
         table = self.card.scheduler_table(scheduler)
         steps = self.card.steps if steps is None else steps
         return SamplingSettings(table, steps, seed, self.class_index(label))
 
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
         """One of those that need numpy alone: ddpm, ddim, dpmpp, unipc, euler, heun."""
-        return make_scheduler(table, self.card.betas(), self.card.diffusion.prediction)
+        if self.card.latent is not None:
+            return OneCall()
+        return make_scheduler(table, self.card.betas(), self.card.process.prediction)
 
 
 class ArrayModel(CardModel[Array]):
@@ -182,16 +195,17 @@ class ArrayModel(CardModel[Array]):
         """One call of the network.
 
         Args:
-            x: (B, C, H, W) noisy images.
-            timesteps: (B,).
+            x: (B, C, H, W) noisy images; of a generator, (B, Z) latent vectors.
+            timesteps: (B,); of no use to a generator.
             orders: Of the random scans, from ``plan(seed).draw(step)``; none if all are fixed.
             context: A class index or (B,) of them, for a conditional model.
         """
         inputs: dict[str, NDArray[Any]] = {
             "x": np.ascontiguousarray(x, dtype=np.float32),
-            "timesteps": np.asarray(timesteps, dtype=np.float32),
             **feeds(self.card, orders),
         }
+        if self.card.latent is None:
+            inputs["timesteps"] = np.asarray(timesteps, dtype=np.float32)
         if context is not None:
             inputs["context"] = np.full(len(x), context, dtype=np.int64)
         return self.run(inputs)

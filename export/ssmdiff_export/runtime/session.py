@@ -72,18 +72,19 @@ class Session:
     def _check_inputs(self) -> None:
         """The graph takes what the card says, whatever else the file says about shapes."""
         card = self.report.card
-        rows = {"x": ["C, H, W", *card.shape], "timesteps": ["no axes"]}
+        named = {"x"} if card.latent is not None else {"x", "timesteps"}
         if card.class_conditional:
-            rows["context"] = ["no axes"]
+            named.add("context")
         tokens = {slot.order: slot.tokens for slot in card.slots if slot.order is not None}
         inputs = {i.name: (i.type, i.shape) for i in self._session.get_inputs()}
         outputs = {o.name: (o.type, o.shape) for o in self._session.get_outputs()}
-        fits = inputs.keys() == rows.keys() | tokens.keys() and list(outputs) == ["prediction"]
+        fits = inputs.keys() == named | tokens.keys() and list(outputs) == ["prediction"]
         if fits:
-            image = ("tensor(float)", list(card.shape))
+            wanted = {"x": card.noise.shape, "prediction": card.shape}
             fits = all(
-                (kind, shape[1:]) == image and not isinstance(shape[0], int)
-                for kind, shape in (inputs["x"], outputs["prediction"])
+                (kind, shape[1:]) == ("tensor(float)", list(wanted[name]))
+                and not isinstance(shape[0], int)
+                for name, (kind, shape) in (("x", inputs["x"]), *outputs.items())
             ) and all(
                 inputs[name][0] == "tensor(int32)" and inputs[name][1][1:] == [length]
                 for name, length in tokens.items()
@@ -105,7 +106,8 @@ class Session:
                 (prediction,) = self._session.run(["prediction"], dict(inputs))
                 return np.asarray(prediction)
             if self._bound is None or not self._bound.fits(inputs):
-                self._bound = _Bound(self._ort, self._session, inputs)
+                shape = (len(inputs["x"]), *self.report.card.shape)
+                self._bound = _Bound(self._ort, self._session, inputs, shape)
             return self._bound.run(inputs)
         except Exception as error:  # ONNX Runtime's errors share no class of their own
             raise ExportError(f"ONNX Runtime failed on {self.report.path}: {error}") from error
@@ -114,7 +116,9 @@ class Session:
 class _Bound:
     """Inputs and output that stay on the GPU between calls of one batch size (IO binding)."""
 
-    def __init__(self, ort: Any, session: Any, inputs: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(
+        self, ort: Any, session: Any, inputs: Mapping[str, NDArray[Any]], shape: tuple[int, ...]
+    ) -> None:
         self.session, self.binding = session, session.io_binding()
         self.inputs = {
             name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), "cuda", 0)
@@ -122,7 +126,6 @@ class _Bound:
         }
         for name, value in self.inputs.items():
             self.binding.bind_ortvalue_input(name, value)
-        shape = inputs["x"].shape
         self.output = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cuda", 0)
         self.binding.bind_ortvalue_output("prediction", self.output)
         self.shapes = {name: value.shape for name, value in inputs.items()}

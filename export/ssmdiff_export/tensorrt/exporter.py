@@ -16,6 +16,7 @@ import torch
 from pydantic import BeforeValidator, Field
 from ssmdiff import ConfigError, ExportError, ExportPrecision, ExportRequest, ExportResult, Run
 
+from ssmdiff_export.generators import refuse_generator
 from ssmdiff_export.model_file import BATCH, BatchSizes, FileModel, need_onnx
 from ssmdiff_export.runtime.card import METADATA, ModelCard
 from ssmdiff_export.tensorrt.binding import PRODUCTS, RTX, TENSORRT, load_tensorrt
@@ -98,6 +99,7 @@ class TensorRTExporter:
                 f"--out {request.out}: an engine's name ends with {' or '.join(self.suffixes)}"
             )
         need_onnx()
+        refuse_generator(request.run, "tensorrt")
         version = load_tensorrt(self.product).__version__
         device, machine, elsewhere = self._place(version)
         cache = EngineCache()
