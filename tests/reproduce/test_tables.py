@@ -108,6 +108,7 @@ def test_killed_in_the_middle_and_gone_on_with_it_is_the_same_table(
     assert not any(first in text for text in said), "what was done is not done again"
 
 
+@pytest.mark.night
 def test_processes_that_see_one_folder_share_it_and_the_first_makes_the_table(
     whole: Outcome, tmp_path: Path
 ) -> None:
@@ -180,6 +181,7 @@ def test_two_hosts_of_torchrun_make_the_same_table(
     assert begun == [False, True, False, True], outputs[1][1]
 
 
+@pytest.mark.night
 def test_what_fails_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch) -> None:
     planned = plan(tmp_path, systems=["cross", "conv"], seeds=1, images_seen=2)
     real = ssmdiff.job("evaluate").__class__.__call__
@@ -210,6 +212,7 @@ def test_a_run_of_another_configuration_is_not_gone_on_with(whole: Outcome, tmp_
     assert not outcome.failed
 
 
+@pytest.mark.night
 def test_a_pilot_says_how_far_the_seeds_of_the_base_lie_apart(tmp_path: Path) -> None:
     from ssmdiff_reproduce.pilot import run_pilot
 
