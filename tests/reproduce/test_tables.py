@@ -183,20 +183,25 @@ def test_two_hosts_of_torchrun_make_the_same_table(
 
 @pytest.mark.night
 def test_what_fails_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch) -> None:
-    planned = plan(tmp_path, systems=["cross", "conv"], seeds=1, images_seen=2)
+    planned = plan(tmp_path, systems=["cross", "shuffle", "conv"], seeds=1, images_seen=2)
     real = ssmdiff.job("evaluate").__class__.__call__
 
     def evaluate(self, model, *arguments, **settings):
         if "conv" in str(model):
             raise ssmdiff.DivergedError("an image is not finite")
+        if "shuffle" in str(model):
+            raise ZeroDivisionError("a fault of ours")
         return real(self, model, *arguments, **settings)
 
     monkeypatch.setattr(ssmdiff.job("evaluate").__class__, "__call__", evaluate)
     outcome = job.run(planned)
-    assert outcome.failed == {"heads, conv, seed 0": "an image is not finite"}
-    assert [line.value is None for line in outcome.lines] == [False, True]
+    assert outcome.failed == {
+        "heads, shuffle, seed 0": "ZeroDivisionError: a fault of ours",
+        "heads, conv, seed 0": "an image is not finite",
+    }
+    assert [line.value is None for line in outcome.lines] == [False, True, True]
     with pytest.raises(ssmdiff.SsmdiffError, match="an image is not finite"):
-        job.run(planned, task=1)
+        job.run(planned, task=2)
     monkeypatch.undo()
     assert not job.run(planned).failed, "it is tried again"
 
