@@ -56,8 +56,17 @@ def multiply_adds(model: ImageModel[Any]) -> int:
     more = [] if labels is None else [torch.tensor(labels, device=device)]
     scan = torch.ops.ssmdiff.selective_scan
     counter = FlopCounterMode(display=False, custom_mapping={scan: _scan_flops})
-    with counter:
-        denoiser(x, timesteps, orders, *more)
+    # The counter asks what a module is given for its gradient, which there is none of in inference;
+    # a spectral norm is given a weight.
+    trained = [p for p in network.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        with counter:
+            denoiser(x, timesteps, orders, *more)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
     return int(counter.get_total_flops()) // 2
 
 

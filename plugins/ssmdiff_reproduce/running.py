@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ssmdiff import (
     SsmdiffError,
     differences,
     load_json,
+    name_of,
     open_model,
     to_levels,
     versions,
@@ -66,12 +68,13 @@ def do(task: Task, say: Say, progress: bool) -> None:
             say(f"done: {cell}")
     except (RunInterruptedError, OutOfTimeError):
         raise
-    except SsmdiffError as error:
+    except Exception as error:  # hours of other runs are not lost with one
+        reason = str(error) if isinstance(error, SsmdiffError) else name_of(error)
         for cell in missing:
             if not is_done(cell):
                 cell.folder.mkdir(parents=True, exist_ok=True)
-                _write(cell.folder / FAILED, {"error": str(error)})
-        say(f"failed: {task}: {error}")
+                _write(cell.folder / FAILED, {"error": reason, "trace": traceback.format_exc()})
+        say(f"failed: {task}: {reason}")
 
 
 def train(task: Task, say: Say, progress: bool) -> float:

@@ -133,3 +133,20 @@ def test_the_peak_of_memory_is_that_of_what_is_done_inside(python) -> None:
     more_mb, took_s = map(float, done.stdout.split())
     assert 300 < more_mb < 400
     assert took_s > 0
+
+
+def test_a_network_of_spectral_norms_is_counted_and_stays_trainable() -> None:
+    from torch.nn.utils.parametrizations import spectral_norm
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = spectral_norm(nn.Conv2d(1, 3, 3, padding=1))
+
+        def forward(self, x: Any, timesteps: Any, context: Any = None, orders: Any = ()) -> Any:
+            return self.layer(x)
+
+    network = Network().eval()
+    plan = ssmdiff.OrderPlan(None, (), 0)
+    assert cost.multiply_adds(Model(network, plan, (1, 8, 8))) == 8 * 8 * 3 * 9
+    assert all(p.requires_grad for p in network.parameters())

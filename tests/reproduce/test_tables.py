@@ -108,6 +108,7 @@ def test_killed_in_the_middle_and_gone_on_with_it_is_the_same_table(
     assert not any(first in text for text in said), "what was done is not done again"
 
 
+@pytest.mark.night
 def test_processes_that_see_one_folder_share_it_and_the_first_makes_the_table(
     whole: Outcome, tmp_path: Path
 ) -> None:
@@ -180,21 +181,27 @@ def test_two_hosts_of_torchrun_make_the_same_table(
     assert begun == [False, True, False, True], outputs[1][1]
 
 
+@pytest.mark.night
 def test_what_fails_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch) -> None:
-    planned = plan(tmp_path, systems=["cross", "conv"], seeds=1, images_seen=2)
+    planned = plan(tmp_path, systems=["cross", "shuffle", "conv"], seeds=1, images_seen=2)
     real = ssmdiff.job("evaluate").__class__.__call__
 
     def evaluate(self, model, *arguments, **settings):
         if "conv" in str(model):
             raise ssmdiff.DivergedError("an image is not finite")
+        if "shuffle" in str(model):
+            raise ZeroDivisionError("a fault of ours")
         return real(self, model, *arguments, **settings)
 
     monkeypatch.setattr(ssmdiff.job("evaluate").__class__, "__call__", evaluate)
     outcome = job.run(planned)
-    assert outcome.failed == {"heads, conv, seed 0": "an image is not finite"}
-    assert [line.value is None for line in outcome.lines] == [False, True]
+    assert outcome.failed == {
+        "heads, shuffle, seed 0": "ZeroDivisionError: a fault of ours",
+        "heads, conv, seed 0": "an image is not finite",
+    }
+    assert [line.value is None for line in outcome.lines] == [False, True, True]
     with pytest.raises(ssmdiff.SsmdiffError, match="an image is not finite"):
-        job.run(planned, task=1)
+        job.run(planned, task=2)
     monkeypatch.undo()
     assert not job.run(planned).failed, "it is tried again"
 
@@ -210,6 +217,7 @@ def test_a_run_of_another_configuration_is_not_gone_on_with(whole: Outcome, tmp_
     assert not outcome.failed
 
 
+@pytest.mark.night
 def test_a_pilot_says_how_far_the_seeds_of_the_base_lie_apart(tmp_path: Path) -> None:
     from ssmdiff_reproduce.pilot import run_pilot
 
