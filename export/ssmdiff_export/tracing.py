@@ -1,8 +1,7 @@
 """What is exported of a run: its graph, traced by torch, and its card.
 
 The graph is a backbone with its orders as inputs or constants. torch.export sees the scan as one
-operator. :func:`lowered` then puts our ONNX node in its place, with bias, softplus, the sum over
-the directions and D's skip as plain operators around it.
+operator; `lowering.py` puts an ONNX node in its place.
 """
 
 from __future__ import annotations
@@ -12,13 +11,12 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from ssmdiff import (
     DTYPES,
     DiffusionMethod,
@@ -36,9 +34,7 @@ from ssmdiff import (
     parts_of,
     providers,
 )
-from ssmdiff.nn import replacing
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ssmdiff_export.generators import (
     ExportedGenerator,
@@ -46,12 +42,8 @@ from ssmdiff_export.generators import (
     makes_in_one_call,
     plain,
 )
+from ssmdiff_export.lowering import lowering
 from ssmdiff_export.runtime.card import (
-    ATTRIBUTES,
-    DOMAIN,
-    DOMAIN_VERSION,
-    LINEAR_ATTENTION,
-    OPERATORS,
     ExternalData,
     ModelCard,
     Parity,
@@ -155,37 +147,6 @@ class ExportedModule(nn.Module):
         return note_order(order, self.restarts[slot])
 
 
-class Lowering(TorchFunctionMode):
-    """While it is entered, a call of ``ssmdiff::selective_scan`` is :func:`lowered`.
-
-    Sums of integers become sums of floats, which are all that TensorRT has. Done at the first
-    trace: a decomposition of the exported program would trace all of it again.
-
-    Args:
-        scan: What stands in the scan's place; see :func:`scan_node`.
-    """
-
-    def __init__(self, scan: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.scan = scan
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        named = dict(kwargs or {})
-        if func is torch.ops.ssmdiff.selective_scan.default:
-            return lowered(self.scan, *args, **named)
-        if func in (torch.cumsum, torch.Tensor.cumsum) and not args[0].is_floating_point():
-            # TensorRT sums floats alone; the numbers of restarts are exact up to 2**24 tokens.
-            dtype = named.pop("dtype", None) or torch.int64
-            return func(args[0].float(), *args[1:], **named).to(dtype)
-        return func(*args, **named)
-
-
 def trace(
     run: Run, interface: GraphInputs, precision: ExportPrecision, body: ScanBody | None = None
 ) -> Any:
@@ -204,7 +165,7 @@ def trace(
     model, batch = plain(run.model), torch.export.Dim(BATCH, min=1)
     if not interface.walks:
         return _exported(run, _generator(run, model, dtype), (torch.zeros(2, *run.noise.shape),),
-                         ({0: batch},), lower)  # fmt: skip
+                         ({0: batch},), body)  # fmt: skip
     graph = ExportedModule(in_precision(model, dtype), interface, dtype).eval()
     shape = (2, run.channels, *run.config.data.image_size)
     context = torch.zeros(2, dtype=torch.int64) if interface.conditional else None
@@ -212,7 +173,7 @@ def trace(
     inputs = (torch.zeros(shape), torch.zeros(2), context, orders)
     each = {0: batch}
     shapes = (each, each, each if interface.conditional else None, [None] * len(orders))
-    return _exported(run, graph, inputs, shapes, lower)
+    return _exported(run, graph, inputs, shapes, body)
 
 
 def _generator(run: Run, model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -221,10 +182,14 @@ def _generator(run: Run, model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def _exported(
-    run: Run, graph: nn.Module, inputs: tuple[Any, ...], shapes: tuple[Any, ...], lower: bool
+    run: Run,
+    graph: nn.Module,
+    inputs: tuple[Any, ...],
+    shapes: tuple[Any, ...],
+    body: ScanBody | None,
 ) -> Any:
     try:
-        with quiet(), torch.no_grad(), _lowering(body):
+        with quiet(), torch.no_grad(), lowering(body):
             return torch.export.export(graph, inputs, dynamic_shapes=shapes)
     except SsmdiffError:
         raise
@@ -233,20 +198,6 @@ def _exported(
             f"the model cannot be exported: {_parts(run)} does not run under torch.export: "
             f"{first_line(error)}"
         ) from error
-
-
-@contextlib.contextmanager
-def _lowering(body: ScanBody | None) -> Iterator[None]:
-    if body is None:
-        yield
-    elif body == LINEAR_ATTENTION:
-        from ssmdiff_export import linear_attention
-
-        with Lowering(linear_attention.selective_scan), replacing(linear_attention.REPLACED):
-            yield
-    else:
-        with Lowering(scan_node):
-            yield
 
 
 def in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -260,53 +211,6 @@ def in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
             norm.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
             norm.register_forward_hook(lambda _, __, y: y.to(dtype))
     return narrow
-
-
-def lowered(
-    scan: Callable[..., Tensor],
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    order: Tensor,
-    D: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = True,
-    discretization: str = "euler",
-) -> Tensor:
-    """``ssmdiff::selective_scan`` as a node and plain operators; the op's signature behind it."""
-    steps = delta.float()
-    if delta_bias is not None:
-        steps = steps + delta_bias.float()[:, None]
-    if delta_softplus:
-        steps = F.softplus(steps)
-    y = scan(u, steps, A.float(), B.to(u.dtype), C.to(u.dtype), order, discretization)
-    merged = y.float().sum(1)
-    if D is not None:
-        merged = merged + u.float() * D.float().sum(0)
-    return merged.to(u.dtype)
-
-
-def scan_node(
-    u: Tensor,
-    steps: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    order: Tensor,
-    discretization: str = "euler",
-) -> Tensor:
-    """Our ONNX node: (B, L, D) and the rest of its inputs to (B, K, L, D), in grid order."""
-    y: Tensor = torch.onnx.ops.symbolic(
-        f"{DOMAIN}::{OPERATORS[discretization]}",
-        (u, steps, A, B, C, order),
-        dict(ATTRIBUTES),
-        dtype=u.dtype,
-        shape=steps.shape,
-        version=DOMAIN_VERSION,
-    )
-    return y
 
 
 def card(
