@@ -1,14 +1,14 @@
 """The selective scan on a GPU, CUDA or ROCm, in Triton: any shape, any order, all K in one launch.
 
-No GPU has run it yet. It is compared with the float64 reference through Triton's interpreter,
-which runs the kernels of `triton_scan.py` on CPU tensors where ``TRITON_INTERPRET=1``.
+It is compared with the float64 reference on a GPU and through Triton's interpreter, which runs the
+kernels of `triton_scan.py` on CPU tensors where ``TRITON_INTERPRET=1``.
 
 This file allocates, cuts and launches. Two cuts fit the work to the card:
 
 - The walk of each direction is cut into chunks with a carry between them, as many as give every
-  multiprocessor some ten programs. With one chunk the two passes that find the carry fall away;
+  multiprocessor some twenty programs. With one chunk the two passes that find the carry fall away;
   with more they cost the exponentials once again.
-- The batch is cut into slices with a workspace of about 128 MiB. Directions are summed from one
+- The batch is cut into slices with a workspace of at most 512 MiB. Directions are summed from one
   output each, rather than by a loop over k within a program, since that loop would leave a K-th of
   the programs and allow no chunks: chunks of two directions share tokens. Atomics would do neither,
   and give other bits in every run.
@@ -16,19 +16,36 @@ This file allocates, cuts and launches. Two cuts fit the work to the card:
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from ssmdiff import ScanGradients, ScanInputs, decode_order
+from ssmdiff import ScanGradients, ScanInputs
+from ssmdiff.ops import restarts_in
 from torch import Tensor
 
-WORKSPACE = 128 * 2**20  # bytes, without the states between chunks; more if one image needs more
-SPAN = 8  # steps whose states the backward pass holds in registers; half where N is above 128
-_BLOCK_D = 32  # channels of a program that sums over them or over n
-_PROGRAMS = 12  # for each multiprocessor
+WORKSPACE = 512 * 2**20
+"""Bytes, without the states between chunks, or a 32nd of the card's memory if that is less; more if
+one image needs more."""
+SHORTEST = 32  # steps of a chunk
+
+
+class Cut(NamedTuple):
+    """How a pass is cut, by what was fastest on an H100: `docs/gpu.md`."""
+
+    channels: int  # of a program
+    span: int  # steps that a program asks for at once
+    numbers: int  # of the state that a warp holds at most
+    programs: int = 0  # for each multiprocessor
+
+
+# Blocks of 64 channels are the faster ones unless a half of the last one would be empty.
+FORWARD, FORWARD_NARROW = Cut(64, 4, 1024, 24), Cut(32, 4, 512, 16)
+BACKWARD = Cut(32, 2, 512, 16)  # its states before every span go through memory
+ADJOINTS = Cut(32, 4, 512)
 
 
 class TritonKernel:
@@ -65,12 +82,13 @@ def _forward(inputs: ScanInputs) -> Tensor:
 
     directions, length, channels = inputs.delta.shape[1:]
     y = torch.empty(inputs.u.shape, dtype=inputs.u.dtype, device=inputs.u.device)
-    scan = _Launcher(inputs, backward=False)
+    narrow = channels % 64 in range(1, 33)
+    scan = _Launcher(inputs, FORWARD_NARROW if narrow else FORWARD, row=channels)
     for part in scan.slices():
-        starts, _ = scan.carried(part, None)
+        starts, _ = scan.carried(part)
         each = scan.empty(len(part.u), directions, length, channels)
         arguments = (part.u, part.delta, scan.A, part.B, part.C, *scan.walk, starts, each)
-        triton_scan.outputs[scan.programs(part)](*arguments, *scan.sizes, **scan.fixed)
+        scan.launch(triton_scan.outputs, part, scan.chunks, *arguments)
         scan.merge(each, part.u, y[part.images])
     return y
 
@@ -78,36 +96,39 @@ def _forward(inputs: ScanInputs) -> Tensor:
 def _backward(grad_y: Tensor, inputs: ScanInputs) -> ScanGradients:
     from ssmdiff_kernels import triton_scan
 
-    directions, length, channels = inputs.delta.shape[1:]
-    states, blocks = inputs.A.shape[-1], -(-channels // _BLOCK_D)
-    scan = _Launcher(inputs, backward=True)
+    (directions, length, channels), states = inputs.delta.shape[1:], inputs.A.shape[-1]
+    blocks, spans = -(-channels // BACKWARD.channels), -(-length // BACKWARD.span)
+    row = channels + channels * (states + 1) // BACKWARD.span + 2 * blocks * states
+    scan = _Launcher(inputs, BACKWARD, row)
     du, ddelta, dB, dC = (
         torch.empty(x.shape, dtype=x.dtype, device=x.device)
         for x in (inputs.u, inputs.delta, inputs.B, inputs.C)
     )
-    dA = torch.zeros_like(scan.A)
-    dD, dbias = torch.zeros_like(scan.skip), torch.zeros_like(scan.bias)
+    dA, dbias = torch.zeros_like(scan.A), torch.zeros_like(scan.bias)
+    dD = torch.zeros_like(scan.skip)
     grad_y = grad_y.contiguous()
     for part in scan.slices():
         dy, n = grad_y[part.images], len(part.u)
-        starts, adjoints = scan.carried(part, dy)
-        inner = scan.empty(n, directions, -(-length // scan.span), states, channels)
+        inner = scan.empty(n, directions, spans, channels, states)
+        inner_sums = scan.empty(n, directions, spans, channels)
+        starts, sums = scan.carried(part, inner, inner_sums)
+        adjoints = scan.adjoints(part, dy, sums)
         each = scan.empty(n, directions, length, channels)
         parts = [scan.empty(blocks, n, directions, length, states) for _ in range(2)]
-        dA_parts = scan.empty(n, directions, scan.chunks, states, channels)
-        dbias_parts = scan.empty(n, directions, scan.chunks, channels)
-        triton_scan.gradients[scan.programs(part)](
-            part.u, part.delta, scan.A, part.B, part.C, *scan.walk, dy, starts, adjoints, inner,
-            each, ddelta[part.images], *parts, dA_parts, dbias_parts,
-            *scan.sizes, **scan.fixed, SPAN=scan.span,
+        dA_parts = scan.empty(n, directions, scan.chunks, channels, states)
+        dbias_parts, dD_parts = torch.empty_like(sums), torch.empty_like(sums)
+        scan.launch(
+            triton_scan.gradients, part, scan.chunks,
+            part.u, part.delta, scan.A, part.B, part.C, *scan.walk, dy, starts, adjoints,
+            inner, inner_sums,
+            each, ddelta[part.images], *parts, dA_parts, dbias_parts, dD_parts,
         )  # fmt: skip
         scan.merge(each, dy, du[part.images])
         for whole, blockwise in zip((dB, dC), parts, strict=True):
             whole[part.images] = blockwise.sum(0)
         dA += dA_parts.sum((0, 2))
         dbias += dbias_parts.sum((0, 2))
-        if inputs.D is not None:
-            dD += (dy.float() * part.u.float()).sum((0, 1))
+        dD += dD_parts[:, 0].sum((0, 1))  # every direction visits all tokens: the same for each
 
     def like(gradient: Tensor, value: Tensor | None) -> Tensor | None:
         return None if value is None else gradient.expand(value.shape).to(value.dtype).contiguous()
@@ -115,10 +136,10 @@ def _backward(grad_y: Tensor, inputs: ScanInputs) -> ScanGradients:
     return ScanGradients(
         u=du,
         delta=ddelta,
-        A=dA.transpose(1, 2).to(inputs.A.dtype).contiguous(),
+        A=dA.to(inputs.A.dtype),
         B=dB,
         C=dC,
-        D=like(dD, inputs.D),  # every direction visits all tokens: the same for each
+        D=like(dD, inputs.D),
         delta_bias=like(dbias, inputs.delta_bias),
     )
 
@@ -134,100 +155,103 @@ class _Part(NamedTuple):
 
 
 class _Launcher:
-    """The inputs as the kernels take them, absent ones as zeros, and how they are cut."""
+    """The inputs as the kernels take them, absent ones as zeros, and how they are cut.
 
-    def __init__(self, inputs: ScanInputs, backward: bool) -> None:
-        self.batch, self.directions, self.length, self.channels = inputs.delta.shape
-        self.states = inputs.A.shape[-1]
-        self.device = inputs.u.device
-        self.inputs = inputs._replace(
-            **{name: getattr(inputs, name).contiguous() for name in ("u", "delta", "B", "C")}
-        )
-        self.A = inputs.A.transpose(1, 2).to(torch.float32).contiguous()  # (K, N, D)
-        zeros = torch.zeros(self.directions, self.channels, device=self.device)
-        bias = zeros if inputs.delta_bias is None else inputs.delta_bias
-        self.bias = bias.to(torch.float32).contiguous()
-        self.skip = (zeros if inputs.D is None else inputs.D.to(torch.float32)).sum(0)
-        order, restart = decode_order(inputs.order.contiguous())
-        # Without restarts nothing is read behind this pointer.
-        flags = order if restart is None else restart.to(torch.uint8).contiguous()
-        self.walk = (order, flags, self.bias)
-        self.span = SPAN if self.states <= 128 else SPAN // 2
-        self.slice_size = self._slice_size(backward)
-        self.chunk = self._chunk()
+    Args:
+        inputs: Of the scan.
+        cut: Of the passes that make up most of the work.
+        row: Floats of workspace for a token of a direction.
+    """
+
+    def __init__(self, inputs: ScanInputs, cut: Cut, row: int) -> None:
+        self.batch, directions, self.length, self.channels = inputs.delta.shape
+        self.directions, self.states = directions, inputs.A.shape[-1]
+        self.device, self.cut = inputs.u.device, cut
+        B, C = inputs.B, inputs.C
+        if B.stride(3) != 1 or B.stride() != C.stride():  # they are often views of one tensor
+            B, C = B.contiguous(), C.contiguous()
+        self.tensors = (inputs.u.contiguous(), inputs.delta.contiguous(), B, C)
+        self.A = inputs.A.to(torch.float32).contiguous()  # (K, D, N)
+        self.bias = self._of_channels(inputs.delta_bias)
+        self.skip = self._of_channels(inputs.D).sum(0)
+        self.walk = (inputs.order.contiguous(), self.bias)
+        memory, processors = _card(self.device)
+        workspace = min(WORKSPACE, memory // 32)
+        most = max(1, min(self.batch, workspace // (4 * directions * self.length * row)))
+        self.slice_size = -(-self.batch // -(-self.batch // most))  # slices of about one size
+        walks = self.slice_size * directions * -(-self.channels // cut.channels)
+        wanted = -(-processors * cut.programs // walks)
+        self.chunk = max(SHORTEST, -(-self.length // wanted // 16) * 16)
         self.chunks = -(-self.length // self.chunk)
-        self.broken = order
-        if restart is not None:
-            padded = torch.nn.functional.pad(restart, (0, self.chunks * self.chunk - self.length))
-            self.broken = padded.view(-1, self.chunks, self.chunk).any(-1).to(torch.uint8)
         self.sizes = (
-            self.directions, self.length, self.channels, self.states, self.chunks, self.chunk,
+            directions, self.length, self.channels, self.states, self.chunks, self.chunk,
+            *B.stride()[:3],
         )  # fmt: skip
         self.flags: dict[str, Any] = {
             "BLOCK_N": 1 << (self.states - 1).bit_length(),
             "SOFTPLUS": inputs.delta_softplus,
             "ZOH": inputs.discretization == "zoh",
-            "RESTART": restart is not None,
+            "RESTART": restarts_in(inputs.order) is not False,
         }
-        # A warp for every 16 components of the state: 16 registers of a lane hold one of them.
-        warps = min(8, max(1, self.flags["BLOCK_N"] // 16))
-        self.fixed = {**self.flags, "BLOCK_D": _BLOCK_D, "num_warps": warps}
 
-    def _slice_size(self, backward: bool) -> int:
-        """How many images at a time."""
-        row = self.channels  # floats for a token of a direction
-        if backward:
-            blocks = -(-self.channels // _BLOCK_D)
-            row += self.channels * self.states // self.span + 2 * blocks * self.states
-        image = 4 * self.directions * self.length * row
-        return max(1, min(self.batch, WORKSPACE // image))
-
-    def _chunk(self) -> int:
-        """T: the longest that gives each multiprocessor its programs, at least 4 spans long."""
-        wanted = 2
-        if self.device.type == "cuda":
-            processors = torch.cuda.get_device_properties(self.device).multi_processor_count
-            walks = self.slice_size * self.directions * -(-self.channels // _BLOCK_D)
-            wanted = -(-processors * _PROGRAMS // walks)
-        shortest = 4 * SPAN
-        return max(shortest, -(-self.length // wanted // SPAN) * SPAN)
+    def _of_channels(self, x: Tensor | None) -> Tensor:
+        if x is None:
+            return torch.zeros(self.directions, self.channels, device=self.device)
+        return x.to(torch.float32).contiguous()
 
     def slices(self) -> Iterator[_Part]:
         """The batch, so many images at a time as the workspace holds."""
         for first in range(0, self.batch, self.slice_size):
             images = slice(first, min(first + self.slice_size, self.batch))
-            tensors = (self.inputs.u, self.inputs.delta, self.inputs.B, self.inputs.C)
-            yield _Part(images, *(x[images] for x in tensors))
+            yield _Part(images, *(x[images] for x in self.tensors))
 
     def empty(self, *shape: int) -> Tensor:
         """Float32 workspace."""
         return torch.empty(shape, dtype=torch.float32, device=self.device)
 
-    def programs(self, part: _Part) -> Callable[[dict[str, int]], tuple[int]]:
-        """The grid: one program for each block of each chunk of each direction of each image."""
-        walks = len(part.u) * self.directions * self.chunks
-        return lambda meta: (walks * -(-self.channels // meta["BLOCK_D"]),)
+    def launch(
+        self, kernel: Any, part: _Part, chunks: int, *arguments: Tensor,
+        cut: Cut | None = None, **flags: bool,
+    ) -> None:  # fmt: skip
+        """A program for each block of each of so many chunks of each direction of each image."""
+        channels, span, numbers, _ = cut or self.cut
+        programs = len(part.u) * self.directions * chunks * -(-self.channels // channels)
+        warps = min(8, max(1, self.flags["BLOCK_N"] * channels // numbers))
+        kernel[(programs,)](
+            *arguments, *self.sizes, **self.flags, **flags,
+            BLOCK_D=channels, SPAN=span, num_warps=warps,
+        )  # fmt: skip
 
-    def carried(self, part: _Part, dy: Tensor | None) -> tuple[Tensor, Tensor]:
-        """h before each chunk and, given dy, dh after each, (B, K, chunks, N, D)."""
+    def carried(self, part: _Part, *inner: Tensor) -> tuple[Tensor, Tensor]:
+        """h before each chunk, (B, K, chunks, D, N), and the sum of d over it, (B, K, chunks, D).
+
+        Fills ``inner``, what the backward pass needs of the spans between, if it is given.
+        """
         from ssmdiff_kernels import triton_scan
 
-        if self.chunks == 1:  # neither is read
+        if self.chunks == 1 and not inner:  # neither is read
             return self.A, self.A
-        shape = (len(part.u), self.directions, self.chunks, self.states, self.channels)
-        starts, sums = self.empty(*shape), self.empty(*shape[:3], self.channels)
-        triton_scan.chunk_ends[self.programs(part)](
-            part.u, part.delta, self.A, part.B, *self.walk, starts, sums, *self.sizes, **self.flags
-        )
+        sums = self.empty(len(part.u), self.directions, self.chunks, self.channels)
+        starts = self.empty(*sums.shape, self.states)
+        arguments = (part.u, part.delta, self.A, part.B, *self.walk, starts, sums)
+        self.launch(
+            triton_scan.chunk_ends, part, self.chunks if inner else self.chunks - 1,
+            *arguments, *(inner or (starts, sums)), KEEP=bool(inner),
+        )  # fmt: skip
         self._carry(starts, sums, backwards=False)
-        if dy is None:
-            return starts, starts
-        adjoints = self.empty(*shape)
-        triton_scan.chunk_adjoints[self.programs(part)](
-            dy, part.delta, self.A, part.C, *self.walk, adjoints, *self.sizes, **self.flags
-        )
+        return starts, sums
+
+    def adjoints(self, part: _Part, dy: Tensor, sums: Tensor) -> Tensor:
+        """dh after each chunk, (B, K, chunks, D, N)."""
+        from ssmdiff_kernels import triton_scan
+
+        if self.chunks == 1:  # it is not read
+            return self.A
+        adjoints = self.empty(*sums.shape, self.states)
+        arguments = (dy, part.delta, self.A, part.C, *self.walk, adjoints)
+        self.launch(triton_scan.chunk_adjoints, part, self.chunks - 1, *arguments, cut=ADJOINTS)
         self._carry(adjoints, sums, backwards=True)
-        return starts, adjoints
+        return adjoints
 
     def _carry(self, states: Tensor, sums: Tensor, backwards: bool) -> None:
         from ssmdiff_kernels import triton_scan
@@ -235,8 +259,7 @@ class _Launcher:
         block = 128
         programs = len(states) * self.directions * -(-self.states * self.channels // block)
         triton_scan.carry[(programs,)](
-            states, sums, self.A, self.broken,
-            self.directions, self.channels, self.states, self.chunks,
+            states, sums, self.A, self.directions, self.channels, self.states, self.chunks,
             RESTART=self.flags["RESTART"], BACKWARDS=backwards, BLOCK=block,
         )  # fmt: skip
 
@@ -249,3 +272,12 @@ class _Launcher:
         triton_scan.merge[(programs,)](
             each, x, self.skip, y, self.directions, size, self.channels, BLOCK=block
         )
+
+
+@functools.cache
+def _card(device: torch.device) -> tuple[int, int]:
+    """Bytes of memory, and multiprocessors; in the interpreter as of a small card."""
+    if device.type != "cuda":
+        return 8 * 2**30, 2
+    card = torch.cuda.get_device_properties(device)
+    return card.total_memory, card.multi_processor_count

@@ -130,12 +130,14 @@ def test_compiles_for_a_card_that_is_not_here(backend: str, arch: int | str, lan
     from triton.compiler import ASTSource, compile
 
     half = ("u", "delta", "B", "C", "dy", "ddelta")
-    kinds = {"order": "*i32", "restart": "*u8", **dict.fromkeys(half, "*bf16")}
-    sizes = dict.fromkeys(("K", "L", "D", "N", "chunks", "T"), "i32")
-    fixed = {"BLOCK_N": 16, "SOFTPLUS": True, "ZOH": False, "RESTART": True, "BLOCK_D": 32}
+    kinds = {"order": "*i32", **dict.fromkeys(half, "*bf16")}
+    sizes = dict.fromkeys(("K", "L", "D", "N", "chunks", "T", "per_image", "per_direction"), "i32")
+    sizes["per_token"] = "i32"
+    values = {
+        "BLOCK_N": 16, "SOFTPLUS": True, "ZOH": False, "RESTART": True, "BLOCK_D": 32, "SPAN": 2,
+    }  # fmt: skip
     for function in (triton_scan.outputs, triton_scan.gradients):
         names = function.arg_names
-        values = {**fixed, "SPAN": 8} if "SPAN" in names else fixed
         types = {name: sizes.get(name, kinds.get(name, "*fp32")) for name in names}
         source = ASTSource(
             function,
@@ -218,6 +220,17 @@ def test_slices_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_close(inputs)
     monkeypatch.undo()
     assert_close(inputs)
+
+
+@interpreted
+def test_B_and_C_are_read_where_they_lie() -> None:
+    """The blocks give views of one projection: rows of it hold both."""
+    inputs = make(9, 5, 2, batch=2)
+    both = torch.cat([inputs.B, inputs.C], -1).transpose(1, 2).contiguous().transpose(1, 2)
+    B, C = both.split(inputs.B.shape[-1], -1)
+    assert B.stride() == C.stride() != inputs.B.stride()
+    expected = results(KERNEL, inputs, gradient_for(inputs))
+    assert_equal(expected, results(KERNEL, inputs._replace(B=B, C=C), gradient_for(inputs)))
 
 
 @interpreted
