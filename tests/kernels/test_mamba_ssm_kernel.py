@@ -214,7 +214,7 @@ def test_says_why_it_is_unavailable(
 def test_names_what_is_missing_and_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, MODULE, None)
     reason = KERNEL.unavailable(CUDA, torch.float32) or ""
-    assert "MAMBA_KEEP_CUDA_BUILD=TRUE pip install" in reason
+    assert "try: MAMBA_FORCE_BUILD=TRUE pip install --no-build-isolation --no-deps mamba" in reason
 
 
 @pytest.mark.gpu
