@@ -4,7 +4,7 @@
     TRITON_INTERPRET=1 python benchmarks/gpu.py --dry
 
 Every part stands by itself: what it finds is written when it ends, and one that fails leaves its
-error in the results. No GPU has run it yet. ``--dry`` goes through the parts on tiny shapes on the
+error in the results. ``--dry`` goes through the parts on tiny shapes on the
 CPU, so that a mistake in this file shows without a GPU; its times mean nothing.
 """
 
@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
+import importlib.util
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -24,7 +26,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ SHAPES = (
 )
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHAPE = (16, 4096, 192, 4, 16)  # of the speed
+LIMIT_S = float(os.environ.get("CORRECTNESS_LIMIT_S", "150"))  # cases left then are named
 DRY = "--dry" in sys.argv
 DEVICE = "cuda"
 if DRY:
@@ -74,34 +76,68 @@ def check() -> dict[str, Any]:
 Case = tuple[tuple[int, ...], str, bool, torch.dtype]
 
 
+class IncompleteError(Exception):
+    """A part that was not finished; what it has found goes into the results all the same."""
+
+    def __init__(self, message: str, found: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.found = found
+
+
 def correctness() -> dict[str, Any]:
     """The largest relative error of every output and gradient against the float64 reference.
 
     Triton compiles anew, some ten seconds each, for every dtype, discretisation and block of N:
-    processes share that out, and only the first odd shape is run in all combinations.
+    processes share that out, a thread each, and only the first odd shape is run in all
+    combinations.
     """
     both = (("euler", False), ("zoh", True))
     every = tuple(itertools.product(("euler", "zoh"), (False, True)))
     cases: list[Case] = [
         (shape, method, restart, dtype)
-        for shape in SHAPES
+        for shape in sorted(SHAPES, key=math.prod, reverse=True)  # what takes longest comes first
         for method, restart in (every if shape == (2, 35, 19, 3, 5) else both)
         for dtype in DTYPES
     ]
-    workers = 1 if DRY else min(8, os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        found = list(pool.map(compare, cases))
-    if wrong := [line for _, lines in found for line in lines]:
-        raise AssertionError("; ".join(wrong[:20]))
+    workers = 1 if DRY else min(len(cases), os.cpu_count() or 1)
+    stop_s = time.monotonic() + LIMIT_S
     errors: dict[str, dict[str, float]] = {str(dtype): {} for dtype in DTYPES}
-    for (*_, dtype), (each, _) in zip(cases, found, strict=True):
-        largest = errors[str(dtype)]
-        for name, error in each.items():
-            largest[name] = max(largest.get(name, 0.0), error)
-    return {"largest_relative_error": errors, "cases": len(cases), "equal_bits_twice": True}
+    wrong: list[str] = []
+    done: list[Case] = []
+    # Whatever still runs at the end of the block is ended.
+    with multiprocessing.get_context("spawn").Pool(workers, one_thread) as pool:
+        results = pool.imap_unordered(compare, cases)
+        while len(done) < len(cases):
+            try:
+                case, found, lines = results.next(max(0.0, stop_s - time.monotonic()))
+            except multiprocessing.TimeoutError:
+                break
+            done.append(case)
+            wrong += lines
+            largest = errors[str(case[-1])]
+            for name, error in found.items():
+                largest[name] = max(largest.get(name, 0.0), error)
+    result = {
+        "largest_relative_error": errors,
+        "cases": len(done),
+        "equal_bits_twice": not any("other bits" in line for line in wrong),
+    }
+    if wrong:
+        raise IncompleteError("; ".join(wrong[:20]), result)
+    if left := [case for case in cases if case not in done]:
+        told = ", ".join(" ".join(map(str, case)) for case in left)
+        raise IncompleteError(
+            f"{len(done)} of {len(cases)} cases in {LIMIT_S:g} s; left: {told}", result
+        )
+    return result
 
 
-def compare(case: Case) -> tuple[dict[str, float], list[str]]:
+def one_thread() -> None:
+    """In each worker: the reference's threads would fight for the processors."""
+    torch.set_num_threads(1)
+
+
+def compare(case: Case) -> tuple[Case, dict[str, float], list[str]]:
     """The error of each result of the triton kernel, by the suite's table, and what is wrong."""
     from ssmdiff.ops.reference import TorchKernel
     from ssmdiff.testing.kernel_cases import error_of, limit_of, make_inputs, results
@@ -120,7 +156,7 @@ def compare(case: Case) -> tuple[dict[str, float], list[str]]:
             wrong.append(f"{told}: {error:.2e}")
         if not torch.equal(got[name], again[name]):
             wrong.append(f"{told}: other bits the second time")
-    return errors, wrong
+    return case, errors, wrong
 
 
 def timed(function: Callable[[], Any], repetitions: int = 20) -> dict[str, Any]:
@@ -200,6 +236,7 @@ def speed() -> dict[str, Any]:
         "shape": dict(zip(("B", "L", "D", "K", "N"), SHAPE, strict=True)),
         "exp_limit_gexp_s": limit,
         "mamba_ssm_absent": reason,
+        "mamba_ssm_built_in_s": os.environ.get("MAMBA_BUILD_S"),
         **rates,
         "rows": rows,
     }
@@ -218,7 +255,15 @@ def exp_limit_gexp_s() -> float | None:
 
 
 def network() -> dict[str, Any]:
-    """A training step and a sampling step of the preset small, in bfloat16, on random images."""
+    """The preset small in bfloat16 on random images: a training step, and a call as in sampling.
+
+    The call is made as it is and recorded as a CUDA graph, as sampling does on a GPU; then both
+    again, compiled by torch.
+    """
+    from ssmdiff import own_orders
+    from ssmdiff.diffusion.cuda_graphs import RecordedDenoiser
+    from ssmdiff.diffusion.denoisers import module_denoiser
+    from ssmdiff.networks.compiling import compile_backbone
     from ssmdiff.ops import kernels_used, set_kernel
     from ssmdiff.runs import compose
     from ssmdiff.runs.config import load_preset, merge, resolve
@@ -228,39 +273,52 @@ def network() -> dict[str, Any]:
         set_kernel("numba")
         table = merge(table, {"data": {"image_size": [16, 16]}, "train": {"batch_size": 1}})
     config = resolve(table)
-    batch = config.train.batch_size
-    model = compose.build_backbone(config, in_channels=1, num_classes=0).to(DEVICE)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    x = torch.randn(batch, 1, *config.data.image_size, device=DEVICE)
+    batch, size = config.train.batch_size, config.data.image_size
+    model: Any = compose.build_backbone(config, in_channels=1, num_classes=0).to(DEVICE)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    orders = own_orders(model.scan, model.scan_slots(size), torch.device(DEVICE))
+    x = torch.randn(batch, 1, *size, device=DEVICE)
     t = torch.randint(0, config.diffusion.timesteps, (batch,), device=DEVICE)
+    denoise = module_denoiser(model)
 
-    def predict() -> Tensor:
+    def predict(x: Tensor, t: Tensor, orders: Any) -> Tensor:
         with torch.autocast(DEVICE, torch.bfloat16):
-            prediction: Tensor = model(x=x, timesteps=t)
-        return prediction
+            return denoise(x, t, orders)
 
     def train_step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        (predict().float() - x).square().mean().backward()
+        (predict(x, t, orders).float() - x).square().mean().backward()
         optimizer.step()
 
-    trained = timed(train_step, 10)
-    with torch.no_grad():
-        sampled = timed(predict, 10)
+    def call(way: Callable[..., Tensor]) -> dict[str, Any]:
+        row = timed(functools.partial(way, x, t, orders), 10)
+        return {**row, "images_per_s_of_50_steps": batch / row["ms"] * 1e3 / 50}
+
+    recorded = predict if DRY else RecordedDenoiser(predict)
+    rows: dict[str, Any] = {"train_step": timed(train_step, 10)}
+    rows["train_step"]["images_per_s"] = batch / rows["train_step"]["ms"] * 1e3
+    with torch.inference_mode():
+        rows["call"], rows["call_recorded"] = call(predict), call(recorded)
+        rows["recorded_equals"] = torch.equal(predict(x, t, orders), recorded(x, t, orders))
+    if not DRY:
+        started_s = time.perf_counter()
+        compile_backbone(model)
+        with torch.no_grad():
+            predict(x, t, orders)
+            rows["compiled_in_s"] = time.perf_counter() - started_s
+            rows["call_compiled"] = call(predict)
+            rows["call_compiled_recorded"] = call(RecordedDenoiser(predict))
     return {
-        "preset": "small",
-        "batch": batch,
-        "train_step": trained,
-        "train_images_per_s": batch / trained["ms"] * 1e3,
-        "sample_step": sampled,
-        "images_per_s_of_50_steps": batch / sampled["ms"] * 1e3 / 50,
+        "preset": "small", "batch": batch, "image_size": list(size), **rows,
         "kernels": kernels_used(),
-    }
+    }  # fmt: skip
 
 
 def tests() -> dict[str, Any]:
     """The tests marked gpu."""
     how = ["--collect-only"] if DRY else []
+    if not DRY and importlib.util.find_spec("xdist"):  # the compiler takes most of the time
+        how = ["-n", "8"]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-m", "gpu", *how, "-p", "no:cacheprovider",
          "-c", "/dev/null", "--rootdir", str(ROOT), "--noconftest",
@@ -268,10 +326,10 @@ def tests() -> dict[str, Any]:
          "tests/diffusion/test_cuda_graphs.py"],
         capture_output=True, text=True, cwd=ROOT, check=False,
     )  # fmt: skip
-    tail = (run.stdout + run.stderr)[-1500:]
     if run.returncode:
-        raise AssertionError(tail)
-    return {"summary": tail.strip().splitlines()[-1]}
+        raise AssertionError((run.stdout + run.stderr)[-1500:])
+    counts = [line for line in run.stdout.splitlines() if " passed" in line or "collected" in line]
+    return {"summary": counts[-1].strip("= ")}
 
 
 def table(results: dict[str, Any]) -> None:
@@ -294,7 +352,7 @@ def table(results: dict[str, Any]) -> None:
         print(f"{row['forward_gb_s']:8.0f}{row['forward_gexp_s']:8.0f}", end="")
         shares = (row["of_copy_rate"], row["of_exp_limit"])
         print("".join("       -" if share is None else f"{share:8.0%}" for share in shares))
-    for name in ("copy_gb_s", "exp_limit_gexp_s", "mamba_ssm_absent"):
+    for name in ("copy_gb_s", "exp_limit_gexp_s", "mamba_ssm_absent", "mamba_ssm_built_in_s"):
         print(f"{name}: {measured.get(name)}")
     print("\n".join(f"{name}: {json.dumps(results.get(name))}" for name in ("network", "tests")))
 
@@ -321,8 +379,9 @@ def main() -> int:
             continue
         try:
             results[name] = PARTS[name]()
-        except Exception:  # the others are to be run all the same; the error stands in the results
-            results[name], failed = {"error": traceback.format_exc()}, True
+        except Exception as error:  # the others are to be run all the same
+            found = error.found if isinstance(error, IncompleteError) else {}
+            results[name], failed = {"error": traceback.format_exc(), **found}, True
         print(f"{name}: {'failed' if 'error' in results[name] else 'done'}", flush=True)
         if not DRY:
             torch.cuda.empty_cache()
