@@ -23,8 +23,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from ssmdiff import ScanGradients, ScanInputs
-from ssmdiff.ops import restarts_in
+from ssmdiff import ScanGradients, ScanInputs, restarts_in
 from torch import Tensor
 
 WORKSPACE = 512 * 2**20
