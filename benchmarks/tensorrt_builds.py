@@ -4,9 +4,9 @@
 
 Untrained models with drawn weights, of `tiny` at 32 px and `small` at 128 px (U-net) and of two
 stacks of the same sides. Each is exported, its file parsed and built for cards of one capability,
-without a GPU: seconds, megabytes, layers; with ``--twice`` built again in another process, and the
-bytes compared. Of every file that ONNX Runtime runs on a CPU, the images of one seed are held
-against torch's. No engine runs here; nothing is said of its speed or its numbers.
+without a GPU: seconds, megabytes, layers; with ``--twice`` built two times more for one batch
+size, and the bytes compared. Of every file that ONNX Runtime runs on a CPU, the images of one seed
+are held against torch's. No engine runs here; nothing is said of its speed or its numbers.
 
 A row that is in the record already is not made again, so that it can be stopped and gone on with.
 """
@@ -62,7 +62,7 @@ KEYS = ("size", "block", "body", "precision")
 Row = dict[str, Any]
 Rows = set[tuple[Any, ...]]
 CAPABILITY = "8.9"
-BATCH = (1, 4, 8)
+BATCH, FIXED = (1, 4, 8), "4:4:4"
 STEPS, SEED = 2, 5
 IMAGE_TOLERANCE = {"fp32": 2e-3, "fp16": 5e-2}
 """Largest difference of images whose values go from -1 to 1."""
@@ -98,25 +98,32 @@ def with_body(path: Path, body: str, to: Path) -> None:
 
 
 def built(path: Path, precision: str, twice: bool) -> dict[str, Any]:
-    """A build of a file in a process of its own, or why there is none; again if asked."""
-    command = [sys.executable, __file__, "--build", str(path), precision]
-    found: list[dict[str, Any]] = []
-    for _ in range(1 + twice):
+    """A build of a file in a process of its own, or why there is none.
+
+    Two more for one batch size if asked, whose bytes are compared: for a range of sizes TensorRT
+    numbers the computations of shapes anew each time.
+    """
+
+    def build(batch: str) -> dict[str, Any]:
+        command = [sys.executable, __file__, "--build", str(path), precision, batch]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-    row, again = found[0], found[-1]
+        made: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return made
+
+    row = build(":".join(map(str, BATCH)))
     if twice and row["builds"]:
-        row["same_size"] = row["megabytes"] == again["megabytes"]
-        row["same_bytes"] = row["sha256"] == again["sha256"]
+        row["same_bytes"] = len({build(FIXED)["sha256"] for _ in range(2)}) == 1
     return row
 
 
-def build_once(path: Path, precision: str) -> dict[str, Any]:
+def build_once(path: Path, precision: str, batch: str) -> dict[str, Any]:
     """In the process of its own."""
+    fewest, usual, most = map(int, batch.split(":"))
+    before_s = time.process_time()
     try:
         made = build_engine(
             path,
-            BATCH,
+            (fewest, usual, most),
             precision=precision,
             workspace_bytes=4 << 30,
             product=RTX,
@@ -129,7 +136,7 @@ def build_once(path: Path, precision: str) -> dict[str, Any]:
         "parses": True,
         "builds": True,
         "build_s": round(made.build_s, 1),
-        "processor_s": round(time.process_time(), 1),
+        "processor_s": round(time.process_time() - before_s, 1),
         "megabytes": round(len(made.plan) / 1e6, 3),
         "layers": made.layers,
         "warnings": len(made.log),
@@ -147,10 +154,12 @@ def images(path: Path, precision: str, expected: np.ndarray) -> dict[str, Any]:
     return {"images_max_abs": difference, "images_agree": difference <= tolerance}
 
 
-def rows_of(folder: Path, size: str, block: str, done: Rows, twice: bool) -> Iterator[Row]:
+def rows_of(
+    folder: Path, size: str, block: str, precisions: list[str], done: Rows, twice: bool
+) -> Iterator[Row]:
     """Every precision and body of one model that is not done."""
     run = expected = None
-    for precision in PRECISIONS:
+    for precision in precisions:
         every = BODIES_OF[block] + FUSED * (precision == "fp32")
         bodies = [b for b in every if (size, block, b, precision) not in done]
         if not bodies:
@@ -202,11 +211,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="the record to begin or to go on with")
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(SIZES))
     parser.add_argument("--blocks", nargs="*", choices=BLOCKS, default=list(BLOCKS))
+    parser.add_argument("--precisions", nargs="*", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--twice", action="store_true", help="build again and compare the bytes")
-    parser.add_argument("--build", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--build", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.build:
-        print(json.dumps(build_once(Path(arguments.build[0]), arguments.build[1])))
+        print(json.dumps(build_once(Path(arguments.build[0]), *arguments.build[1:])))
         return
     record: dict[str, Any] = {"rows": []}
     if arguments.json and arguments.json.exists():
@@ -217,7 +227,8 @@ def main() -> None:
     done = {tuple(row[key] for key in KEYS) for row in record["rows"]}
     for size, block in itertools.product(arguments.sizes, arguments.blocks):
         with tempfile.TemporaryDirectory() as folder:
-            for row in rows_of(Path(folder), size, block, done, arguments.twice):
+            asked = (arguments.precisions, done, arguments.twice)
+            for row in rows_of(Path(folder), size, block, *asked):
                 print(json.dumps(row), flush=True)
                 record["rows"].append(row)
                 if arguments.json:
