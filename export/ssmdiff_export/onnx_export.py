@@ -106,7 +106,7 @@ def export_onnx(
         stage("translating to ONNX")
         model = _translate(program, interface, OPSETS[precision])
         fusing.simplify(model)
-        if fuse and precision == "fp32":
+        if fuse and precision == "fp32" and body != "linear-attention":
             fusing.fuse(model)
         _name(model)
         stage("writing")

@@ -203,8 +203,8 @@ struct Walk {
     const int wide = width(block);
     const Lanes bias =
         p.bias ? load_part<Float32>(p.bias + k * p.channels + c, wide, part) : Lanes{};
-    const Lanes skip =
-        p.merged() && k == 0 ? load_part<Float32>(p.skip + c, wide, part) : Lanes{};
+    const bool skips = p.merged() && k == 0;
+    const Lanes skip = skips ? load_part<Float32>(p.skip + c, wide, part) : Lanes{};
     const Limits& limit = limits[block];
     for (int t = 0; t < steps; t += 4) {
       const float* lows[4];
@@ -227,7 +227,7 @@ struct Walk {
         const Lanes most = (d < 0.0f) ? d * limit.lowest[part] : d * limit.highest[part];
         const Lanes step = most < kHighest ? d : splat(std::numeric_limits<float>::quiet_NaN());
         store(ws.d + place, step > kLimit ? splat(kLimit) : step);
-        store(ws.y + place, skip * u_t);
+        store(ws.y + place, skips ? skip * u_t : Lanes{});  // u may be infinite
       }
     }
   }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ssmdiff import ConfigError, ExportError
 
+from ssmdiff_export.runtime.card import OPERATORS
 from ssmdiff_export.runtime.files import FileReport
 
 PROVIDERS = {
@@ -18,6 +22,8 @@ PROVIDERS = {
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
 """ONNX Runtime's name of each, and who computes the few nodes (shapes) that it leaves out."""
+BATCHED = ("x", "timesteps", "context")
+"""Inputs with a batch axis; orders have none."""
 PACKAGES = {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu", "tensorrt": "onnxruntime-gpu"}
 
 
@@ -68,6 +74,11 @@ class Session:
         self._check_inputs()
         self._bound: _Bound | None = None
         self._ort = ort
+        # ONNX's Scan keeps to one core, so the images of a batch take one each. Our library's
+        # operators take all cores as they are.
+        walks = library is None and bool({*OPERATORS.values()} & {*report.functions})
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self._parts = _Parts(self._session, (threads or cores or 1) if walks else 1)
 
     def _check_inputs(self) -> None:
         """The graph takes what the card says, whatever else the file says about shapes."""
@@ -103,14 +114,37 @@ class Session:
         """
         try:
             if self.provider == "cpu":
-                (prediction,) = self._session.run(["prediction"], dict(inputs))
-                return np.asarray(prediction)
+                return self._parts.run(inputs)
             if self._bound is None or not self._bound.fits(inputs):
                 shape = (len(inputs["x"]), *self.report.card.shape)
                 self._bound = _Bound(self._ort, self._session, inputs, shape)
             return self._bound.run(inputs)
         except Exception as error:  # ONNX Runtime's errors share no class of their own
             raise ExportError(f"ONNX Runtime failed on {self.report.path}: {error}") from error
+
+
+class _Parts:
+    """Calls on the CPU, for parts of the batch at once."""
+
+    def __init__(self, session: Any, most: int) -> None:
+        self.session, self.most = session, most
+        self.pool = ThreadPoolExecutor(most) if most > 1 else None
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        images = len(inputs["x"])
+        parts = min(images, self.most)
+        if self.pool is None or parts < 2:
+            return self._one(inputs)
+        bounds = [images * i // parts for i in range(parts + 1)]
+        pieces = [
+            {k: v[a:b] if k in BATCHED else v for k, v in inputs.items()}
+            for a, b in itertools.pairwise(bounds)
+        ]
+        return np.concatenate(list(self.pool.map(self._one, pieces)))
+
+    def _one(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        (prediction,) = self.session.run(["prediction"], dict(inputs))
+        return np.asarray(prediction)
 
 
 class _Bound:
