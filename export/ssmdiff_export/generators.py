@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from ssmdiff import ExportError, Run, TensorDenoiser
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
+from ssmdiff_export.precision import in_precision, plain
 from ssmdiff_export.runtime.card import Latent
 
 
@@ -20,6 +18,13 @@ class ExportedGenerator(nn.Module):
         model: The network, in the precision of the file.
         dtype: The precision.
     """
+
+    @classmethod
+    def of(cls, run: Run, dtype: torch.dtype) -> ExportedGenerator:
+        """Of the network that a run's images are made by."""
+        narrow = in_precision(plain(run.model), dtype)
+        made = cls(run.method.denoiser(narrow), narrow, dtype)
+        return made.eval()
 
     def __init__(self, denoise: TensorDenoiser, model: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -46,22 +51,6 @@ def refuse_generator(run: Run, target: str) -> None:
             f"target {target} holds denoisers, and the run has a generator; export it to onnx, "
             "which ONNX Runtime has providers of GPUs for"
         )
-
-
-def plain(model: nn.Module) -> nn.Module:
-    """A copy whose weights are numbers, where they are computed at every call (spectral norm)."""
-    copied = copy.deepcopy(model).eval()
-    for module in list(copied.modules()):
-        if parametrize.is_parametrized(module):
-            names = list(module.parametrizations)  # type: ignore[arg-type]
-            values = {name: getattr(module, name).detach() for name in names}
-            # Not by torch's own function, which would change the class of the model's module too.
-            before = parametrize.type_before_parametrizations(module)
-            del module.parametrizations
-            module.__class__ = before
-            for name, value in values.items():
-                module.register_parameter(name, nn.Parameter(value))
-    return copied
 
 
 def latent_of_run(run: Run) -> Latent:

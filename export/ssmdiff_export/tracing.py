@@ -7,7 +7,6 @@ operator; `lowering.py` puts an ONNX node in its place.
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import warnings
@@ -40,9 +39,9 @@ from ssmdiff_export.generators import (
     ExportedGenerator,
     latent_of_run,
     makes_in_one_call,
-    plain,
 )
 from ssmdiff_export.lowering import lowering
+from ssmdiff_export.precision import in_precision
 from ssmdiff_export.runtime.card import (
     ExternalData,
     ModelCard,
@@ -52,7 +51,6 @@ from ssmdiff_export.runtime.card import (
     Slot,
 )
 
-NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 BATCH = "batch"
 USED = ("method.network", "model.backbone", "model.block", "model.scan", "sample.scheduler")
 """The components that a card names with their distributions."""
@@ -162,32 +160,21 @@ def trace(
         ExportError: torch.export cannot follow the model's code, or the body cannot do the scan.
     """
     dtype = DTYPES[precision]
-    model, batch = plain(run.model), torch.export.Dim(BATCH, min=1)
-    if not interface.walks:
-        return _exported(run, _generator(run, model, dtype), (torch.zeros(2, *run.noise.shape),),
-                         ({0: batch},), body)  # fmt: skip
-    graph = ExportedModule(in_precision(model, dtype), interface, dtype).eval()
-    shape = (2, run.channels, *run.config.data.image_size)
-    context = torch.zeros(2, dtype=torch.int64) if interface.conditional else None
-    orders = [torch.tensor(a) for a in interface.arrays(interface.plan.draw(0)).values()]
-    inputs = (torch.zeros(shape), torch.zeros(2), context, orders)
-    each = {0: batch}
-    shapes = (each, each, each if interface.conditional else None, [None] * len(orders))
-    return _exported(run, graph, inputs, shapes, body)
-
-
-def _generator(run: Run, model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    narrow = in_precision(model, dtype)
-    return ExportedGenerator(run.method.denoiser(narrow), narrow, dtype).eval()
-
-
-def _exported(
-    run: Run,
-    graph: nn.Module,
-    inputs: tuple[Any, ...],
-    shapes: tuple[Any, ...],
-    body: ScanBody | None,
-) -> Any:
+    graph: nn.Module
+    inputs: tuple[Any, ...]
+    shapes: tuple[Any, ...]
+    batch = {0: torch.export.Dim(BATCH, min=1)}
+    if interface.walks:
+        graph = ExportedModule(in_precision(run.model, dtype), interface, dtype).eval()
+        x = torch.zeros(2, run.channels, *run.config.data.image_size)
+        context = torch.zeros(2, dtype=torch.int64) if interface.conditional else None
+        orders = [torch.tensor(a) for a in interface.arrays(interface.plan.draw(0)).values()]
+        inputs = (x, torch.zeros(2), context, orders)
+        fixed = [None] * len(orders)
+        shapes = (batch, batch, batch if interface.conditional else None, fixed)
+    else:
+        graph, shapes = ExportedGenerator.of(run, dtype), (batch,)
+        inputs = (torch.zeros(2, *run.noise.shape),)
     try:
         with quiet(), torch.no_grad(), lowering(body):
             return torch.export.export(graph, inputs, dynamic_shapes=shapes)
@@ -198,19 +185,6 @@ def _exported(
             f"the model cannot be exported: {_parts(run)} does not run under torch.export: "
             f"{first_line(error)}"
         ) from error
-
-
-def in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy on the CPU in another precision, whose norms still compute in float32."""
-    narrow = copy.deepcopy(model).cpu().to(dtype)
-    if dtype == torch.float32:
-        return narrow
-    for wide, norm in zip(model.modules(), narrow.modules(), strict=True):
-        if isinstance(norm, NORMS):
-            norm.float().load_state_dict(wide.state_dict())
-            norm.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
-            norm.register_forward_hook(lambda _, __, y: y.to(dtype))
-    return narrow
 
 
 def card(

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PRESET = ROOT / "core" / "ssmdiff" / "runs" / "presets"
 FLAGS = {
+    "--method": "method",
+    "--gan": "method.network",
     "--scan": "model.scan",
     "--backbone": "model.backbone",
     "--block": "model.block",
@@ -35,7 +37,13 @@ SWITCHES = {
     "--compile": "train.compile",
 }
 OTHERS = ("--out", "--preset", "--config", "--allow-config-change")  # with a value
-PARTS = ("model.scan", "model.backbone", "model.block", "data.dataset", "sample.scheduler")
+PARTS = (
+    "method", "method.network", "method.loss", "model.scan", "model.backbone", "model.block",
+    "data.dataset", "sample.scheduler",
+)  # fmt: skip
+OF_A_DIFFUSION = ("model.", "diffusion.", "sample.scheduler.", "sample.steps", "train.bound_images",
+                  "train.held_out")  # fmt: skip
+"""How the keys begin that other methods may leave out, and that a preset then loses."""
 
 # Appended to every `ssmdiff train`, so that it takes seconds; everything else is as written.
 QUICK = [
@@ -43,6 +51,7 @@ QUICK = [
     "--set", "train.bound_images=0", "--set", "train.batch_size=2", "--set", "sample.steps=2",
     "--set", "sample.count=2",
 ]  # fmt: skip
+QUICK_GAN = ["--set", "train.batch_size=2", "--set", "sample.count=2"]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -68,7 +77,9 @@ def quick(line: str) -> list[str]:
     if words[:2] == ["bench", "scan"]:
         words += ["--tokens", "8,16", "--channels", "4", "--states", "2", "--repeats", "2"]
     if words[0] == "train":
-        words += QUICK + ([] if "--steps" in words else ["--steps", "2"])
+        words += (QUICK_GAN if "--gan" in words else QUICK) + (
+            [] if "--steps" in words else ["--steps", "2"]
+        )
     return words
 
 
@@ -95,10 +106,15 @@ def said(line: str | list[str]) -> dict[str, Any]:
     keys: dict[str, Any] = {}
     sets: dict[str, Any] = {}
     preset = "" if "--resume" in words else "tiny"
+    if "--gan" in words:
+        own = f"tiny-{words[words.index('--gan') + 1]}"
+        preset = own if (PRESET / f"{own}.toml").exists() else "tiny-dcgan"
     while words:
         word = words.pop(0)
         if word in SWITCHES:
             keys[SWITCHES[word]] = True
+        elif word == "--gan":
+            keys |= {"method.name": "gan", "method.network.name": words.pop(0)}
         elif word in FLAGS:
             keys |= flag(FLAGS[word], words.pop(0))
         elif word == "--set":
@@ -115,6 +131,8 @@ def said(line: str | list[str]) -> dict[str, Any]:
         for part in PARTS:
             if keys.get(f"{part}.name", below.get(f"{part}.name")) != below.get(f"{part}.name"):
                 below = {key: v for key, v in below.items() if not key.startswith(f"{part}.")}
+        if keys.get("method.name", "diffusion") != "diffusion":
+            below = {key: v for key, v in below.items() if not key.startswith(OF_A_DIFFUSION)}
         keys = below | keys
     size = keys.get("data.image_size")
     return keys | ({"data.image_size": [size, size]} if isinstance(size, int) else {})

@@ -23,8 +23,8 @@ PAGES["plugins new"] = [
     line.replace("$name", f"my-{kind}") for kind, line in USES.items() if " train " in line
 ]
 LINES = {name: lines for name, lines in PAGES.items() if lines}
-KINDS = {"--scan": "scan", "--block": "block", "--backbone": "backbone", "--kernel": "kernel",
-         "--data": "dataset"}  # fmt: skip
+KINDS = {"--method": "method", "--gan": "gan", "--scan": "scan", "--block": "block",
+         "--backbone": "backbone", "--kernel": "kernel", "--data": "dataset"}  # fmt: skip
 
 
 @pytest.fixture
@@ -51,10 +51,13 @@ def strangers(install, fresh_registry, monkeypatch):
     """Installs what a page assumes: the example as it is, any other name as a stub of its kind."""
 
     def provide(line: str) -> None:
+        from ssmdiff.registry import component
         from ssmdiff.registry.registry import registry
 
         words = shlex.split(line)
         named = [(KINDS[w], v) for w, v in itertools.pairwise(words) if w in KINDS]
+        if loss := shown.said(line).get("method.loss.name"):
+            named.append(("loss", loss))
         for table in shown.said(line).get("train.callbacks", []):
             named.append(("callback", table if isinstance(table, str) else table["name"]))
         for kind, name in named:
@@ -69,7 +72,7 @@ import ssmdiff
 class Part:
     def __init__(self, every: int = 1): ...
 @ssmdiff.hookimpl
-def ssmdiff_{kind}s():
+def {component.KINDS[kind].hook}():
     yield ssmdiff.Component({name!r}, Part, "as the page assumes it")
 """
             install(f"ssmdiff-of-{name}", code)

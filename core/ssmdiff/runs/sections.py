@@ -314,16 +314,14 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def parts_of(values: Mapping[str, Any]) -> dict[str, str]:
-    """Kind -> name of the components that make up what is trained.
+    """Kind -> name of the components that make up what is trained; of a method with none, itself.
 
     Raises:
-        LookupError: There are none.
+        LookupError: There is nothing of that.
     """
-    tables = {kind: at(values, path) for path, kind in COMPONENTS.items() if _of_a_network(path)}
-    names = {k: t if isinstance(t, str) else t["name"] for k, t in tables.items() if t}
-    if not names:
-        raise LookupError("a configuration of no network")
-    return names
+    found = {kind: at(values, path) for path, kind in COMPONENTS.items() if _of_a_network(path)}
+    tables = {k: t for k, t in found.items() if t} or {"method": values["method"]}
+    return {k: t if isinstance(t, str) else t["name"] for k, t in tables.items()}
 
 
 def _of_a_network(path: str) -> bool:
