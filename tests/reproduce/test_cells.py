@@ -107,7 +107,8 @@ def test_a_key_arrives_where_a_run_has_it_or_is_refused(tmp_path: Path) -> None:
     assert {c.train.steps for c in configs.values()} == {3000}, "equal images seen"
     with pytest.raises(ConfigError, match=r"--set model.backbone.chanels=8: no run of this table"):
         planned("model.backbone.chanels=8")
-    told = planned(judged={"texture": {}}, steps=3, n=7, reference=9).cells[0].asked
+    more = {"judged": {"texture": {}}, "steps": 3, "n": 7, "reference": 9}
+    told = planned(systems=["ddim"], **more).cells[0].asked
     assert (told["draw"]["steps"], told["drawn"], told["reference"]) == (3, 7, 9)
     for asked, said in (
         ({"judged": {"inception": {}}}, r"--judge inception.*'?frechet"),
