@@ -32,7 +32,7 @@ def place(tmp_path, monkeypatch):
 
 def tiers(pages):
     """A page whose commands train, export, measure or check is one of the slow tier."""
-    slow = re.compile(r"ssmdiff (train|export|bench|doctor|\w+ check)\b")
+    slow = re.compile(r"ssmdiff (train|export|bench|doctor|\w+ check|reproduce .*--scale)\b")
     for page in pages:
         if page.name == "deploy.md":  # test_deploy.py runs all of it
             continue
