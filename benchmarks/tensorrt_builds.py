@@ -64,8 +64,10 @@ Rows = set[tuple[Any, ...]]
 CAPABILITY = "8.9"
 BATCH, FIXED = (1, 4, 8), "4:4:4"
 STEPS, SEED = 2, 5
-IMAGE_TOLERANCE = {"fp32": 2e-3, "fp16": 5e-2}
-"""Largest difference of images whose values go from -1 to 1."""
+RANGE = 2.0  # -1 to 1
+IMAGE_TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}
+"""Largest difference of images, of their range. With few steps, what a network that predicts the
+noise is off by at the first counts 1 / sqrt(alpha_bar) times, about 150."""
 
 
 def make_run(folder: Path, size: str, block: str) -> Any:
@@ -151,7 +153,7 @@ def images(path: Path, precision: str, expected: np.ndarray) -> dict[str, Any]:
     drawn = OnnxSampler(path).sample(len(expected), seed=SEED, steps=STEPS, scheduler="ddim")
     difference = float(np.abs(drawn - expected).max())
     tolerance = IMAGE_TOLERANCE[precision]
-    return {"images_max_abs": difference, "images_agree": difference <= tolerance}
+    return {"images_max_abs": difference, "images_agree": difference <= tolerance * RANGE}
 
 
 def rows_of(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ssmdiff import ExportError
+from ssmdiff import ConfigError, ExportError
 from torch import Tensor
 
 from ssmdiff_export.tensorrt.binding import (
@@ -187,12 +187,21 @@ def load_engine(
         product: What a message says to build it with, where the file is not known.
 
     Raises:
-        ExportError: The file was not built here, there is no TensorRT or no GPU, or it was built
-            for another TensorRT, GPU or driver. Only a file that passed all of that is opened.
+        ExportError: The file was not built here, there is no TensorRT, or it was built for another
+            TensorRT, GPU or driver. Only a file that passed all of that is opened.
+        ConfigError: There is no GPU; or the file is for cards, and none of them is here.
     """
     engine = (cache or EngineCache()).find(path, product)
     product = engine.product
     trt = load_tensorrt(product)
-    device = device or Cuda()
-    engine.refuse_elsewhere(path, device.machine(trt.__version__, product.target))
+    try:
+        device = device or Cuda()
+    except ExportError as error:
+        raise ConfigError(f"{path} does not run here: {error}") from error
+    try:
+        engine.refuse_elsewhere(path, device.machine(trt.__version__, product.target))
+    except ExportError as error:
+        if product.capabilities:
+            raise ConfigError(str(error)) from error
+        raise
     return EngineDenoiser(engine, device)

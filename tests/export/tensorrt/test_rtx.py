@@ -291,6 +291,13 @@ def test_without_a_driver_the_real_runtime_says_so(exported, monkeypatch, tmp_pa
     assert "does not take the engine; build it anew; TensorRT says: error: " in said
 
 
+@SLOW
+def test_the_contract_suite_passes_with_or_without_a_card():
+    result = CliRunner().invoke(app, ["plugins", "check", "tensorrt-rtx"])
+    assert result.exit_code == 0, result.output
+    assert " 0 failed" in result.output
+
+
 def test_capabilities_are_read_as_a_person_writes_them():
     assert create("exporter", "tensorrt-rtx").capability == "8.6,8.9,12.0"
     for given in ("8.9, 12.0", [12.0, 8.9], "12.0,8.9,8.9"):
