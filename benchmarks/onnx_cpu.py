@@ -266,7 +266,8 @@ def main() -> None:
             )
     record["machine"]["load_average_after"] = load_average()
     record["seconds"] = round(time.perf_counter() - start_s)
-    show(record["rows"])
+    if record["rows"]:
+        show(record["rows"])
     for n, table in record.get("one_thread_ms", {}).items():
         print(
             f"batch {n}, ms of the processor", *(f"{k} {ms}" for k, ms in table.items()), sep=", "
