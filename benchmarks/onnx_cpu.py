@@ -234,7 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A whole model on a CPU, in torch and ONNX.")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--repeats", type=int, default=7, help="timed calls of each at a batch")
-    parser.add_argument("--seconds", type=float, default=12.0, help="of timed calls of each")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of timed calls of each")
     parser.add_argument("--only", nargs="+", help="ways by name, torch among them")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--one-thread", action="store_true", help="processor time of a call alone")
