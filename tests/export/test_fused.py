@@ -251,14 +251,26 @@ def test_a_graph_of_the_unet_is_fused_and_draws_the_same(tmp_path, library) -> N
         np.testing.assert_allclose(images.sample(2, seed=3, steps=3), wanted, atol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("block", ["mss", "vss", "mamba", "mamba2", "conv", "attention"])
-@pytest.mark.parametrize("discretization", ["euler", "zoh"])
-def test_every_block_is_the_same_with_the_library(block, discretization, tmp_path, library) -> None:
-    scans = block in ("mss", "vss", "mamba")
-    if not scans and discretization == "zoh":
-        pytest.skip("it has no discretisation")
-    table = {"name": block, "discretization": discretization} if scans else {"name": block}
+NIGHT = pytest.mark.night
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param({"name": "mss", "discretization": "zoh"}, marks=SLOW),
+        pytest.param({"name": "vss"}, marks=SLOW),
+        pytest.param({"name": "mamba", "discretization": "zoh"}, marks=SLOW),
+        pytest.param({"name": "conv"}, marks=SLOW),
+        pytest.param({"name": "mss", "fusion": "concat"}, marks=NIGHT),
+        pytest.param({"name": "vss", "discretization": "zoh"}, marks=NIGHT),
+        pytest.param({"name": "mamba"}, marks=NIGHT),
+        pytest.param({"name": "mamba2"}, marks=NIGHT),
+        pytest.param({"name": "attention"}, marks=NIGHT),
+    ],
+    ids=lambda table: "-".join(table.values()),
+)
+def test_every_block_is_the_same_with_the_library(table, tmp_path, library) -> None:
     run_ = tiny_run(tmp_path / "run", scan="regenerate", block=table, backbone=STACK)
     path = tmp_path / "model.onnx"
     export_onnx(run_, path, fuse=True)
