@@ -177,17 +177,20 @@ class UNetGAN(Gan):
         step; the mean is the same, and no image depends on its batch.
         """
         share = self.cutmix * min(progress / RISES_UNTIL, 1.0)
-        chosen = uniforms[:, 0] < share
         found = torch.zeros(len(real), device=real.device)
-        if not bool(chosen.any()):
+        if not share:
             return found
+        weights = (uniforms[:, 0] < share).float()
+        # Where none is mixed, one is looked at and weighs nothing: every process of a run calls the
+        # discriminator as often, or they would wait for each other.
+        chosen = weights.nonzero()[:, 0] if bool(weights.any()) else weights.new_zeros(1).long()
         mask = boxes(uniforms[chosen], (real.shape[2], real.shape[3]))
         whole, pixels = discriminate(mixed(real[chosen], fake[chosen], mask))
         wanted = mixed(verdicts[0][1][chosen], verdicts[1][1][chosen], mask)
         of_pixels = mixed(loss.real(pixels.float()), loss.fake(pixels.float()), mask)
         each = (loss.fake(whole.float()).flatten(1).mean(1) + of_pixels.flatten(1).mean(1)) / 2
         apart = (pixels.float() - wanted.float()).square().flatten(1).mean(1)
-        return found.index_put((chosen,), each + self.consistency * apart)
+        return found.index_put((chosen,), weights[chosen] * (each + self.consistency * apart))
 
 
 def mixed(real: Tensor, fake: Tensor, mask: Tensor) -> Tensor:

@@ -73,7 +73,8 @@ class Gan:
         """(B,) that the discriminator loses besides; nothing, unless a subclass has something.
 
         Args:
-            discriminate: Judges other images.
+            discriminate: Judges other images. It is called as often whatever ``uniforms`` are:
+                the processes of a run wait for each other there.
             loss: Of the run.
             real: (B, C, *image_size).
             fake: As many generated ones, without gradients.

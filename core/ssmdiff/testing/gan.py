@@ -162,12 +162,16 @@ def regularisation(subject: GanSubject) -> str:
     real, fake = (torch.rand(BATCH, 2, *subject.sizes[0], generator=g) * 2 - 1 for _ in range(2))
     uniforms = torch.rand(BATCH, pair.uniforms, generator=g)
 
+    calls: list[int] = []
+
     def discriminate(images: Tensor) -> Any:
+        calls.append(len(images))
         return verdicts_of(discriminator(images))
 
-    def call(progress: float) -> Tensor:
+    def call(progress: float, uniforms: Tensor = uniforms) -> Tensor:
         with torch.no_grad():
             verdicts = discriminate(real), discriminate(fake)
+            calls.clear()
             return pair.regularisation(
                 discriminate, _Softplus(), real, fake, verdicts, uniforms, progress
             )
@@ -178,6 +182,16 @@ def regularisation(subject: GanSubject) -> str:
             raise ViolationError(f"{tuple(found.shape)} at {progress:g}", f"({BATCH},), finite")
         if not torch.equal(found, call(progress)):
             raise ViolationError("two calls give two values", "draws come from 'uniforms' alone")
+        often = set()
+        for value in (0.0, 0.5, 0.999):
+            call(progress, torch.full_like(uniforms, value))
+            often.add(len(calls))
+        if len(often) > 1:
+            raise ViolationError(
+                f"the discriminator is called {' or '.join(map(str, sorted(often)))} times by what "
+                "is drawn",
+                "as often in every process, or they wait for each other for ever",
+            )
     return f"from {pair.uniforms} numbers an image"
 
 
