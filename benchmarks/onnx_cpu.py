@@ -121,7 +121,7 @@ def profile(path: Path, library: Path | None, folder: Path) -> dict[str, float]:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.enable_profiling = True
+    options.enable_profiling, options.log_severity_level = True, 3
     options.profile_file_prefix = str(folder / "profile")
     if library:
         options.register_custom_ops_library(str(library))

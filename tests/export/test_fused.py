@@ -246,6 +246,8 @@ def test_a_graph_of_the_unet_is_fused_and_draws_the_same(tmp_path, library) -> N
     assert kinds[fused.TIMED_GROUP_NORM] == blocks
     assert kinds[fused.GROUP_NORM] == blocks + 1
     assert not kinds["InstanceNormalization"] + kinds["SelectiveScan"] + kinds["Softplus"]
+    read = {name for node in graph.node for name in node.input}
+    assert {tensor.name for tensor in graph.initializer} <= read, "nothing is kept unread"
     wanted = run_.sample(2, seed=3, steps=3).numpy()
     for images in (OnnxSampler(path), OnnxSampler(path, library=Path(library))):
         np.testing.assert_allclose(images.sample(2, seed=3, steps=3), wanted, atol=1e-5)
