@@ -107,9 +107,8 @@ class TritonServerExporter:
         from ssmdiff_export.onnx_export import export_onnx
         from ssmdiff_export.verify import draft_folder
 
-        refuse_generator(request.run, "triton-server")
-
         self._refuse_to_replace(request.out, request.overwrite)
+        refuse_generator(request.run, "triton-server")
         with draft_folder(request.out) as folder:
             draft = folder / request.out.name
             version = draft / self.name / VERSION

@@ -118,8 +118,10 @@ def test_names_are_completed_from_the_registry(completed, line: str, kind: str, 
 
 def test_flags_presets_and_sub_commands_are_completed(completed):
     assert completed["ssmdiff train --prec"] == ["--precision"]
-    papers = [f"paper-{name}" for name in ("128", "acdc", "brats2018", "chestxray14")]
-    assert completed["ssmdiff train --preset "] == [*papers, "small", "tiny"]
+    gans = ("dcgan", "sagan", "unetgan")
+    papers = [f"paper-{name}" for name in ("128", "acdc", "brats2018", "chestxray14", *gans)]
+    tiny = ["tiny", *(f"tiny-{name}" for name in gans)]
+    assert completed["ssmdiff train --preset "] == sorted([*papers, "small", *tiny])
     assert completed["ssmdiff scans "] == ["check", "list", "show"]
     assert completed["ssmdiff bench st"] == ["step"]
     assert completed["ssmdiff nothing-of-that-name --x "] == []
@@ -231,7 +233,7 @@ def test_a_run_and_its_folder_say_what_they_are(tmp_path: Path) -> None:
     assert repr(run.folder) == f"<RunFolder {tmp_path / 'heads'}: {parts}, step-00000001>"
 
 
-@pytest.mark.parametrize("content", [None, "", "model = 3", "[model]\nscan = 'x'", "\x00", "[mo"])
+@pytest.mark.parametrize("content", [None, "", "model = 3", "[model]\nscan = 3", "\x00", "[mo"])
 def test_the_repr_of_a_folder_never_fails(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "config.toml").write_text(content)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 import small_model
 from ssmdiff.errors import ConfigError, ExportError
+from ssmdiff.runs.config import resolve
 from ssmdiff.runs.exporting import ExportRequest
 from ssmdiff_export.model_file import FileModel, open_onnx
 from ssmdiff_export.runtime import ModelCard, OnnxSampler
@@ -22,6 +24,8 @@ from ssmdiff_export.tensorrt.exporter import TensorRTExporter
 from ssmdiff_export.tensorrt.runtime import EngineDenoiser, load_engine
 
 BATCH = (1, 4, 8)
+A_DENOISER = SimpleNamespace(config=resolve({}))
+"""What is looked at of a run before an engine is made."""
 
 
 @pytest.fixture
@@ -251,7 +255,7 @@ def test_the_exporter_looks_before_it_works(tmp_path):
 def test_without_tensorrt_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(binding.importlib.sys.modules, "tensorrt", None)
     with pytest.raises(ExportError, match="TensorRT is not installed"):
-        TensorRTExporter().export(ExportRequest(None, tmp_path / "model.engine"))
+        TensorRTExporter().export(ExportRequest(A_DENOISER, tmp_path / "model.engine"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -266,7 +270,7 @@ def test_what_the_exporter_writes_can_be_loaded(trt, model, tmp_path, cache, dev
     monkeypatch.setattr(exporter, "EngineCache", lambda: cache)
     monkeypatch.setattr(exporter, "make_engine", small_engine)
     out = tmp_path / "out" / "model.engine"
-    result = TensorRTExporter(batch=BATCH).export(ExportRequest(None, out))
+    result = TensorRTExporter(batch=BATCH).export(ExportRequest(A_DENOISER, out))
     assert result.files == (out,)
     assert "1 scans by the plugin" in result.lines[0]
     assert [p.name for p in out.parent.iterdir()] == ["model.engine"]
