@@ -204,9 +204,11 @@ class Export:
         if out.suffix not in exporter.suffixes:
             owner = exporter_of_suffix(out.suffix)
             if owner is not None:
+                usual = " or ".join(exporter.suffixes)
+                name = f"a name that ends with {usual}" if usual else "another name"
                 raise ConfigError(
                     f"--out {out}: files of target {owner} are named so, and the target is {to}. "
-                    f"Choose another name, or give --to {owner}"
+                    f"Choose {name}, or give --to {owner}"
                 )
         return exporter
 

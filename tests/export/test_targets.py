@@ -146,7 +146,7 @@ def test_options_and_their_flags_reach_the_exporter(noted, run, tmp_path, argume
         (["--precision", "fp8"], "--precision 'fp8': expected fp32, fp16, bf16"),
         (["--to", "onix"], "--to onix: there is no such target; did you mean 'onnx'?"),
         (["--out", "m.pt2"], "files of target pt2 are named so, and the target is onnx"),
-        (["--out", "m.plan"], "files of target tensorrt are named so"),
+        (["--out", "m.plan"], "Choose a name that ends with .onnx, or give --to tensorrt"),
         (["--to", "triton-server", "--out", "m.onnx"], "files of target onnx are named so"),
     ],
 )  # fmt: skip
