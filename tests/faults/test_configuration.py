@@ -108,3 +108,9 @@ def refusal(config: ssmdiff.Config) -> str:
     except ConfigError as error:
         return str(error)
     return ""
+
+
+@pytest.mark.parametrize("name", [7, [], True])
+def test_a_method_that_is_no_name_is_told(name: Any) -> None:
+    with pytest.raises(ConfigError, match="expected the name of a method"):
+        ssmdiff.resolve({"method": {"name": name}})

@@ -160,6 +160,15 @@ def test_a_manifest_beside_a_foreign_engine_vouches_for_nothing(cache, file, tmp
         cache.open(elsewhere / "engine.plan", HERE)
 
 
+def test_an_engine_of_a_machine_that_is_no_text_is_not_known(cache, file):
+    manifest = cache.folder / key().digest() / "manifest.json"
+    values = json.loads(manifest.read_text())
+    values["key"]["machine"]["capability"] = ["9.0"]
+    manifest.write_text(json.dumps(values))
+    with pytest.raises(ExportError, match="does not know it"):
+        cache.open(file, HERE)
+
+
 def test_a_missing_file_is_told(cache, tmp_path):
     with pytest.raises(ExportError, match="No such file"):
         cache.open(tmp_path / "nothing.engine", HERE)

@@ -143,6 +143,8 @@ def _of_the_method(layer: Layer, method: str, by: str) -> Layer:
     Raises:
         ConfigError: A user gave it.
     """
+    if not isinstance(method, str):
+        raise ConfigError(f"method, by {by}: got {method!r}; expected the name of a method")
     unread = unread_by(method)
     kept = without(layer, unread)
     if not layer.base and (lost := sorted(flat(layer).keys() - flat(kept).keys())):

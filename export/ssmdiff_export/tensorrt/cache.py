@@ -271,7 +271,10 @@ def _manifest(path: Path) -> dict[str, Any]:
     key = manifest.get("key")
     machine = key.get("machine") if isinstance(key, dict) else None
     try:
-        PRODUCTS[Machine(**machine).product]  # type: ignore[arg-type]  # of any form, in a file
+        named = asdict(Machine(**machine))  # type: ignore[arg-type]  # of any form, in a file
+        if not all(isinstance(value, str) for value in named.values()):
+            raise TypeError(f"got {named}, expected texts")
+        PRODUCTS[named["product"]]
     except (TypeError, KeyError) as error:
         raise CheckpointError(f"{path / MANIFEST} names no machine: {error}") from error
     if not isinstance(manifest.get("card"), dict) or not isinstance(manifest.get("sha256"), str):
