@@ -34,13 +34,13 @@ def losses_of(run):
 
 RECORD_ORDERS = """
 import hashlib, json, os, sys
-import ssmdiff_train.loop as loop
+import ssmdiff_train.step as step
 from ssmdiff_cli.main import main
-seen, plain = [], loop.order_tensors
+seen, plain = [], step.order_tensors
 def recording(orders, device):
     seen.append(hashlib.sha256(b"".join(o.index.tobytes() for o in orders)).hexdigest())
     return plain(orders, device)
-loop.order_tensors = recording
+step.order_tensors = recording
 folder = sys.argv.pop(1)
 try:
     main()
