@@ -12,7 +12,7 @@ from pydantic import Field
 from ssmdiff import Adam, Gan
 from torch import Tensor, nn
 
-from ssmdiff_gans.layers import halvings, widths
+from ssmdiff_gans.layers import halvings, stages_of
 
 SLOPE = 0.2  # of LeakyReLU
 SPREAD = 0.02  # of weights at first
@@ -105,7 +105,7 @@ class DCGAN(Gan):
         width: Annotated[int, Field(ge=1)] = 64,
     ) -> None:
         times, coarsest = halvings(image_size, "dcgan")
-        stages = [width * factor for factor in widths(times)]
+        stages = stages_of(width, times)
         super().__init__(
             Generator(channels, latent_size, coarsest, stages),
             Discriminator(channels, coarsest, stages[::-1]),

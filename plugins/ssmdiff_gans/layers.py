@@ -36,9 +36,9 @@ def halvings(image_size: tuple[int, ...], name: str) -> tuple[int, tuple[int, in
     )
 
 
-def widths(times: int) -> list[int]:
-    """Channels in units of the width from the coarsest map to the finest: 16, 8, 4, 2, 1."""
-    return [min(2**i, MOST) for i in reversed(range(times))]
+def stages_of(width: int, times: int) -> list[int]:
+    """Channels from the coarsest map to the finest: 16, 8, 4, 2 and 1 times the width."""
+    return [width * min(2**i, MOST) for i in reversed(range(times))]
 
 
 def attention_at(image_size: tuple[int, ...]) -> int:

@@ -20,7 +20,7 @@ from ssmdiff_gans.layers import (
     UpBlock,
     attention_at,
     halvings,
-    widths,
+    stages_of,
 )
 
 MAKE = Sharing(nn.init.xavier_uniform_)
@@ -117,7 +117,7 @@ class SAGAN(Gan):
         width: Annotated[int, Field(ge=1)] = 64,
     ) -> None:
         times, coarsest = halvings(image_size, "sagan")
-        stages, place = [width * factor for factor in widths(times)], attention_at(image_size)
+        stages, place = stages_of(width, times), attention_at(image_size)
         super().__init__(
             Generator(channels, latent_size, coarsest, stages, place),
             Discriminator(channels, min(coarsest), stages[::-1], place),

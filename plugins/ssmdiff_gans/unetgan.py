@@ -18,7 +18,7 @@ from pydantic import Field
 from ssmdiff import Adam, AdversarialLoss, ConfigError, Discriminate, Gan, Verdicts
 from torch import Tensor, nn
 
-from ssmdiff_gans.layers import DownBlock, Sharing, UpBlock, halvings, widths
+from ssmdiff_gans.layers import DownBlock, Sharing, UpBlock, halvings, stages_of
 
 MAKE = Sharing(nn.init.orthogonal_)
 UNIFORMS = 4  # of an image: whether it is mixed, how large the box is, and its place
@@ -150,7 +150,7 @@ class UNetGAN(Gan):
                 f"gan 'unetgan' shares z out among {times + 1} parts of its generator; method."
                 f"latent_size is {latent_size}, expected at least {times + 1}"
             )
-        stages = [width * factor for factor in widths(times)]
+        stages = stages_of(width, times)
         super().__init__(
             Generator(channels, latent_size, coarsest, stages),
             Discriminator(channels, stages[::-1]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ def collect(planned: Planned) -> Outcome:
         here = [cell for cell in planned.cells if cell.data == source]
         for system in dict.fromkeys(cell.system for cell in here):
             cells = [cell for cell in here if cell.system == system]
-            base = [found.get(_sibling(cell, planned.base)) for cell in cells]
+            base = [found.get(str(replace(cell, system=planned.base))) for cell in cells]
             done = [found.get(str(cell)) for cell in cells]
             lines.append(_line(planned, source, data.label, system, done, base))
     failed = {
@@ -179,10 +179,6 @@ def collect(planned: Planned) -> Outcome:
         [m for i, m in enumerate(machines) if m not in machines[:i]],
         failed,
     )
-
-
-def _sibling(cell: Cell, system: str) -> str:
-    return f"{cell.data}, {system}, seed {cell.seed}"
 
 
 def _read(cell: Cell, planned: Planned) -> _Found:

@@ -32,6 +32,9 @@ from ssmdiff.nn import (
 )
 from torch import Tensor, nn
 
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+"""Channels of each stage over C."""
+
 
 class VMDDPMUNet(ImageBackbone):
     """A denoiser of images: encoder, bottleneck and decoder of SSLayers with skip connections.
@@ -61,12 +64,7 @@ class VMDDPMUNet(ImageBackbone):
         block: BlockFactory,
         num_classes: int = 0,
         channels: Annotated[int, Field(ge=2, multiple_of=2)] = 64,
-        widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (
-            1,
-            2,
-            4,
-            8,
-        ),
+        widths: Widths = (1, 2, 4, 8),
         layers: Annotated[int, Field(ge=1)] = 2,
         stem_stride: Literal[1, 2, 4] = 2,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,

@@ -10,7 +10,7 @@ from ssmdiff import BlockFactory, Scan
 from ssmdiff.nn import orders_of
 from torch import Tensor, nn
 
-from ssmdiff_vmddpm.unet import VMDDPMUNet
+from ssmdiff_vmddpm.unet import VMDDPMUNet, Widths
 
 
 class BlockLayer(nn.Module):
@@ -57,12 +57,7 @@ class VMUNet(VMDDPMUNet):
         block: BlockFactory,
         num_classes: int = 0,
         channels: Annotated[int, Field(ge=2, multiple_of=2)] = 96,
-        widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (
-            1,
-            2,
-            4,
-            8,
-        ),
+        widths: Widths = (1, 2, 4, 8),
         layers: Annotated[int, Field(ge=1)] = 2,
         stem_stride: Literal[1, 2, 4] = 4,
     ) -> None:
