@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ssmdiff_train.augment import Augmentation
+
+_SECONDS_TO_DIE = 5.0
 
 TrainingImage = dict[str, Tensor]
 """One image with its label and its draws; collated, each gains the axis B: an ``ssmdiff.Batch``."""
@@ -168,10 +171,16 @@ def _told(batches: Iterator[TrainingImage]) -> Iterator[TrainingImage | Unread]:
             yield next(batches)
         except StopIteration:
             return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, EOFError, OSError) as error:
+            workers = getattr(batches, "_workers", ())
+            if isinstance(error, RuntimeError):
+                if "DataLoader worker" not in str(error):
+                    raise
+            else:  # what it had sent could not be fetched from it, and its end follows
+                wait([worker.sentinel for worker in workers], _SECONDS_TO_DIE)
+            gone = [worker for worker in workers if not worker.is_alive()]
+            if not gone and not isinstance(error, RuntimeError):
                 raise
-            gone = [w for w in getattr(batches, "_workers", ()) if not w.is_alive()]
             raise ReaderDiedError(
                 f"a process that reads images died ({_how(gone)}). The system may be short of "
                 "memory: try fewer --workers"

@@ -1,5 +1,6 @@
 """Kind 15, row N7: what a reader meets is one sentence, and the last finished step is kept."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -141,6 +142,40 @@ def test_a_killed_reader(tmp_path, monkeypatch, number):
     assert f"process {readers[0]._workers[0].pid}, killed by {number.name}" in text
     assert f"step {saved_is_last(tmp_path)} is saved" in text
     assert "fewer --workers" in text
+
+
+@pytest.mark.parametrize("error", [EOFError, ConnectionResetError, FileNotFoundError])
+def test_a_reader_that_ends_while_its_images_are_fetched(error):
+    """The tensors of a batch lie with the reader; its end is seen a little after they are gone."""
+    reader = multiprocessing.get_context("fork").Process(
+        target=lambda: (time.sleep(0.2), os._exit(9))
+    )
+    reader.start()
+
+    class Batches:
+        _workers = (reader,)
+
+        def __next__(self):
+            raise error
+
+    with pytest.raises(stream.ReaderDiedError, match=rf"process {reader.pid}, exit code 9"):
+        next(stream._told(Batches()))
+
+
+def test_an_error_while_the_readers_live_is_itself(monkeypatch):
+    monkeypatch.setattr(stream, "_SECONDS_TO_DIE", 0.1)
+    reader = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    reader.start()
+
+    class Batches:
+        _workers = (reader,)
+
+        def __next__(self):
+            raise OSError(24, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many open files"):
+        next(stream._told(Batches()))
+    reader.kill()
 
 
 @pytest.mark.slow
