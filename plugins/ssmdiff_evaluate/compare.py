@@ -18,6 +18,7 @@ from ssmdiff import ConfigError, DataError, write_atomically
 
 from ssmdiff_evaluate.cost import in_short
 from ssmdiff_evaluate.evaluation import RECORD, protocol_digest
+from ssmdiff_evaluate.wording import BETTER, number
 
 Form = Literal["text", "markdown", "csv", "latex"]
 
@@ -114,8 +115,8 @@ class Comparison:
         for row in self.rows:
             cells: list[Any] = []
             for value in row.values:
-                number, interval = value or ("", None)
-                cells += [number, *(interval or ("", ""))]
+                one, interval = value or ("", None)
+                cells += [one, *(interval or ("", ""))]
             writer.writerow([row.name, *cells])
         for fact in self.facts:
             writer.writerow([fact.name, *(cell for v in fact.values for cell in (v, "", ""))])
@@ -224,7 +225,7 @@ def _row(name: str, figure: Mapping[str, Any], told: Sequence[Told], rank: bool)
         Cell("-" if value is None else _text(value), best == place)
         for place, value in enumerate(values)
     ]
-    return Row(name, cells, str(figure["better"]), values)
+    return Row(name, cells, BETTER[figure["better"]], values)
 
 
 def _best(values: Sequence[tuple[float, Any] | None], figure: Mapping[str, Any]) -> int | None:
@@ -251,17 +252,14 @@ def _best(values: Sequence[tuple[float, Any] | None], figure: Mapping[str, Any])
 
 
 def _span(value: tuple[float, Any]) -> tuple[float, float]:
-    number, interval = value
-    return (number, number) if interval is None else (interval[0], interval[1])
+    one, interval = value
+    return (one, one) if interval is None else (interval[0], interval[1])
 
 
 def _text(value: tuple[float, Any]) -> str:
-    number, interval = value
-    return (
-        f"{number:.4g}"
-        if interval is None
-        else f"{number:.4g} ({interval[0]:.4g} to {interval[1]:.4g})"
-    )
+    one, interval = value
+    between = "" if interval is None else f" ({' to '.join(map(number, interval))})"
+    return f"{number(one)}{between}"
 
 
 def _names(names: Sequence[str]) -> list[str]:

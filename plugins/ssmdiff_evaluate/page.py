@@ -27,6 +27,7 @@ from ssmdiff_evaluate.evaluation import (
     nearest_pairs,
     protocol_digest,
 )
+from ssmdiff_evaluate.wording import BETTER, number
 
 PAGE, TABLE, SAMPLES = "index.html", "figures.csv", "samples.png"
 SHOWN = 32
@@ -193,21 +194,15 @@ def _section(name: str, record: Record, sets: Sets, show_real: bool) -> dict[str
 
 def row_of(figure: Figure) -> dict[str, str]:
     """A figure in words, empty where something is not known."""
-    better = {"lower": "lower", "higher": "higher", "reference": "as real images"}
     return {
         "name": figure.name,
         "value": number(figure.value),
         "interval": "" if figure.interval is None else " to ".join(map(number, figure.interval)),
         "reference": "" if figure.reference is None else number(figure.reference),
         "floor": "" if figure.floor is None else number(figure.floor),
-        "better": better[figure.better],
+        "better": BETTER[figure.better],
         "note": figure.note,
     }
-
-
-def number(value: float) -> str:
-    """Four significant digits, without an exponent where that is short."""
-    return f"{value:.4g}" if value == 0 or 1e-4 <= abs(value) < 1e6 else f"{value:.3e}"
 
 
 def _spread(images: ImageSet, count: int) -> Any:

@@ -177,7 +177,10 @@ def _told(batches: Iterator[TrainingImage]) -> Iterator[TrainingImage | Unread]:
                 if "DataLoader worker" not in str(error):
                     raise
             else:  # what it had sent could not be fetched from it, and its end follows
-                wait([worker.sentinel for worker in workers], _SECONDS_TO_DIE)
+                ended = wait([worker.sentinel for worker in workers], _SECONDS_TO_DIE)
+                for worker in workers:
+                    if worker.sentinel in ended:
+                        worker.join(_SECONDS_TO_DIE)
             gone = [worker for worker in workers if not worker.is_alive()]
             if not gone and not isinstance(error, RuntimeError):
                 raise

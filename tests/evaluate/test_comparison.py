@@ -161,3 +161,14 @@ def test_what_is_no_evaluation_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b" / "record.json").write_text('{"figures": 3}')
     with pytest.raises(DataError, match="is no record of an evaluation"):
         compare([one, tmp_path / "b"])
+
+
+def test_figures_are_worded_as_on_the_page_of_an_evaluation(tmp_path):
+    figures = {"FD": (14263.4, (9999.6, 1e6), "lower"), "density": (0.00002, None, "reference")}
+    for name in "ab":
+        written(tmp_path / name, figures)
+    rows = compare([tmp_path / "a", tmp_path / "b"]).rows
+    assert [(row.cells[0].text, row.better) for row in rows[:2]] == [
+        ("14263 (10000 to 1.000e+06)", "lower"),
+        ("2.000e-05", "as real images"),
+    ]
