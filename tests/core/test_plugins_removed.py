@@ -116,7 +116,7 @@ def test_a_command_that_is_not_there_is_told_with_the_nearest(copy: Copy) -> Non
 def passes(copy: Copy, *folders: str) -> None:
     quiet = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow and not night"]
     done = copy.run("pytest", *quiet, *(f"tests/{folder}" for folder in folders))
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
+    assert done.returncode == 0, done.stdout[-9000:] + done.stderr
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed
     assert int(passed[1]) > 100, done.stdout[-1000:]

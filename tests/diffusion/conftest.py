@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import ssmdiff
 from gaussian import Gaussian
 from ssmdiff.orders.scan import OrderPlan, ScanSlot
+from ssmdiff.testing.probes import ProbeScan
 
 
 @pytest.fixture
@@ -15,4 +15,4 @@ def gaussian():
 
 @pytest.fixture
 def plan():
-    return OrderPlan(ssmdiff.create("scan", "regenerate"), (ScanSlot((4, 4)),), seed=0)
+    return OrderPlan(ProbeScan(), (ScanSlot((4, 4)),), seed=0)

@@ -128,6 +128,7 @@ class TestTheirDdimIsWrong:
         ours = data.walk({"name": "ddim", "clip_sample": False}, steps).std()
         assert ours == pytest.approx(right, abs=0.003)
 
+    @pytest.mark.needs_plugin("ssmdiff_schedulers")
     def test_it_drifts_where_x_0_is_clipped(self):
         betas = make_betas("linear", T)
 
@@ -142,6 +143,7 @@ class TestTheirDdimIsWrong:
         assert mean(100) > mean(50) + 0.1
 
 
+@pytest.mark.needs_plugin("ssmdiff_schedulers")
 class TestTheAdapter:
     def make(self, scheduler, prediction="epsilon", **options):
         return ssmdiff.create(

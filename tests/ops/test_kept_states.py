@@ -26,6 +26,8 @@ from ssmdiff.ops import (
 from ssmdiff.testing.kernel_cases import RESULTS, gradient_of_y, make_inputs, results
 from torch import Tensor
 
+pytestmark = pytest.mark.needs_plugin("ssmdiff_kernels")  # numba keeps states
+
 KEEPING = torch.ops.ssmdiff.selective_scan_keeping.default
 SHAPE = (2, 70, 17, 2, 5)  # B, L, D, K, N: states before steps 32 and 64
 

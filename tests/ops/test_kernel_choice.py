@@ -201,6 +201,7 @@ def test_a_kernel_without_a_preference_runs_by_name_alone(offer) -> None:
         assert chosen() == "modest"
 
 
+@pytest.mark.needs_plugin("ssmdiff_kernels")
 def test_a_kernel_of_a_stranger_is_preferred_over_ours_by_its_own_word(offer) -> None:
     from ssmdiff_kernels.numba_scan.kernel import NumbaKernel
 

@@ -66,7 +66,9 @@ def test_decoding_undoes_the_coding(order: ScanOrder) -> None:
         assert restarts_in(row) is restarts_in(noted) is (order.restart is not None)
 
 
-@pytest.mark.parametrize("kernel", ["torch", "numba"])
+@pytest.mark.parametrize(
+    "kernel", ["torch", pytest.param("numba", marks=pytest.mark.needs_plugin("ssmdiff_kernels"))]
+)
 @pytest.mark.parametrize(
     ("order", "said"),
     [
