@@ -9,15 +9,20 @@ from ssmdiff.diffusion.conditions import Conditions as Conditions
 from ssmdiff.diffusion.denoisers import TensorDenoiser as TensorDenoiser
 from ssmdiff.diffusion.denoisers import TorchDenoiser as TorchDenoiser
 from ssmdiff.diffusion.denoisers import module_denoiser as module_denoiser
+from ssmdiff.diffusion.flow_schedulers import FLOW as FLOW
+from ssmdiff.diffusion.flow_schedulers import FLOW_TIMES as FLOW_TIMES
+from ssmdiff.diffusion.flow_schedulers import shifted_times as shifted_times
 from ssmdiff.diffusion.image_model import ImageModel as ImageModel
 from ssmdiff.diffusion.image_model import SamplingSettings as SamplingSettings
 from ssmdiff.diffusion.interfaces import Denoiser as Denoiser
 from ssmdiff.diffusion.interfaces import NoiseScheduler as NoiseScheduler
+from ssmdiff.diffusion.making import make_flow_scheduler as make_flow_scheduler
+from ssmdiff.diffusion.making import make_scheduler as make_scheduler
 from ssmdiff.diffusion.one_call import OneCall as OneCall
 from ssmdiff.diffusion.one_call import refuse_walk as refuse_walk
 from ssmdiff.diffusion.process import Diffusion as Diffusion
 from ssmdiff.diffusion.sampling import sample as sample
-from ssmdiff.diffusion.schedulers import make_scheduler as make_scheduler
+from ssmdiff.diffusion.schedulers import DIFFUSION as DIFFUSION
 from ssmdiff.errors import CheckpointError as CheckpointError
 from ssmdiff.errors import ConfigError as ConfigError
 from ssmdiff.errors import ContractError as ContractError
@@ -90,6 +95,7 @@ from ssmdiff.registry.plugin import name_of as name_of
 from ssmdiff.registry.registry import create as create
 from ssmdiff.registry.registry import event_hooks as event_hooks
 from ssmdiff.registry.registry import registry as registry
+from ssmdiff.runs.backbone_method import BackboneMethod as BackboneMethod
 from ssmdiff.runs.best_checkpoint import BestCheckpoint as BestCheckpoint
 from ssmdiff.runs.checkpoint import load_json as load_json
 from ssmdiff.runs.checkpoint import load_state as load_state
@@ -154,6 +160,7 @@ from ssmdiff.runs.method import Look as Look
 from ssmdiff.runs.method import Method as Method
 from ssmdiff.runs.method import Seen as Seen
 from ssmdiff.runs.method import Update as Update
+from ssmdiff.runs.method import told_entries as told_entries
 from ssmdiff.runs.method import told_in as told_in
 from ssmdiff.runs.pictures import to_levels as to_levels
 from ssmdiff.runs.pictures import write_grid as write_grid
@@ -182,6 +189,8 @@ from ssmdiff.runs.reading import make_readers as make_readers
 from ssmdiff.runs.reading import reader_of as reader_of
 from ssmdiff.runs.run import Run as Run
 from ssmdiff.runs.run import load_run as load_run
+from ssmdiff.runs.scheduling import create_scheduler as create_scheduler
+from ssmdiff.runs.scheduling import refuse_other_process as refuse_other_process
 from ssmdiff.runs.sections import OF_SOME_METHODS as OF_SOME_METHODS
 from ssmdiff.runs.sections import Config as Config
 from ssmdiff.runs.sections import TrainConfig as TrainConfig

@@ -208,7 +208,7 @@ def case_inputs(run: Run, interface: GraphInputs, case: Case) -> Arrays:
         return {"x": np.stack(z)}
     size = run.config.data.image_size
     shape, told = (case.batch, run.channels, *size), interface.conditions
-    last = run.config.diffusion.timesteps - 1
+    last = getattr(run.method, "noisiest", 0)
     spread = (np.arange(case.batch) + 0.5) / case.batch * last
     inputs = {
         "x": noise.standard_normal(shape, dtype=np.float32),

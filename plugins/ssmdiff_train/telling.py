@@ -20,6 +20,7 @@ from ssmdiff import (
     SsmdiffError,
     stream,
     told_conditions,
+    told_entries,
     told_of,
 )
 from torch import Tensor
@@ -72,28 +73,22 @@ class Telling(NamedTuple):
             for one, value in self._known(dataset, item)
             if one.name not in self._left_out(seed, number)
         }
-        arrays = self._encoded([known], tuple(item.image.shape[1:]))
-        return {name: values[0] for name, values in zip(self._keys, arrays, strict=True)}
+        entries = self._entries([known], tuple(item.image.shape[1:]))
+        return {name: values[0] for name, values in entries.items()}
 
-    def told(self, dataset: ImageDataset, items: Sequence[ImageItem]) -> tuple[Tensor, ...]:
-        """All that is known of some images as they are, as a denoiser takes it.
+    def batch(self, dataset: ImageDataset, items: Sequence[ImageItem]) -> dict[str, Tensor]:
+        """All that is known of some images as they are: entries of an ``ssmdiff.Batch``.
 
         Raises:
             DataError: The data set tells what cannot be told.
         """
         known = [{one.name: v for one, v in self._known(dataset, item)} for item in items]
-        return self._encoded(known, tuple(items[0].image.shape[1:]))
+        return self._entries(known, tuple(items[0].image.shape[1:]))
 
     def empty(self, x: Tensor) -> tuple[Tensor, ...]:
         """Zeros in the place of what is told of images (B, C, *image_size)."""
-        shapes = {"told_context": (self.conditions.width,)}
-        shapes["told_place"] = (self.conditions.planes, *x.shape[2:])
-        return tuple(x.new_zeros(len(x), *shapes[key]) for key in self._keys)
-
-    @property
-    def _keys(self) -> list[str]:
-        counts = {"told_context": self.conditions.width, "told_place": self.conditions.planes}
-        return [key for key, count in counts.items() if count]
+        shapes = [(self.conditions.width,), (self.conditions.planes, *x.shape[2:])]
+        return tuple(x.new_zeros(len(x), *shape) for shape in shapes if shape[0])
 
     def _known(self, dataset: ImageDataset, item: ImageItem) -> list[tuple[Condition, Any]]:
         known = told_of(dataset, item)
@@ -109,14 +104,13 @@ class Telling(NamedTuple):
         alone = zip(names, each, strict=True)
         return {name for name, out in alone if out} if len(names) > 1 else set()
 
-    def _encoded(
+    def _entries(
         self, known: Sequence[Mapping[str, Any]], image_size: Sequence[int]
-    ) -> tuple[Tensor, ...]:
+    ) -> dict[str, Tensor]:
         try:
-            arrays = self.conditions.encoded(known, image_size)
+            return told_entries(self.conditions, known, image_size)
         except SsmdiffError as error:
             raise DataError(f"what the data set tells of it cannot be told: {error}") from None
-        return tuple(torch.from_numpy(one) for one in arrays)
 
 
 def _moved(one: Condition, value: Any, change: Change, mirrored: bool) -> Any:

@@ -278,6 +278,7 @@ CAPABILITIES = {
     "GANs: pairs of networks, losses between them": 50,
     "conditions: what a model is told, encoded and recorded": 230,
     "networks, runs and sets of samples that are told": 110,
+    "flows: walks, processes, methods of a backbone": 250,
 }
 """What came to the core after the house was moved, and the lines it may have for it: at most 250
 each. docs/architecture.md says why each belongs there."""

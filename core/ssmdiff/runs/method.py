@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from ssmdiff.diffusion.conditions import Conditions
 from ssmdiff.diffusion.denoisers import TensorDenoiser
 from ssmdiff.diffusion.interfaces import NoiseScheduler
+from ssmdiff.diffusion.schedulers import DIFFUSION
 from ssmdiff.orders.scan import OrderPlan
 from ssmdiff.orders.seeds import Noise
 
@@ -31,6 +34,20 @@ def told_in(batch: Batch) -> tuple[Tensor, ...]:
     """What the model is told of the images, as its denoiser takes it: (B, M) numbers, (B, P,
     *image_size) planes, either or nothing; what is left out at random is left out here already."""
     return tuple(batch[name] for name in (CONTEXT, PLACE) if name in batch)
+
+
+def told_entries(
+    conditions: Conditions, known: Sequence[Mapping[str, Any]], image_size: Sequence[int]
+) -> dict[str, Tensor]:
+    """The entries of a batch that :func:`told_in` finds, of what is known of each image.
+
+    Raises:
+        ConfigError: It cannot be told.
+    """
+    counts = {CONTEXT: conditions.width, PLACE: conditions.planes}
+    arrays = conditions.encoded(known, image_size)
+    keys = [key for key, count in counts.items() if count]
+    return {key: torch.from_numpy(one) for key, one in zip(keys, arrays, strict=True)}
 
 
 class Draws(Protocol):
@@ -118,6 +135,10 @@ class Method(ABC):
     reads: ClassVar[frozenset[str]] = frozenset()
     """Which of :data:`ssmdiff.runs.sections.OF_SOME_METHODS` the method reads; the others are no
     keys of its runs."""
+    process: ClassVar[str] = DIFFUSION
+    """Which noise schedulers walk back what is trained: those that say the same of themselves."""
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Tables of a configuration of this method, where neither a preset nor a user has others."""
     networks: Mapping[str, nn.Module]
     """By the names that their weights have in a checkpoint."""
     drawing: str
@@ -150,6 +171,19 @@ class Method(ABC):
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
         """What turns predictions into images, by ``sample.scheduler``; empty if that is not read,
         and then there is one step."""
+
+    def bits_per_dim(self, network: nn.Module, images: Batch, seed: int) -> Tensor | None:
+        """-log2 of the probability of images of 8 bits, or a bound of it, over their numbers, (B,).
+
+        Args:
+            network: The one that draws.
+            images: ``x_0`` on a grid of 256 levels, and ``label``.
+            seed: Of whatever is drawn for it.
+
+        Returns:
+            None of a method that has none.
+        """
+        return None
 
     def told(self) -> Sequence[str]:
         """Lines for whoever watches, before the first step."""
