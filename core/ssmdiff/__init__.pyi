@@ -3,6 +3,8 @@
 from ssmdiff.diffusion.betas import BetaSchedule as BetaSchedule
 from ssmdiff.diffusion.betas import Prediction as Prediction
 from ssmdiff.diffusion.betas import make_betas as make_betas
+from ssmdiff.diffusion.conditions import Condition as Condition
+from ssmdiff.diffusion.conditions import Conditions as Conditions
 from ssmdiff.diffusion.denoisers import TensorDenoiser as TensorDenoiser
 from ssmdiff.diffusion.denoisers import TorchDenoiser as TorchDenoiser
 from ssmdiff.diffusion.denoisers import module_denoiser as module_denoiser
@@ -109,7 +111,9 @@ from ssmdiff.runs.config import resolve_flags as resolve_flags
 from ssmdiff.runs.datasets import DatasetSummary as DatasetSummary
 from ssmdiff.runs.datasets import ImageDataset as ImageDataset
 from ssmdiff.runs.datasets import ImageItem as ImageItem
+from ssmdiff.runs.datasets import conditions_of as conditions_of
 from ssmdiff.runs.datasets import summary_of as summary_of
+from ssmdiff.runs.datasets import told_of as told_of
 from ssmdiff.runs.diffusion_method import DiffusionMethod as DiffusionMethod
 from ssmdiff.runs.evaluation import Evaluated as Evaluated
 from ssmdiff.runs.evaluation import Evaluation as Evaluation

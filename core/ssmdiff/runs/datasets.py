@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
+
+from ssmdiff.diffusion.conditions import Condition, Conditions
+
+LABEL = "label"
+"""The condition that every data set with classes has."""
 
 
 class ImageItem(NamedTuple):
@@ -15,6 +21,9 @@ class ImageItem(NamedTuple):
     """(C, *image_size) float32, -1 to 1."""
     label: int = 0
     """Class index, 0 where the data set has no classes."""
+    told: Mapping[str, Any] = {}
+    """What else is known of it, by the names of the data set's ``conditions``; see
+    :class:`ssmdiff.Condition`. One that is not known for this image is missing."""
 
 
 class DatasetSummary(NamedTuple):
@@ -37,7 +46,9 @@ class ImageDataset(Protocol):
     patients that training never sees, and ``is_open``, True where its images may be shown. It may
     declare ``augmentation``, what training does to its images unless the configuration says
     otherwise, such as ``{"flip": True, "rotate_deg": 10.0}``; and have ``terms``, a ``DataTerms``,
-    and ``image_facts``, an ``ImageFacts`` with what all its images have in common.
+    and ``image_facts``, an ``ImageFacts`` with what all its images have in common. It may declare
+    ``conditions``, a sequence of :class:`ssmdiff.Condition`: what it tells of an image in
+    :attr:`ImageItem.told`, beside the class, which is the condition ``label`` where there are some.
     """
 
     channels: int
@@ -57,3 +68,20 @@ def summary_of(dataset: ImageDataset) -> DatasetSummary:
     """What the data set says of itself; nothing, if it has no ``summary``."""
     summary = getattr(dataset, "summary", None)
     return summary() if summary else DatasetSummary()
+
+
+def conditions_of(dataset: ImageDataset) -> Conditions:
+    """All that a data set can tell of an image, its class first.
+
+    Raises:
+        ConfigError: Two are of one name.
+    """
+    classes = tuple(dataset.class_names)
+    label = [Condition(LABEL, "label", classes)] if classes else []
+    return Conditions([*label, *getattr(dataset, "conditions", ())])
+
+
+def told_of(dataset: ImageDataset, item: ImageItem) -> Mapping[str, Any]:
+    """What is known of an image, its class with it."""
+    label = {LABEL: item.label} if dataset.class_names else {}
+    return label | dict(item.told)
