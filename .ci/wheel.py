@@ -88,7 +88,7 @@ def built(run: Path, place: Path) -> None:
     ssmdiff.set_kernel("torch")
     small = {"name": "vmddpm", "channels": 8, "widths": [1], "layers": 1, "stem_stride": 1}
     config = ssmdiff.resolve({"data": {"image_size": 8}, "model": {"backbone": small}})
-    model = ssmdiff.build_backbone(config, 1, 0)
+    model = ssmdiff.build_backbone(config, 1)
     orders = ssmdiff.order_tensors(ssmdiff.order_plan(model, config).draw(0), torch.device("cpu"))
     y = model(x=torch.randn(2, 1, 8, 8), timesteps=torch.tensor([3, 700]), orders=orders)
     (y - 1).square().mean().backward()

@@ -28,7 +28,7 @@ def steps() -> None:
     from ssmdiff.runs.config import load_preset, resolve
 
     config = resolve(load_preset("tiny"))
-    model = compose.build_backbone(config, in_channels=1, num_classes=0)
+    model = compose.build_backbone(config, 1)
     plan = compose.order_plan(model, config)
     x = torch.randn(config.train.batch_size, 1, *config.data.image_size)
     timesteps = torch.randint(0, 1000, (len(x),))

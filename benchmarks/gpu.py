@@ -274,7 +274,7 @@ def network() -> dict[str, Any]:
         table = merge(table, {"data": {"image_size": [16, 16]}, "train": {"batch_size": 1}})
     config = resolve(table)
     batch, size = config.train.batch_size, config.data.image_size
-    model: Any = compose.build_backbone(config, in_channels=1, num_classes=0).to(DEVICE)
+    model: Any = compose.build_backbone(config, 1).to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     orders = own_orders(model.scan, model.scan_slots(size), torch.device(DEVICE))
     x = torch.randn(batch, 1, *size, device=DEVICE)

@@ -50,7 +50,7 @@ def network(block: dict[str, Any]) -> torch.nn.Module:
 
     with torch.device("meta"):
         model: torch.nn.Module = ssmdiff.create(
-            "backbone", "vmddpm", in_channels=1, scan=scan, block=factory, num_classes=0
+            "backbone", "vmddpm", in_channels=1, out_channels=1, scan=scan, block=factory
         )
     return model
 

@@ -53,7 +53,7 @@ def untrained_run(folder: Path) -> Path:
         ssmdiff.load_preset(PRESET), {"data": {"image_size": SIDE}, "train": {"callbacks": []}}
     )
     torch.manual_seed(0)
-    network = ssmdiff.build_backbone(config, 1, 0)
+    network = ssmdiff.build_backbone(config, 1)
     with torch.no_grad():
         for parameter in network.parameters():
             if not parameter.any():

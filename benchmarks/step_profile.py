@@ -45,7 +45,7 @@ class Step:
 
         self.config = resolve(load_preset(preset), {"data": {"image_size": size}})
         torch.manual_seed(0)
-        self.model = compose.build_backbone(self.config, in_channels=1, num_classes=0)
+        self.model = compose.build_backbone(self.config, 1)
         if checkpointing:
             checkpoint_activations(self.model)
         self.ema = build_ema(self.model, self.config.train.ema_decay)

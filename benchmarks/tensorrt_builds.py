@@ -78,7 +78,7 @@ def make_run(folder: Path, size: str, block: str) -> Any:
         model["backbone"] = STACKS[size]
     config = resolve(load_preset(preset), {"data": {"image_size": side}, "model": model})
     torch.manual_seed(0)
-    network = build_backbone(config, 1, 0)
+    network = build_backbone(config, 1)
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
         if not parameter.any():

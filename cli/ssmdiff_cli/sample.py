@@ -49,7 +49,17 @@ def sample(
     seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
     label: Annotated[
         str | None,
-        typer.Option(help="Class of a conditional model, name or number; all in turn by default."),
+        typer.Option(
+            help="Class to draw, name or number; several such as t1=3,flair=1 in turn, names of "
+            "findings joined by +, none to leave it out. All in turn by default."
+        ),
+    ] = None,
+    tell: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE of another condition: a number, a range such as -10:10, names, "
+            "a FILE or FOLDER of masks or images, or none; may be given again."
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 16,
     format: Annotated[
@@ -97,8 +107,10 @@ def sample(
     trained = _opened(model, {name: value for name, value in given.items() if value is not None})
 
     from ssmdiff_cli.sample_folder import SampleFolder, SampleRequest, Share
+    from ssmdiff_cli.sample_telling import told_of_flags
 
-    request = SampleRequest(seed=seed, steps=steps, scheduler=scheduler, label=label, format=form)
+    told = told_of_flags(trained.conditions, label, tell or [], n or asked[-1] + 1)
+    request = SampleRequest(seed=seed, steps=steps, scheduler=scheduler, told=told, format=form)
     rank, processes = (int(os.environ.get(key, "0")) for key in ("RANK", "WORLD_SIZE"))
     size = len(asked) if indices is None else n
     share = Share(asked, size, batch_size, rank, max(processes, 1))

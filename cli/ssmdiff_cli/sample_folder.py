@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from ssmdiff import __version__
+from ssmdiff.diffusion.conditions import LABEL
 from ssmdiff.diffusion.image_model import ImageModel, SamplingSettings
 from ssmdiff.errors import CheckpointError, ConfigError
 from ssmdiff.runs.checkpoint import load_json, write_atomically
@@ -40,7 +41,7 @@ RECORD = "samples.json"
 GRID = "grid.png"
 GRID_IMAGES = 64
 TEMPORARY = ".tmp-"
-TOLD = ("made_by", "classes", "labels")
+TOLD = ("made_by", "classes", "labels", "each")
 """Keys of the record that do not decide the images."""
 
 ROWS = 4
@@ -57,7 +58,8 @@ class SampleRequest:
     seed: int = 0
     steps: int | None = None
     scheduler: str | None = None
-    label: int | str | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What the images are told, by name; see :meth:`ssmdiff.ImageModel.sample`."""
     format: str | Mapping[str, Any] = "png"
     """A writer: its name, or a table with its options."""
 
@@ -136,7 +138,7 @@ class SampleFolder:
             CheckpointError: The folder cannot be written.
             DivergedError: The network gave numbers that are not finite.
         """
-        sampling = model.sampling(request.scheduler, request.steps, request.seed, request.label)
+        sampling = model.sampling(request.scheduler, request.steps, request.seed, told=request.told)
         calls = model.calls(sampling)
         record = self._record(model, sampling, request.format)
         form = SampleFormat.of(request.format, model, sampling, record)
@@ -179,7 +181,7 @@ class SampleFolder:
     def _class_names(
         model: ImageModel[Tensor], sampling: SamplingSettings, indices: Sequence[int]
     ) -> list[str]:
-        """The class of each image by name; empty words of an unconditional model."""
+        """The class of each image by name; empty words where it is told none."""
         labels = model.labels(sampling, indices)
         return [""] * len(indices) if labels is None else [model.class_names[i] for i in labels]
 
@@ -192,7 +194,7 @@ class SampleFolder:
             "seed": sampling.seed,
             "steps": sampling.steps,
             "scheduler": dict(sampling.scheduler),
-            "label": sampling.label,
+            **_asked_for(model, sampling),
             "format": form if isinstance(form, str) else dict(form),
             "made_by": f"ssmdiff {__version__}",
             "classes": list(model.class_names),
@@ -262,17 +264,21 @@ class SampleFolder:
         record: dict[str, Any],
         left_behind: dict[Path, int],
     ) -> Path | None:
-        """The classes of all images that are there, the grid of the first of them."""
+        """What all images that are there were told, the grid of the first of them."""
         for path, changed_ns in left_behind.items():
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime_ns == changed_ns:
                     path.unlink()
         with self._alone():
             there = self._there(form)
-            names = self._class_names(model, sampling, there) if model.class_names else []
-            if names:
-                files = (form.path(self.path, i).name for i in there)
+            told = model.told(sampling, there)
+            files = [form.path(self.path, i).name for i in there]
+            if model.labels(sampling, there):
+                names = self._class_names(model, sampling, there)
                 record["labels"] = dict(zip(files, names, strict=True))
+            if model.conditions and model.conditions.names != [LABEL]:
+                each = map(model.conditions.recorded, told)
+                record["each"] = dict(zip(files, each, strict=True))
             _write_json(self.path / RECORD, record)
             if len(model.shape) != 3 or model.shape[0] not in (1, 3):
                 return None
@@ -281,7 +287,9 @@ class SampleFolder:
             if len(shown) < len(loaded):
                 return None
             title = str(record.get("checkpoint", ""))
-            write_grid(self.path / GRID, torch.stack(shown), names[:GRID_IMAGES], title)
+            words = [model.conditions.caption(one) for one in told[:GRID_IMAGES]]
+            captions = words if any(words) else []
+            write_grid(self.path / GRID, torch.stack(shown), captions, title)
         return self.path / GRID
 
     def _there(self, form: SampleFormat) -> list[int]:
@@ -316,6 +324,14 @@ class SampleFolder:
             yield
         finally:
             os.close(descriptor)
+
+
+def _asked_for(model: ImageModel[Tensor], sampling: SamplingSettings) -> dict[str, Any]:
+    """What was asked for: ``label`` by its number, None for all in turn; ``told`` what else."""
+    told = model.conditions.recorded_asked(sampling.told)
+    labels = told.pop(LABEL, None)
+    label = labels[0] if labels and len(labels) == 1 and labels[0] is not None else labels
+    return {"label": label, **({"told": told} if told else {})}
 
 
 def drawn_before_0_2(before: dict[str, Any], record: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from ssmdiff.runs.reading import ImageFacts, Writer
 from ssmdiff.runs.run import Run
 from torch import Tensor
 
-SETTINGS = ("seed", "made_by", "classes", "format", "labels")
+SETTINGS = ("seed", "made_by", "classes", "format", "labels", "each")
 """Keys of a folder's record that do not say which run drew its images."""
 
 

@@ -3,6 +3,7 @@
 from ssmdiff.diffusion.betas import BetaSchedule as BetaSchedule
 from ssmdiff.diffusion.betas import Prediction as Prediction
 from ssmdiff.diffusion.betas import make_betas as make_betas
+from ssmdiff.diffusion.conditions import LABEL as LABEL
 from ssmdiff.diffusion.conditions import Condition as Condition
 from ssmdiff.diffusion.conditions import Conditions as Conditions
 from ssmdiff.diffusion.denoisers import TensorDenoiser as TensorDenoiser
@@ -98,8 +99,8 @@ from ssmdiff.runs.compose import build_dataset as build_dataset
 from ssmdiff.runs.compose import build_diffusion as build_diffusion
 from ssmdiff.runs.compose import build_method as build_method
 from ssmdiff.runs.compose import build_scheduler as build_scheduler
-from ssmdiff.runs.compose import classes_of as classes_of
 from ssmdiff.runs.compose import order_plan as order_plan
+from ssmdiff.runs.compose import told_conditions as told_conditions
 from ssmdiff.runs.config import DEFAULT_PRESET as DEFAULT_PRESET
 from ssmdiff.runs.config import Layer as Layer
 from ssmdiff.runs.config import assignments as assignments
@@ -113,6 +114,7 @@ from ssmdiff.runs.datasets import ImageDataset as ImageDataset
 from ssmdiff.runs.datasets import ImageItem as ImageItem
 from ssmdiff.runs.datasets import conditions_of as conditions_of
 from ssmdiff.runs.datasets import summary_of as summary_of
+from ssmdiff.runs.datasets import told_by as told_by
 from ssmdiff.runs.datasets import told_of as told_of
 from ssmdiff.runs.diffusion_method import DiffusionMethod as DiffusionMethod
 from ssmdiff.runs.evaluation import Evaluated as Evaluated
@@ -152,6 +154,7 @@ from ssmdiff.runs.method import Look as Look
 from ssmdiff.runs.method import Method as Method
 from ssmdiff.runs.method import Seen as Seen
 from ssmdiff.runs.method import Update as Update
+from ssmdiff.runs.method import told_in as told_in
 from ssmdiff.runs.pictures import to_levels as to_levels
 from ssmdiff.runs.pictures import write_grid as write_grid
 from ssmdiff.runs.pictures import write_image as write_image

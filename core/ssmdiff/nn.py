@@ -1,6 +1,7 @@
 """What blocks and backbones are built from, for authors of networks."""
 
 from ssmdiff.networks.backbone import (
+    ContextEmbedding,
     ImageBackbone,
     TimeEmbedding,
     orders_of,
@@ -24,6 +25,7 @@ from ssmdiff.ops.derivatives import is_transformed
 
 __all__ = [
     "MLP",
+    "ContextEmbedding",
     "Fuse",
     "ImageBackbone",
     "ResidualBlock",

@@ -28,7 +28,7 @@ from ssmdiff import (
 from torch import Tensor
 
 from ssmdiff_export.runtime.card import METADATA, ModelCard, ScanBody
-from ssmdiff_export.runtime.sampler import CardModel, OnnxSampler
+from ssmdiff_export.runtime.sampler import CardModel, OnnxSampler, split
 
 Predict = Callable[[Mapping[str, Tensor]], Tensor]
 """The graph's inputs by name to the prediction."""
@@ -63,14 +63,15 @@ class FileModel(CardModel[Tensor]):
         scheduler: str | Mapping[str, Any] | None = None,
         steps: int | None = None,
         seed: int = 0,
-        label: int | str | None = None,
+        label: Any = None,
+        told: Mapping[str, Any] | None = None,
     ) -> SamplingSettings:
         """What was asked for, over the model's own; any scheduler of the registry, all its options.
 
         Raises:
             ConfigError: There is no such scheduler, or it has no such option.
         """
-        asked = super().sampling(scheduler, steps, seed, label)
+        asked = super().sampling(scheduler, steps, seed, label, told)
         if self.card.latent is not None:
             return asked
         table = registry().options("scheduler", asked.scheduler)
@@ -95,13 +96,14 @@ class FileModel(CardModel[Tensor]):
         names = [slot.order for slot in self.card.slots if slot.order is not None]
 
         def denoise(
-            x: Tensor, timesteps: Tensor, orders: Sequence[Tensor], labels: Tensor | None = None
+            x: Tensor, timesteps: Tensor, orders: Sequence[Tensor], *told: Tensor
         ) -> Tensor:
+            context, x = split(x, told, torch.cat)
             inputs = {"x": x}
             if self.card.latent is None:
                 inputs["timesteps"] = timesteps
-            if labels is not None:
-                inputs["context"] = labels
+            if context is not None:
+                inputs["context"] = context
             inputs |= dict(zip(names, orders, strict=True))
             return self.predict(inputs)
 

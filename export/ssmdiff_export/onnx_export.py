@@ -77,8 +77,9 @@ def export_onnx(
 ) -> OnnxReport:
     """Write a run's model as an ONNX file, and compare it with torch before it is kept.
 
-    The batch is the one dynamic axis. Inputs: ``x``, ``timesteps``, ``context`` if the model is
-    conditional, and ``order_<slot>`` for each S6 call whose scan is random. Output: ``prediction``.
+    The batch is the one dynamic axis. Inputs: ``x`` with the planes that the model is told behind
+    its own channels, ``timesteps``, ``context`` (batch, M) if the model is told numbers, and
+    ``order_<slot>`` for each S6 call whose scan is random. Output: ``prediction``.
 
     Args:
         run: What to export.

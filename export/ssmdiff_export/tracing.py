@@ -11,13 +11,14 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from ssmdiff import (
     DTYPES,
+    Conditions,
     DiffusionMethod,
     ExportError,
     ExportPrecision,
@@ -61,7 +62,7 @@ class GraphInputs:
     """The inputs of a graph: what a run's model needs beside the image and the timesteps."""
 
     plan: OrderPlan
-    conditional: bool
+    conditions: Conditions = field(default_factory=Conditions)
     walks: bool = True
     """Whether the model is called at timesteps; a generator is not."""
 
@@ -73,14 +74,13 @@ class GraphInputs:
             ExportError: No file can hold its method.
         """
         if makes_in_one_call(run):
-            return cls(run.method.plan, False, False)
+            return cls(run.method.plan, walks=False)
         if not isinstance(run.method, DiffusionMethod):
             raise ExportError(
                 f"the run was trained by method {run.config.method['name']!r}; a file holds a "
                 "diffusion, or a network that makes an image in one call"
             )
-        conditional = run.config.model.class_conditional
-        return cls(order_plan(run.model, run.config, 0), conditional)
+        return cls(order_plan(run.model, run.config, 0), run.conditions)
 
     def random(self, slot: int) -> bool:
         """Whether the orders of a slot are drawn anew at every step, and so are an input."""
@@ -95,7 +95,7 @@ class GraphInputs:
     @property
     def names(self) -> list[str]:
         timesteps = ["timesteps"] if self.walks else []
-        context = ["context"] if self.conditional else []
+        context = ["context"] if self.conditions.width else []
         return ["x", *timesteps, *context, *self.order_inputs.values()]
 
     def arrays(self, orders: Sequence[ScanOrder]) -> dict[str, np.ndarray]:
@@ -166,12 +166,13 @@ def trace(
     batch = {0: torch.export.Dim(BATCH, min=1)}
     if interface.walks:
         graph = ExportedModule(in_precision(run.model, dtype), interface, dtype).eval()
-        x = torch.zeros(2, run.channels, *run.config.data.image_size)
-        context = torch.zeros(2, dtype=torch.int64) if interface.conditional else None
+        told = interface.conditions
+        x = torch.zeros(2, run.channels + told.planes, *run.config.data.image_size)
+        context = torch.zeros(2, told.width) if told.width else None
         orders = [torch.tensor(a) for a in interface.arrays(interface.plan.draw(0)).values()]
         inputs = (x, torch.zeros(2), context, orders)
         fixed = [None] * len(orders)
-        shapes = (batch, batch, batch if interface.conditional else None, fixed)
+        shapes = (batch, batch, batch if told.width else None, fixed)
     else:
         graph, shapes = ExportedGenerator.of(run, dtype), (batch,)
         inputs = (torch.zeros(2, *run.noise.shape),)
@@ -217,7 +218,8 @@ def card(
         image_size=(height, width),
         channels=run.channels,
         class_names=tuple(run.classes),
-        class_conditional=model.class_conditional,
+        class_conditional=bool(run.class_names),
+        conditions=run.conditions,
         diffusion=_process(run) if interface.walks else None,
         scheduler=config.sample.scheduler,
         steps=config.sampling_steps,

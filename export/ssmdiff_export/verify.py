@@ -19,7 +19,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from ssmdiff import ConfigError, ExportError, ExportPrecision, Run, order_tensors, stream
+from ssmdiff import (
+    Conditions,
+    ConfigError,
+    ExportError,
+    ExportPrecision,
+    Run,
+    order_tensors,
+    stream,
+)
 
 from ssmdiff_export.runtime.card import Parity
 from ssmdiff_export.tracing import GraphInputs, first_line
@@ -198,15 +206,21 @@ def case_inputs(run: Run, interface: GraphInputs, case: Case) -> Arrays:
     if not interface.walks:
         z = [run.noise.draw(noise) for _ in range(case.batch)]
         return {"x": np.stack(z)}
-    shape = (case.batch, run.channels, *run.config.data.image_size)
+    size = run.config.data.image_size
+    shape, told = (case.batch, run.channels, *size), interface.conditions
     last = run.config.diffusion.timesteps - 1
     spread = (np.arange(case.batch) + 0.5) / case.batch * last
     inputs = {
         "x": noise.standard_normal(shape, dtype=np.float32),
         "timesteps": np.round(spread).astype(np.float32),
     }
-    if interface.conditional:
-        inputs["context"] = (np.arange(case.batch) % len(run.classes)).astype(np.int64)
+    numbers = Conditions(one for one in told if one.width)
+    if numbers:
+        usual = [numbers.told({}, i) for i in range(case.batch)]
+        (inputs["context"],) = numbers.encoded(usual, size)
+    if told.planes:  # no mask or image is at hand, and any values will do
+        places = noise.standard_normal((case.batch, told.planes, *size), dtype=np.float32)
+        inputs["x"] = np.concatenate([inputs["x"], places], axis=1)
     return inputs | interface.arrays(interface.plan.draw(case.order_seed))
 
 

@@ -109,7 +109,7 @@ def parameters(model: nn.Module) -> int:
 
 def our_network(shape: StepShape, pixels: int, full_resolution: bool = False) -> nn.Module:
     """VM-DDPM's UNet of one-channel images."""
-    return build_backbone(shape.config(pixels, full_resolution), 1, 0)
+    return build_backbone(shape.config(pixels, full_resolution), 1)
 
 
 def check(shape: StepShape, side: int) -> None:

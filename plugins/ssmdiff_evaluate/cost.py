@@ -21,13 +21,16 @@ DRAWN = "drawn.json"
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
+USUAL = SamplingSettings({}, 1)
+
+
 def facts_of(model: ImageModel[Any], sampling: SamplingSettings) -> dict[str, Any]:
     """Of the network, where it is one of torch's."""
     network = getattr(model, "model", None)
     if network is None or not hasattr(network, "parameters"):
         return {}
     parameters = list(network.parameters())
-    call = multiply_adds(model)
+    call = multiply_adds(model, sampling)
     return {
         PARAMETERS: sum(p.numel() for p in parameters),
         CALL: call,
@@ -35,7 +38,7 @@ def facts_of(model: ImageModel[Any], sampling: SamplingSettings) -> dict[str, An
     }
 
 
-def multiply_adds(model: ImageModel[Any]) -> int:
+def multiply_adds(model: ImageModel[Any], sampling: SamplingSettings = USUAL) -> int:
     """Of one call of the network for one image, counted as it runs.
 
     Convolutions and products of matrices by torch's counter (half of its floating-point
@@ -49,11 +52,10 @@ def multiply_adds(model: ImageModel[Any]) -> int:
     device = next(network.parameters()).device
     # The order's content moves no count, and the kernel that is chosen computes the same products.
     orders = model.plan().draw(0, 0)
-    labels = model.labels(SamplingSettings({}, 1), [0])
+    told = [torch.from_numpy(a).to(device) for a in model.encoded(model.told(sampling, [0]))]
     denoiser = model.denoiser()
     x = torch.zeros(1, *model.noise.shape, device=device)
     timesteps = torch.zeros(1, dtype=torch.int64, device=device)
-    more = [] if labels is None else [torch.tensor(labels, device=device)]
     scan = torch.ops.ssmdiff.selective_scan
     counter = FlopCounterMode(display=False, custom_mapping={scan: _scan_flops})
     # The counter asks what a module is given for its gradient, which there is none of in inference;
@@ -63,7 +65,7 @@ def multiply_adds(model: ImageModel[Any]) -> int:
         parameter.requires_grad_(False)
     try:
         with counter:
-            denoiser(x, timesteps, orders, *more)
+            denoiser(x, timesteps, orders, *told)
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)

@@ -95,7 +95,7 @@ class DataImages(_Images):
     def _one(self, i: int) -> Levels:
         # Drawing a phantom or decoding a file is dearer than to keep a byte a pixel of it.
         if i not in self._kept:
-            image, label = self.dataset[int(self.indices[i])]
+            image, label = self.dataset[int(self.indices[i])][:2]
             self._kept[i], self._labels[i] = to_levels(np.asarray(image)), int(label)
         return self._kept[i]
 
@@ -170,7 +170,7 @@ class SampledFolder(_Images):
 
     def stamp(self) -> dict[str, Any]:
         """How the images were drawn, as far as the record beside them says."""
-        told = {key: value for key, value in self._known.items() if key != "labels"}
+        told = {key: value for key, value in self._known.items() if key not in ("labels", "each")}
         return {"folder": str(self.path), **({"record": told} if told else {})}
 
     def _record(self) -> dict[str, Any]:
@@ -256,7 +256,7 @@ class DrawnImages(_Images):
             "scheduler": dict(self.sampling.scheduler),
             "steps": self.sampling.steps,
             "seed": self.sampling.seed,
-            "label": self.sampling.label,
+            "told": self.model.conditions.recorded_asked(self.sampling.told),
             "batch_size": self.batch_size,
             "shape": list(self.shape),
         }

@@ -177,7 +177,7 @@ class GanMethod(Method):
     def denoiser(self, network: nn.Module) -> TensorDenoiser:
         """The generator, which makes of z what others make of noisy images."""
 
-        def make(x: Tensor, timesteps: Tensor, orders: Any, *labels: Tensor) -> Tensor:
+        def make(x: Tensor, timesteps: Tensor, orders: Any, *told: Tensor) -> Tensor:
             images: Tensor = network(x)
             return images
 

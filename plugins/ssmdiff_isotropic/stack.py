@@ -77,10 +77,11 @@ class Isotropic(ImageBackbone):
     """A denoiser of images: patches, a stack of ``depth`` equal layers, patches.
 
     Args:
-        in_channels: Channels of the image.
+        in_channels: Channels of the image, and of what is told in places.
+        out_channels: Channels of the image.
         scan: Orders the tokens of each S6 call; drawn from when a call brings no orders.
         block: Builds a block, see :class:`ssmdiff.BlockFactory`.
-        num_classes: Labels of a conditional model; 0 for none.
+        context_channels: Numbers that are told of an image; 0 for none.
         channels: C.
         depth: Layers.
         patch: Side of a patch in pixels.
@@ -92,9 +93,10 @@ class Isotropic(ImageBackbone):
     def __init__(
         self,
         in_channels: int,
+        out_channels: int,
         scan: Scan,
         block: BlockFactory,
-        num_classes: int = 0,
+        context_channels: int = 0,
         channels: Annotated[int, Field(ge=4, multiple_of=4)] = 384,
         depth: Annotated[int, Field(ge=1)] = 12,
         patch: Annotated[int, Field(ge=1, le=64)] = 4,
@@ -102,7 +104,7 @@ class Isotropic(ImageBackbone):
     ) -> None:
         # NOTE(paper): the time is C wide as in DiT, not 4 C as in the UNet: each layer's 3 C
         # modulations read it, and would otherwise outweigh the blocks.
-        super().__init__(in_channels, scan, num_classes, channels, channels)
+        super().__init__(in_channels, out_channels, scan, context_channels, channels, channels)
         self.channels, self.patch = channels, patch
         self.skips = depth // 2 if long_skips else 0
         self.patches = nn.Conv2d(in_channels, channels, patch, stride=patch)
@@ -116,7 +118,7 @@ class Isotropic(ImageBackbone):
             for i in range(depth)
         )
         self.out_norm = AdaptiveNorm(channels, channels)
-        self.out = zeroed(nn.Linear(channels, in_channels * patch**2))
+        self.out = zeroed(nn.Linear(channels, out_channels * patch**2))
 
     def forward(
         self,
@@ -125,11 +127,11 @@ class Isotropic(ImageBackbone):
         context: Tensor | None = None,
         orders: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """The prediction, (B, C, H, W) as ``x``; see :class:`ssmdiff.Backbone`.
+        """The prediction, (B, C, H, W); see :class:`ssmdiff.Backbone`.
 
         Raises:
-            ConfigError: An image size that the patch does not divide, labels or orders that do not
-                fit the model.
+            ConfigError: An image size that the patch does not divide, a context or orders that do
+                not fit the model.
         """
         time, orders = self.start(x, timesteps, context, orders)
         h = self.patches(x)

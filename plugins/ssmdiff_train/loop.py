@@ -24,7 +24,6 @@ from ssmdiff import (
     StepRecord,
     build_dataset,
     build_method,
-    classes_of,
     create,
     data_record,
     event_hooks,
@@ -54,6 +53,7 @@ from ssmdiff_train.stream import (
     reading,
     share_of,
 )
+from ssmdiff_train.telling import Telling
 from ssmdiff_train.watching import Watching
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -78,12 +78,13 @@ class Trainer:
         # What cannot work is refused now, before anything is written.
         share_of(config.train.batch_size, accelerator.num_processes)
         torch.manual_seed(stream_seed(config.seed, "weights"))
-        channels, classes = self.dataset.channels, classes_of(config, self.dataset)
-        self.method = build_method(config, channels, classes)
+        self.telling = Telling.of(config, self.dataset)
+        channels = self.dataset.channels
+        self.method = build_method(config, channels, self.telling.conditions)
         doubt = of_diffusion.proven(self.method, config, channels)
         if accelerator.is_main_process and doubt:
             warnings.warn(doubt, stacklevel=2)
-        self.watching = Watching(config, self.dataset, self.method, accelerator)
+        self.watching = Watching(config, self.dataset, self.method, accelerator, self.telling)
         self.networks = Networks(self.method, config, accelerator)
         self.parameters, self.ema = self.networks.parameters, self.networks.ema
         self.training_step = TrainingStep(
@@ -106,6 +107,7 @@ class Trainer:
             "ema_updates": int(self.ema.n_averaged),
             "channels": self.dataset.channels,
             "class_names": list(self.dataset.class_names),
+            "conditions": self.telling.conditions.record(),
             "data_fingerprint": self.dataset.fingerprint(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
             "config": self.config.to_dict(),
@@ -187,7 +189,7 @@ class Trainer:
         """This process's batches from here to the last step."""
         train, data = self.config.train, self.config.data
         drawn = (self.config.seed, self.method.draws, *changes_of(self.config))
-        images = TrainingStream(self.dataset, *drawn)
+        images = TrainingStream(self.dataset, *drawn, self.telling)
         start, rank = self.images_seen, self.accelerator.process_index
         end = start + (train.steps - self.step) * train.batch_size
         processes = self.accelerator.num_processes
@@ -266,9 +268,9 @@ class Trainer:
         """At the end: a grid of samples, and the variational bound."""
         if not self.accelerator.is_main_process:
             return
-        bits = of_diffusion.bits_per_dim(
-            self.method, self.ema.module.eval(), self.config, self.dataset
-        )
+        network = self.ema.module.eval()
+        parts = (self.method, network, self.config, self.dataset, self.telling)
+        bits = of_diffusion.bits_per_dim(*parts)
         if bits is not None:
             self.emit("reported", name="bits_per_dim", value=bits, step=self.step)
         self.draw_samples()
@@ -277,7 +279,7 @@ class Trainer:
         """A grid from the averaged weights, from the same noise every time."""
         if not self.accelerator.is_main_process:
             return
-        parts = (self.method, self.config, self.dataset)
+        parts = (self.method, self.config, self.dataset, self.telling)
         path = reports.write_samples(self.folder, self.step, self.ema.module.eval(), *parts)
         if path:
             self.emit("samples_made", path=path, step=self.step)

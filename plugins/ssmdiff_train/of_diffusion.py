@@ -10,6 +10,7 @@ from ssmdiff import (
     Diffusion,
     DiffusionMethod,
     ImageDataset,
+    ImageItem,
     Method,
     order_tensors,
     stream,
@@ -17,6 +18,7 @@ from ssmdiff import (
 from torch import Tensor, nn
 
 from ssmdiff_train.proof import prove_sampling
+from ssmdiff_train.telling import Telling
 
 BOUND_TIMESTEPS = 32
 MOST_LEFT = 0.01
@@ -55,7 +57,7 @@ def doubt_of(diffusion: Diffusion) -> str:
 
 @torch.no_grad()
 def bits_per_dim(
-    method: Method, model: nn.Module, config: Config, dataset: ImageDataset
+    method: Method, model: nn.Module, config: Config, dataset: ImageDataset, telling: Telling
 ) -> float | None:
     """L_vb (eq. 3) of the first images, its sum over t estimated from evenly spaced timesteps.
 
@@ -64,16 +66,15 @@ def bits_per_dim(
     if not isinstance(method, DiffusionMethod) or not config.train.bound_images:
         return None
     diffusion, plan, device = method.diffusion, method.plan, next(model.parameters()).device
-    items = [dataset[i] for i in range(min(config.train.bound_images, len(dataset)))]
+    items = [ImageItem(*dataset[i]) for i in range(min(config.train.bound_images, len(dataset)))]
     x_0 = torch.stack([s.image for s in items]).to(device)
     x_0 = (((x_0 + 1) * 127.5).round() / 127.5 - 1).clamp(-1, 1)  # the 256 levels of the bound
-    labels = torch.tensor([s.label for s in items], device=device)
-    context = labels if config.model.class_conditional else None
+    told = [one.to(device) for one in telling.told(dataset, items)]
+    denoise = method.denoiser(model)
 
     def predict(x_t: Tensor, t: Tensor) -> Tensor:
         orders = order_tensors(plan.draw(int(t[0])), device)
-        prediction: Tensor = model(x=x_t, timesteps=t, context=context, orders=orders)
-        return prediction
+        return denoise(x_t, t, orders, *told)
 
     def noise(t: int) -> Tensor:
         values = stream(config.seed, "bound", t).standard_normal(tuple(x_0.shape))

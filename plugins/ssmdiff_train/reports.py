@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,9 +13,13 @@ from ssmdiff import (
     RunFolder,
     TorchDenoiser,
     sample,
+    told_by,
+    told_of,
     write_grid,
 )
 from torch import Tensor, nn
+
+from ssmdiff_train.telling import Telling
 
 
 def write_samples(
@@ -26,67 +29,57 @@ def write_samples(
     method: Method,
     config: Config,
     dataset: ImageDataset,
+    telling: Telling,
 ) -> Path | None:
     """A grid of samples above real images, as a PNG; None where images are no pictures."""
     if len(config.data.image_size) != 2 or dataset.channels not in (1, 3):
         return None
     path = folder.samples / f"step-{step:08d}.png"
-    images, captions = draw_grid(network, method, config, dataset)
-    real, of_real = real_images(config, dataset)
+    images, captions = drawn(network, method, config, dataset, telling, config.sample.count)
+    real, of_real = real_images(config, dataset, telling)
     write_grid(path, images, captions, f"step {step}", real, of_real)
     return path
-
-
-def draw_grid(
-    network: nn.Module,
-    method: Method,
-    config: Config,
-    dataset: ImageDataset,
-) -> tuple[Tensor, list[str]]:
-    """The first images of the run's seed; classes in turn, if any."""
-    count = config.sample.count
-    labels = None
-    if config.model.class_conditional:
-        labels = [i % len(dataset.class_names) for i in range(count)]
-    images = drawn(network, method, config, count, labels)
-    return images, [dataset.class_names[label] for label in labels or ()]
 
 
 def drawn(
     network: nn.Module,
     method: Method,
     config: Config,
+    dataset: ImageDataset,
+    telling: Telling,
     count: int,
-    labels: Sequence[int] | None = None,
-) -> Tensor:
-    """(count, C, *image_size) of the run's seed, on the CPU."""
+) -> tuple[Tensor, list[str]]:
+    """(count, C, *image_size) of the run's seed, on the CPU, and what each was told in words:
+    classes in turn, numbers over their range, masks and images of data that is held out."""
+    conditions = telling.conditions
+    asked = told_by(getattr(dataset, "held_out", None) or dataset, conditions)
+    told = [conditions.told(asked, i) for i in range(count)]
+    device = next(network.parameters()).device
     images: Tensor = sample(
-        TorchDenoiser(method.denoiser(network), _device(network)),
+        TorchDenoiser(method.denoiser(network), device),
         method.new_scheduler(config.sample.scheduler),
         method.plan,
         seed=config.seed,
         shape=method.noise.shape,
         indices=range(count),
         steps=config.sampling_steps,
-        labels=labels,
+        told=conditions.encoded(told, config.data.image_size),
         distribution=method.noise.distribution,
     )
-    return images.cpu()
+    return images.cpu(), [conditions.caption(one) for one in told] if conditions else []
 
 
-def real_images(config: Config, dataset: ImageDataset) -> tuple[Tensor, list[str]]:
-    """As many images, from all over the data, with their classes if the model is told them."""
+def real_images(
+    config: Config, dataset: ImageDataset, telling: Telling
+) -> tuple[Tensor, list[str]]:
+    """As many images, from all over the data, with what the model is told of each in words."""
     items = spread(dataset, config.sample.count)
-    conditional = config.model.class_conditional
-    names = [dataset.class_names[item.label] for item in items] if conditional else []
+    conditions = telling.conditions
+    names = [conditions.caption(told_of(dataset, item)) for item in items] if conditions else []
     return torch.stack([item.image for item in items]), names
 
 
 def spread(dataset: ImageDataset, count: int) -> list[ImageItem]:
     """So many images from all over the data, or all."""
     count = min(count, len(dataset))
-    return [dataset[len(dataset) * i // count] for i in range(count)]
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+    return [ImageItem(*dataset[len(dataset) * i // count]) for i in range(count)]

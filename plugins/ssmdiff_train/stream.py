@@ -18,11 +18,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from ssmdiff import ConfigError, DataError, Draws, ImageDataset, name_of, permutation, stream
+from ssmdiff import (
+    ConfigError,
+    DataError,
+    Draws,
+    ImageDataset,
+    ImageItem,
+    name_of,
+    permutation,
+    stream,
+)
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ssmdiff_train.augment import Augmentation
+from ssmdiff_train.telling import Telling
 
 _SECONDS_TO_DIE = 5.0
 
@@ -54,6 +64,7 @@ class TrainingStream(Dataset[TrainingImage | Unread]):
         draws: Of the method, for each image.
         flip: Mirror along the last axis with probability one half.
         augmentation: What else is done to an image, at random.
+        telling: What the model is told of each; nothing by default.
     """
 
     def __init__(
@@ -63,24 +74,33 @@ class TrainingStream(Dataset[TrainingImage | Unread]):
         draws: Draws,
         flip: bool,
         augmentation: Augmentation | None = None,
+        telling: Telling | None = None,
     ) -> None:
         self.dataset, self.seed, self.draws, self.flip = dataset, seed, draws, flip
-        self.augmentation = augmentation or Augmentation()
+        self.augmentation, self.telling = augmentation or Augmentation(), telling or Telling()
 
     def __getitem__(self, i: int) -> TrainingImage | Unread:
         epoch, place = divmod(i, len(self.dataset))
         index = int(self._permutation(epoch)[place])
         try:
-            image, label = self.dataset[index]
+            item = ImageItem(*self.dataset[index])
         except Exception as error:
             return Unread(i, index, _portable(error))
-        image = self.augmentation.applied(image, self.seed, i)
+        change = self.augmentation.drawn(self.seed, i)
         draws = stream(self.seed, "training image", i)
+        flips = False
 
         def mirrored(image: Tensor) -> Tensor:
-            return image.flip(-1) if self.flip and draws.random() < 0.5 else image
+            nonlocal flips
+            flips = self.flip and draws.random() < 0.5
+            return image.flip(-1) if flips else image
 
-        return {"label": torch.tensor(label), **self.draws(draws, image, mirrored)}
+        drawn = self.draws(draws, change(item.image), mirrored)
+        try:
+            told = self.telling.drawn(self.dataset, item, change, flips, self.seed, i)
+        except DataError as error:
+            return Unread(i, index, error)
+        return {"label": torch.tensor(item.label), **drawn, **told}
 
     def _permutation(self, epoch: int) -> np.ndarray:
         return _epoch(self.seed, epoch, len(self.dataset))

@@ -16,7 +16,7 @@ from ssmdiff import (
 )
 from torch import Tensor, nn
 
-from ssmdiff_train.augment import in_words
+from ssmdiff_train.augment import in_words, left_out
 from ssmdiff_train.estimate import activation_bytes, free_bytes
 from ssmdiff_train.faults import less_memory
 from ssmdiff_train.loop import Trainer
@@ -33,7 +33,7 @@ def of_data(trainer: Trainer, told: DatasetSummary) -> Iterator[str]:
     yield from (f"  {line}" for line in told.lines)
     if not told.lines:
         yield f"  classes: {', '.join(dataset.class_names) or 'none'}"
-    yield from (f"  {line}" for line in in_words(config))
+    yield from (f"  {line}" for line in (*in_words(config), *left_out(config, dataset)))
 
 
 def of_model(trainer: Trainer) -> Iterator[str]:
@@ -56,7 +56,7 @@ def of_model(trainer: Trainer) -> Iterator[str]:
 def _parts(trainer: Trainer) -> str:
     config, model = trainer.config, trainer.config.model
     if model.backbone:
-        classes = "conditioned on the class" if model.class_conditional else "of no class"
+        classes = _told(trainer)
         parts = f"{model.backbone['name']} of {model.block['name']} along {model.scan['name']}"
         return f"{parts}, {trainer.parameters / 1e6:.2f} M parameters, {classes}"
     parts = ", ".join(f"{kind} {name}" for kind, name in parts_of(config.to_dict()).items())
@@ -65,6 +65,17 @@ def _parts(trainer: Trainer) -> str:
         for name, network in trainer.method.networks.items()
     )
     return f"{parts}; {sizes}"
+
+
+def _told(trainer: Trainer) -> str:
+    """What the model is told, in words."""
+    conditions, often = trainer.telling
+    if not conditions:
+        return "of no class"
+    if not trainer.config.model.conditions:
+        return "conditioned on the class"
+    told = f"told {', '.join(conditions.names)}"
+    return f"{told}, nothing for {often:.0%} of the images" if often else told
 
 
 def kernel_of(trainer: Trainer) -> str:
@@ -102,13 +113,9 @@ def memory_bytes(trainer: Trainer, method: DiffusionMethod) -> int:
     """What a step allocates beyond the weights and their average, which are there already."""
     config, device = trainer.config, trainer.accelerator.device
     orders = order_tensors(method.plan.draw(0), device)
-    conditional = config.model.class_conditional
 
     def forward(model: nn.Module, x: Tensor, t: Tensor) -> Tensor:
-        prediction: Tensor = model(
-            x=x, timesteps=t, context=t if conditional else None, orders=orders
-        )
-        return prediction
+        return method.denoiser(model)(x, t, orders, *trainer.telling.empty(x))
 
     precision = config.train.precision
     activations = activation_bytes(

@@ -19,12 +19,14 @@ from ssmdiff import (
     Diffusion,
     DiffusionMethod,
     ImageDataset,
+    ImageItem,
     Look,
     Method,
     OrderPlan,
     SsmdiffError,
     Watched,
     job,
+    module_denoiser,
     order_tensors,
     permutation,
     stream,
@@ -33,6 +35,7 @@ from torch import Tensor, nn
 
 from ssmdiff_train import reports
 from ssmdiff_train.callbacks import HELD_OUT
+from ssmdiff_train.telling import Telling
 
 if TYPE_CHECKING:
     from ssmdiff_train.loop import Trainer
@@ -53,22 +56,27 @@ class HeldOutLoss:
         held_out: The images.
         diffusion: The forward process.
         plan: The orders; those of fixed steps are taken.
+        telling: What the model is told of each, all that is known; nothing by default.
 
     Raises:
-        DataError: An image cannot be read.
+        DataError: An image cannot be read, or what is told of it cannot be told.
     """
 
     def __init__(
-        self, config: Config, held_out: ImageDataset, diffusion: Diffusion, plan: OrderPlan
+        self,
+        config: Config,
+        held_out: ImageDataset,
+        diffusion: Diffusion,
+        plan: OrderPlan,
+        telling: Telling | None = None,
     ) -> None:
         self.diffusion, self.plan = diffusion, plan
         self.gamma = config.diffusion.min_snr_gamma
-        self.conditional = config.model.class_conditional
         count, seed = config.train.held_out_images, config.seed
         places = [i * len(held_out) // count for i in range(count)]
-        known = {place: held_out[place] for place in sorted(set(places))}
+        known = {place: ImageItem(*held_out[place]) for place in sorted(set(places))}
         self.x_0 = torch.stack([known[place].image for place in places])
-        self.label = torch.tensor([known[place].label for place in places])
+        self.told = (telling or Telling()).told(held_out, [known[place] for place in places])
         part = permutation(stream(seed, "held-out timesteps"), count)
         inside = stream(seed, "held-out places").random(count)
         self.timestep = torch.from_numpy(
@@ -91,16 +99,13 @@ class HeldOutLoss:
         found: dict[str, list[Tensor]] = {name: [] for name in weights}
         for number, start in enumerate(range(0, len(self.x_0), _CHUNK)):
             chosen = slice(start, start + _CHUNK)
-            x_0, noise, t, label = (
+            x_0, noise, t, *told = (
                 values[chosen].to(device)
-                for values in (self.x_0, self.noise, self.timestep, self.label)
+                for values in (self.x_0, self.noise, self.timestep, *self.told)
             )
-            prediction = model(
-                x=self.diffusion.add_noise(x_0, noise, t),
-                timesteps=t,
-                context=label if self.conditional else None,
-                orders=order_tensors(self.plan.draw(number), device),
-            )
+            orders = order_tensors(self.plan.draw(number), device)
+            x_t = self.diffusion.add_noise(x_0, noise, t)
+            prediction = module_denoiser(model)(x_t, t, orders, *told)
             for name, gamma in weights.items():
                 losses = self.diffusion.losses(prediction, x_0, noise, t, gamma)
                 found[name].append(losses.double().cpu())
@@ -115,6 +120,7 @@ class Watching:
         dataset: That it trains on.
         method: What is trained; of a diffusion the loss on held-out images is told.
         accelerator: Its main process measures; the others draw their part of the images.
+        telling: What the model is told.
 
     Raises:
         ConfigError: The run cannot be judged as it asks.
@@ -127,6 +133,7 @@ class Watching:
         dataset: ImageDataset,
         method: Method,
         accelerator: Accelerator,
+        telling: Telling,
     ) -> None:
         train, main = config.train, accelerator.is_main_process
         self.method = method
@@ -137,7 +144,7 @@ class Watching:
         with torch.random.fork_rng(devices=[]):
             due = main and 0 < train.held_out_every <= train.steps
             if due and images is not None and isinstance(method, DiffusionMethod):
-                self.held_out = HeldOutLoss(config, images, method.diffusion, method.plan)
+                self.held_out = HeldOutLoss(config, images, method.diffusion, method.plan, telling)
                 self.told.append(
                     f"held out: the loss on {train.held_out_images} images that are not trained "
                     f"on, every {train.held_out_every} steps"
@@ -168,7 +175,8 @@ class Watching:
         """What the method itself makes of the step."""
 
         def drawn(count: int) -> Tensor:
-            return reports.drawn(trainer.ema.module.eval(), self.method, trainer.config, count)
+            parts = (self.method, trainer.config, trainer.dataset, trainer.telling)
+            return reports.drawn(trainer.ema.module.eval(), *parts, count)[0]
 
         def real(count: int) -> Tensor:
             return torch.stack([item.image for item in reports.spread(trainer.dataset, count)])

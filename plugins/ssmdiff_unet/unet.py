@@ -9,20 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 from diffusers import UNet2DModel
 from pydantic import Field
 from ssmdiff import BlockFactory, ConfigError, Grid, Scan, ScanSlot
-from ssmdiff.nn import ImageBackbone, is_transformed, largest_divisor, zeroed
+from ssmdiff.nn import ContextEmbedding, ImageBackbone, is_transformed, largest_divisor, zeroed
 from torch import Tensor, nn
 
 
 class _Untouched(nn.Module):
-    """The timesteps as they are: the library embeds them, and the labels."""
+    """The timesteps and what is told as they are: the library embeds them."""
 
-    def forward(self, timesteps: Tensor, label: Tensor | None) -> Tensor:
-        return timesteps
+    def forward(self, timesteps: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return timesteps, context
 
 
 class DDPMUNet(ImageBackbone):
@@ -33,10 +33,11 @@ class DDPMUNet(ImageBackbone):
     listed; the bottleneck always has attention.
 
     Args:
-        in_channels: Channels of the image.
+        in_channels: Channels of the image, and of what is told in places.
+        out_channels: Channels of the image.
         scan: Not used.
         block: Not used.
-        num_classes: Labels of a conditional model; 0 for none.
+        context_channels: Numbers that are told of an image; 0 for none.
         channels: C.
         widths: Channels of each stage over C.
         layers: ResNet blocks of each stage.
@@ -53,9 +54,10 @@ class DDPMUNet(ImageBackbone):
     def __init__(
         self,
         in_channels: int,
+        out_channels: int,
         scan: Scan,
         block: BlockFactory,
-        num_classes: int = 0,
+        context_channels: int = 0,
         channels: Annotated[int, Field(ge=4, multiple_of=4)] = 128,
         widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (
             1,
@@ -67,7 +69,7 @@ class DDPMUNet(ImageBackbone):
         attention: tuple[Annotated[int, Field(ge=0)], ...] = (1,),
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:
-        super().__init__(in_channels, scan, num_classes, channels, channels)
+        super().__init__(in_channels, out_channels, scan, context_channels, channels, channels)
         self.embedding = _Untouched()  # type: ignore[assignment]
         self.stages = len(widths)
         if strange := [stage for stage in attention if stage >= self.stages]:
@@ -79,7 +81,7 @@ class DDPMUNet(ImageBackbone):
         with _silenced("diffusers.models.unets.unet_2d_blocks"):  # one head is what is wanted
             self.unet = UNet2DModel(
                 in_channels=in_channels,
-                out_channels=in_channels,
+                out_channels=out_channels,
                 block_out_channels=tuple(channels * width for width in widths),
                 down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
                 up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(kinds)),
@@ -91,8 +93,12 @@ class DDPMUNet(ImageBackbone):
                 flip_sin_to_cos=False,
                 freq_shift=1,
                 dropout=dropout,
-                num_class_embeds=num_classes or None,
+                num_class_embeds=context_channels or None,
             )
+        if context_channels:  # the library looks one row up; several numbers are told here
+            told = ContextEmbedding(context_channels, 4 * channels)
+            told.weight = self.unet.class_embedding.weight
+            self.unet.class_embedding = told
         # NOTE(paper): Ho et al. start the last convolution and those that end a block at zero; the
         # library none. The last one is, here: a network starts by predicting 0.
         zeroed(self.unet.conv_out)
@@ -104,13 +110,14 @@ class DDPMUNet(ImageBackbone):
         context: Tensor | None = None,
         orders: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """The prediction, (B, C, H, W) as ``x``; see :class:`ssmdiff.Backbone`.
+        """The prediction, (B, C, H, W); see :class:`ssmdiff.Backbone`.
 
         Raises:
-            ConfigError: An image size that the halvings do not divide, or labels that do not fit
-                the model.
+            ConfigError: An image size that the halvings do not divide, or a context that does not
+                fit the model.
         """
-        timesteps, _ = self.start(x, timesteps, context, orders)
+        embedded: Any = self.start(x, timesteps, context, orders)[0]
+        timesteps, context = embedded
         recompute = self.activation_checkpointing and not is_transformed()
         if recompute != self.unet.is_gradient_checkpointing:
             switch = ("disable", "enable")[recompute]

@@ -44,10 +44,11 @@ class VMDDPMUNet(ImageBackbone):
     has C channels and its last 8 C.
 
     Args:
-        in_channels: Channels of the image.
+        in_channels: Channels of the image, and of what is told in places.
+        out_channels: Channels of the image.
         scan: Orders the tokens of each S6 call; drawn from when a call brings no orders.
         block: Builds a block, see :class:`ssmdiff.BlockFactory`.
-        num_classes: Labels of a conditional model; 0 for none.
+        context_channels: Numbers that are told of an image; 0 for none.
         channels: C, even.
         widths: Channels of each stage over C; as many stages, each of which halves the image.
         layers: SSLayers of each stage.
@@ -60,9 +61,10 @@ class VMDDPMUNet(ImageBackbone):
     def __init__(
         self,
         in_channels: int,
+        out_channels: int,
         scan: Scan,
         block: BlockFactory,
-        num_classes: int = 0,
+        context_channels: int = 0,
         channels: Annotated[int, Field(ge=2, multiple_of=2)] = 64,
         widths: Widths = (1, 2, 4, 8),
         layers: Annotated[int, Field(ge=1)] = 2,
@@ -70,7 +72,7 @@ class VMDDPMUNet(ImageBackbone):
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:
         time_channels = 4 * channels
-        super().__init__(in_channels, scan, num_classes, channels, time_channels)
+        super().__init__(in_channels, out_channels, scan, context_channels, channels, time_channels)
         self.stem_stride, self.stages = stem_stride, len(widths)
         c = [channels * width for width in (*widths, widths[-1])]
 
@@ -93,7 +95,7 @@ class VMDDPMUNet(ImageBackbone):
         self.up = nn.ModuleList(Upsample(b, a) for a, b in reversed(list(itertools.pairwise(c))))
         # NOTE(paper): the "final projection" predicts the s x s pixels of a stem token as channels.
         self.out_norm = group_norm(c[0])
-        self.out_conv = zeroed(nn.Conv2d(c[0], in_channels * stem_stride**2, 3, padding=1))
+        self.out_conv = zeroed(nn.Conv2d(c[0], out_channels * stem_stride**2, 3, padding=1))
         # The maps' format for the weights too: at C = 64 on two CPU cores 1.1x in training, 1.7x in
         # sampling; small networks do not care.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -109,11 +111,11 @@ class VMDDPMUNet(ImageBackbone):
         context: Tensor | None = None,
         orders: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """The prediction, (B, C, H, W) as ``x``; see :class:`ssmdiff.Backbone`.
+        """The prediction, (B, C, H, W); see :class:`ssmdiff.Backbone`.
 
         Raises:
-            ConfigError: An image size that the strides do not divide, labels or orders that do not
-                fit the model.
+            ConfigError: An image size that the strides do not divide, a context or orders that do
+                not fit the model.
         """
         time, orders = self.start(x, timesteps, context, orders)
         h, skips = self._encode(x, time, orders)

@@ -38,10 +38,11 @@ class VMUNet(VMDDPMUNet):
     the layers alone.
 
     Args:
-        in_channels: Channels of the image.
+        in_channels: Channels of the image, and of what is told in places.
+        out_channels: Channels of the image.
         scan: Orders the tokens of each S6 call; drawn from when a call brings no orders.
         block: Builds a block, see :class:`ssmdiff.BlockFactory`.
-        num_classes: Labels of a conditional model; 0 for none.
+        context_channels: Numbers that are told of an image; 0 for none.
         channels: C, even.
         widths: Channels of each stage over C; as many stages, each of which halves the image.
         layers: Blocks of each stage.
@@ -53,16 +54,25 @@ class VMUNet(VMDDPMUNet):
     def __init__(
         self,
         in_channels: int,
+        out_channels: int,
         scan: Scan,
         block: BlockFactory,
-        num_classes: int = 0,
+        context_channels: int = 0,
         channels: Annotated[int, Field(ge=2, multiple_of=2)] = 96,
         widths: Widths = (1, 2, 4, 8),
         layers: Annotated[int, Field(ge=1)] = 2,
         stem_stride: Literal[1, 2, 4] = 4,
     ) -> None:
         super().__init__(
-            in_channels, scan, block, num_classes, channels, widths, layers, stem_stride
+            in_channels,
+            out_channels,
+            scan,
+            block,
+            context_channels,
+            channels,
+            widths,
+            layers,
+            stem_stride,
         )
 
     def layer(self, channels: int, time_channels: int, block: Any, dropout: float) -> nn.Module:

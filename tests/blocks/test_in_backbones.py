@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from ssmdiff import order_tensors
+from ssmdiff import Condition, Conditions, order_tensors
 from ssmdiff.runs.compose import build_backbone, order_plan
 from ssmdiff.runs.config import resolve
 
+LABEL = Conditions([Condition("label", "label", ("a", "b"))])
 BLOCKS: dict[str, dict[str, Any]] = {
     "mss": {"state": 2},
     "conv": {},
@@ -42,7 +43,7 @@ def config(backbone: str, block: str, scan: str = "regenerate") -> Any:
 @pytest.mark.parametrize("block", BLOCKS)
 def test_runs_by_name_and_learns(backbone: str, block: str) -> None:
     settings = config(backbone, block)
-    model = build_backbone(settings, in_channels=1, num_classes=2)
+    model = build_backbone(settings, 1, LABEL)
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():
@@ -64,7 +65,7 @@ def test_runs_by_name_and_learns(backbone: str, block: str) -> None:
 def test_restarts_reach_the_blocks(block: str) -> None:
     """An atrous scan is a scan of each sub-grid by itself: a change stays in its own."""
     settings = config("isotropic", block, scan="atrous")
-    model = build_backbone(settings, in_channels=1, num_classes=0).double()
+    model = build_backbone(settings, 1).double()
     layer: Any = model.layers[0].block  # type: ignore[index,union-attr]
     order = order_tensors(order_plan(model, settings).draw(0), torch.device("cpu"))[0]
     assert (order < 0).any()

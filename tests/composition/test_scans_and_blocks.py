@@ -27,7 +27,7 @@ def network(scan, block):
         }
     )  # fmt: skip
     torch.manual_seed(0)
-    model = compose.build_backbone(config, in_channels=1, num_classes=0)
+    model = compose.build_backbone(config, 1)
     return model, compose.order_plan(model, config)
 
 

@@ -109,7 +109,7 @@ def test_heads_that_are_held_out_are_none_of_those_trained_on() -> None:
     data = ssmdiff.create("dataset", table, image_size=(8, 8))
     longer = ssmdiff.create("dataset", {"name": "phantom", "length": 40}, image_size=(8, 8))
     for i in range(20):
-        image, label = data.held_out[i]
+        image, label, _ = data.held_out[i]
         expected = longer[20 + i]
         assert label == expected.label
         assert (image == expected.image).all()

@@ -29,7 +29,7 @@ def test_images_have_the_size_and_range_of_the_interface(size: tuple[int, int]) 
     dataset = ssmdiff.create("dataset", "phantom", image_size=size, length=6)
     assert len(dataset) == 6
     for index in range(6):
-        image, label = dataset[index]
+        image, label, _ = dataset[index]
         assert image.shape == (dataset.channels, *size)
         assert str(image.dtype) == "torch.float32"
         assert image.min() >= -1

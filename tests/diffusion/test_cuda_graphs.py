@@ -108,7 +108,7 @@ class TestOnACard:
 
         config = resolve({"data": {"image_size": 32}})
         torch.manual_seed(0)
-        model = compose.build_backbone(config, 1, 0).eval().cuda()
+        model = compose.build_backbone(config, 1).eval().cuda()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.02 * torch.randn_like(parameter))

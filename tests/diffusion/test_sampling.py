@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gaussian import Gaussian
+from ssmdiff import Condition, Conditions
 from ssmdiff.diffusion.denoisers import TorchDenoiser
 from ssmdiff.diffusion.image_model import ImageModel, SamplingSettings
 from ssmdiff.diffusion.sampling import sample
@@ -137,9 +138,9 @@ class Known(ImageModel):
     def plan(self):
         return self._plan
 
-    def sampling(self, scheduler=None, steps=None, seed=0, label=None):
+    def sampling(self, scheduler=None, steps=None, seed=0, label=None, told=None):
         return SamplingSettings(
-            {"name": scheduler or "heun"}, steps or 4, seed, self.class_index(label)
+            {"name": scheduler or "heun"}, steps or 4, seed, self.asked(label, told)
         )
 
     def new_scheduler(self, table):
@@ -172,16 +173,17 @@ def test_numbers_out_of_range_are_refused(bad, plan):
 
 
 def test_each_image_is_handed_its_class_which_depends_on_its_index_alone(plan):
-    """Without a label the classes come in turn; what the denoiser is told is (B,) int64."""
+    """Without a label the classes come in turn; the denoiser is told (B, n), one of it 1."""
     told = []
 
     class Conditional(Known):
-        class_names = ("disc", "ring", "square")
+        conditions = Conditions([Condition("label", "label", ("disc", "ring", "square"))])
 
         def denoiser(self):
-            def known(x, timesteps, orders, labels):
-                assert labels.dtype == np.int64
-                told.append(labels.tolist())
+            def known(x, timesteps, orders, context):
+                assert context.dtype == np.float32
+                assert sorted(context[0]) == [0, 0, 1]
+                told.append(context.argmax(1).tolist())
                 return denoise(x, timesteps, orders)
 
             return known
@@ -192,18 +194,24 @@ def test_each_image_is_handed_its_class_which_depends_on_its_index_alone(plan):
     told.clear()
     list(model.draw(model.sampling(label="ring"), [4, 2], batch_size=2))
     assert told == 7 * [[1, 1]]
-    assert [model.class_index(label) for label in (None, 2, "2", "square")] == [None, 2, 2, 2]
-    for wrong, message in (("rings", "did you mean 'ring'"), ("-1", "no class '-1'"),
-                           (3, "label 3 is out of range"), ("3", "label 3 is out of range"),
-                           (-1, "label -1 is out of range")):  # fmt: skip
+    assert model.class_names == ("disc", "ring", "square")
+    for label in (2, "2", "square"):
+        assert model.labels(model.sampling(label=label), [0, 1]) == [2, 2]
+    assert model.labels(model.sampling(), [0, 4]) == [0, 1]
+    assert model.labels(model.sampling(label=[2, "disc"]), [0, 1, 2]) == [2, 0, 2]
+    for wrong, message in (("rings", "did you mean 'ring'"), ("-1", "no label '-1'"),
+                           (3, "label 3 is none of its numbers"), ("3", "label '3' is none of its"),
+                           (-1, "label -1 is none of its numbers")):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
             model.sampling(label=wrong)
-    with pytest.raises(ConfigError, match="the model is unconditional"):
+    with pytest.raises(ConfigError, match="the model is told none"):
         Known(plan).sampling(label=0)
 
 
 def test_a_name_comes_before_a_number():
     class Digits(Known):
-        class_names = ("1", "0")
+        conditions = Conditions([Condition("label", "label", ("1", "0"))])
 
-    assert [Digits(None).class_index(label) for label in ("0", "1", 0, 1)] == [1, 0, 0, 1]
+    model = Digits(None)
+    settings = model.sampling(label=["0", "1", 0, 1])
+    assert model.labels(settings, range(4)) == [1, 0, 0, 1]

@@ -46,7 +46,7 @@ def built(block: str) -> Model:
             },
         },
     )
-    network = ssmdiff.build_backbone(config, 1, 0).eval()
+    network = ssmdiff.build_backbone(config, 1).eval()
     return Model(network, ssmdiff.order_plan(network, config), (1, 16, 16))
 
 

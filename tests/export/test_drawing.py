@@ -41,7 +41,7 @@ def test_any_part_of_a_set_is_what_the_sampler_draws(sampler, tmp_path) -> None:
         (["--out", "images.png"], r"expected a name that ends with \.npy"),
         (["--out", "a.npy", "--n", 0], "--n is at least 1"),
         (["--out", "a.npy", "--seed", -1], "--seed at least 0"),
-        (["--out", "a.npy", "--label", "b"], "the model is unconditional"),
+        (["--out", "a.npy", "--label", "b"], "the model is told none"),
         (["--out", "a.npy", "--scheduler", "ddpn"], "ddpn"),
         (["--out", "a.npy", "--batch-size", 0], "expected at least 1"),
         (["--out", "none/a.npy"], "cannot write none/a.npy: No such file"),

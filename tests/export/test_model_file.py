@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import json
 import random
 import time
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model_files import card, model, recipe, write
 from onnx import TensorProto, helper
+from ssmdiff import Condition, Conditions
 from ssmdiff.errors import ContractError, ExportError
 from ssmdiff.orders.group_shuffle import GroupShuffle
 from ssmdiff.orders.seeds import stream
@@ -117,6 +119,16 @@ class TestCard:
         np.testing.assert_array_equal(drawn.index, expected.index)
         np.testing.assert_array_equal(drawn.restart, expected.restart)
 
+    def test_what_a_model_is_told_comes_back_with_it(self) -> None:
+        told = Conditions([Condition("age", "number", low=1, high=9), Condition("t1", "image")])
+        after = ModelCard.from_json(dataclasses.replace(card(), conditions=told).to_json())
+        assert after.told == told
+        assert after.input_shape == (card().channels + 1, *card().image_size)
+        assert "age: expected 1 to 9; t1: expected 1 channels" in str(after)
+        old = dataclasses.replace(card(), class_conditional=True, class_names=("a", "b"))
+        assert "conditions" not in json.loads(old.to_json())
+        assert old.told == Conditions([Condition("label", "label", ("a", "b"))])
+
     @pytest.mark.parametrize(
         ("path", "value", "message"),
         [
@@ -129,6 +141,15 @@ class TestCard:
             ("class_conditional", 1, "true or false"),
             ("class_conditional", True, "names no classes"),
             ("class_names", ["\x1b[31m"], "printable text"),
+            ("conditions", 3, "'conditions' is 3"),
+            ("conditions", [3], "no list of conditions; expected tables of name, kind"),
+            ("conditions", [{"name": "seen", "kind": "mask"}], "is no condition"),
+            ("conditions", [{"name": "label", "kind": "label", "names": ["a"]}], "do not agree"),
+            (
+                "conditions",
+                [{"name": f"x{i}", "kind": "image", "channels": 4096} for i in range(5)],
+                "20480 planes; at most 16384",
+            ),
             ("normalisation", [0, 1], r"expected \[-1, 1\]"),
             ("precision", "int8", "one of fp32, fp16, bf16"),
             ("weights_sha256", "abc", "64 hexadecimal digits"),

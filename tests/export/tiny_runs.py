@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from ssmdiff import Condition, Conditions
 from ssmdiff.runs import checkpoint, compose
 from ssmdiff.runs.config import merge, resolve
 from ssmdiff.runs.run import Run, RunFolder
@@ -23,9 +24,11 @@ def tiny_run(
     diffusion: Mapping[str, Any] = {"timesteps": 100},
     channels: int = 1,
     side: int = 8,
+    conditions: Sequence[Condition] = (),
     **model: Any,
 ) -> Run:
-    """A run of ``model`` (keys of the configuration's table) on images of 8 x 8.
+    """A run of ``model`` (keys of the configuration's table) on images of 8 x 8, told a label if
+    there are classes, or what else is given.
 
     Weights that start at zero are drawn, so that no part of the network is without effect, and the
     scan is made to weigh more, so that another order is another prediction.
@@ -38,7 +41,9 @@ def tiny_run(
     }
     config = resolve(merge({}, changes))
     torch.manual_seed(0)
-    network = compose.build_backbone(config, channels, len(classes))
+    label = [Condition("label", "label", classes)] if classes else []
+    told = Conditions(conditions or label)
+    network = compose.build_backbone(config, channels, told)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if not parameter.any():
@@ -50,7 +55,6 @@ def tiny_run(
     run = RunFolder(folder)
     run.create(config)
     weights = {"model": network.state_dict(), "ema": network.state_dict()}
-    checkpoint.save(
-        run.checkpoints, 1, weights, {"channels": channels, "class_names": list(classes)}
-    )
+    state = {"channels": channels, "class_names": list(classes), "conditions": told.record()}
+    checkpoint.save(run.checkpoints, 1, weights, state)
     return Run(folder)

@@ -104,7 +104,7 @@ def test_f4_a_scan_and_a_size_fit_or_are_a_sentence(scan: str) -> None:
 
 def refusal(config: ssmdiff.Config) -> str:
     try:
-        ssmdiff.build_backbone(config, 1, 0)
+        ssmdiff.build_backbone(config, 1)
     except ConfigError as error:
         return str(error)
     return ""

@@ -65,8 +65,8 @@ def test_a_name_and_its_number_are_one_class(source, tmp_path):
 
 @pytest.mark.parametrize(
     ("label", "message"),
-    [("rng", "did you mean 'ring'?"), ("3", "classes are ['disc', 'ring', 'square']"),
-     ("-1", "there is no class '-1'")],
+    [("rng", "did you mean 'ring'?"), ("3", "expected 0 disc, 1 ring, 2 square"),
+     ("-1", "there is no label '-1'")],
 )  # fmt: skip
 def test_a_class_that_is_not_there_is_refused_and_leaves_nothing(source, tmp_path, label, message):
     done = sample(source, "--n", 1, "--label", label, "--out", tmp_path / "out")

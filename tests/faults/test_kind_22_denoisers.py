@@ -32,7 +32,7 @@ def build(backbone: str, block: str) -> nn.Module:
     options = {"name": backbone, **BACKBONES[backbone]}
     model = {"backbone": options, "block": {"name": block}, "scan": {"name": "cross"}}
     config = resolve(load_preset("tiny"), {"data": {"image_size": [8, 8]}, "model": model})
-    network = build_backbone(config, 1, 0).eval().double()
+    network = build_backbone(config, 1).eval().double()
     for parameter in network.parameters():  # an untrained model predicts 0
         if not parameter.detach().any():
             nn.init.normal_(parameter, std=0.05)

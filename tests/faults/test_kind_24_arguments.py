@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import ssmdiff
 import torch
-from ssmdiff import ConfigError, build_backbone, load_preset, resolve
+from ssmdiff import Condition, Conditions, ConfigError, build_backbone, load_preset, resolve
 from torch import Tensor, nn
 
 L = 6
+LABEL = Conditions([Condition("label", "label", ("a", "b", "c"))])
 
 
 def scan(order: Tensor, directions: int = 1, states: int = 3) -> Tensor:
@@ -43,7 +44,7 @@ def test_empty_axes_are_refused(directions: int, states: int) -> None:
 def network() -> nn.Module:
     model = {"backbone": {"channels": 16, "depth": 1, "patch": 2, "name": "isotropic"}}
     config = resolve(load_preset("tiny"), {"data": {"image_size": [8, 8]}, "model": model})
-    return build_backbone(config, 1, 3).eval()
+    return build_backbone(config, 1, LABEL).eval()
 
 
 def call(network: nn.Module, **changes: Any) -> Tensor:

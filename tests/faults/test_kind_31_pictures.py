@@ -19,6 +19,7 @@ from ssmdiff.runs.letters import HEIGHT, line
 from ssmdiff.runs.pictures import EDGE, GAP, WORDS, to_uint8, write_grid
 from ssmdiff_cli.main import app
 from ssmdiff_train.reports import real_images
+from ssmdiff_train.telling import Telling
 from tiny_runs import tiny_run
 from typer.testing import CliRunner
 
@@ -140,10 +141,10 @@ def test_the_real_images_beside_a_grid_are_from_all_over_the_data():
             return ssmdiff.ImageItem(torch.full((1, 8, 8), i / 10), int(i >= 5))
 
     config = ssmdiff.resolve({"sample": {"count": 4}, "model": {"class_conditional": True}})
-    images, names = real_images(config, TwoFolders())
+    images, names = real_images(config, TwoFolders(), Telling.of(config, TwoFolders()))
     assert images[:, 0, 0, 0].tolist() == pytest.approx([0, 0.2, 0.5, 0.7])
     assert names == ["disc", "disc", "ring", "ring"]
     config = ssmdiff.resolve({"sample": {"count": 16}})
-    images, names = real_images(config, TwoFolders())
+    images, names = real_images(config, TwoFolders(), Telling())
     assert len(images) == 10
     assert names == []

@@ -359,7 +359,7 @@ TWO_BLOCKS = """
     import ssmdiff
 
     class Bad(torch.nn.Module):
-        def __init__(self, in_channels: int, scan, block, num_classes: int = 0):
+        def __init__(self, in_channels, out_channels, scan, block, context_channels=0):
             super().__init__()
             self.scan = scan
             self.blocks = torch.nn.ModuleList([{blocks}])
@@ -376,7 +376,7 @@ LAYERS = {"name": "layers", "scans": ["cross", "raster"]}  # of four directions 
 
 def two_blocks() -> torch.nn.Module:
     table = {"backbone": {"name": "bad"}, "block": {"name": "mss"}, "scan": LAYERS}
-    return ssmdiff.build_backbone(resolve({"model": table}), 1, 0)
+    return ssmdiff.build_backbone(resolve({"model": table}), 1)
 
 
 def test_a_block_is_built_for_the_scan_of_its_slot_whenever_it_is_built(install) -> None:

@@ -69,7 +69,7 @@ def test_a_run_holds_both_networks_and_says_what_it_is(trained: Path) -> None:
 
 def test_both_networks_move_and_the_average_is_of_the_generator(trained: Path) -> None:
     torch.manual_seed(ssmdiff.stream_seed(5, "weights"))
-    begun = ssmdiff.build_method(small(), 1, 0)
+    begun = ssmdiff.build_method(small(), 1)
     found = tensors(trained)
     for name, network in begun.networks.items():
         for key, value in network.named_parameters():
@@ -171,7 +171,7 @@ def test_the_presets_are_what_they_say(name: str) -> None:
 
     def count(preset: str) -> int:
         config = ssmdiff.resolve(ssmdiff.load_preset(preset))
-        networks = ssmdiff.build_method(config, 1, 0).networks.values()
+        networks = ssmdiff.build_method(config, 1).networks.values()
         return sum(p.numel() for network in networks for p in network.parameters())
 
     assert count(f"tiny-{name}") == pytest.approx(count("tiny"), rel=0.2)
@@ -311,6 +311,6 @@ def test_that_collapse_is_not_looked_for_is_said(monkeypatch: pytest.MonkeyPatch
     from ssmdiff_gans import telling
 
     monkeypatch.setattr(telling, "SIMILAR", {"name": "ms-ssimm"})
-    method = ssmdiff.build_method(small(method={"collapse_every": 10}), 1, 0)
+    method = ssmdiff.build_method(small(method={"collapse_every": 10}), 1)
     (line,) = [one for one in method.told() if "collapse" in one]
     assert line.startswith("collapse is not looked for: there is no metric")

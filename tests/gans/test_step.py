@@ -158,7 +158,7 @@ def built(**options: object) -> GanMethod:
     table = {"name": "gan", "latent_size": 8, "network": {"name": "dcgan", "width": 2}, **options}
     config = ssmdiff.resolve({"method": table, "data": {"image_size": 16}})
     torch.manual_seed(0)
-    method = ssmdiff.build_method(config, 1, 0)
+    method = ssmdiff.build_method(config, 1)
     assert isinstance(method, GanMethod)
     return method
 

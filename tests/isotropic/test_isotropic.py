@@ -19,7 +19,7 @@ BLOCK = {"name": "mamba2", "state": 4, "head_channels": 8, "chunk": 16}
 
 
 def network(
-    scan: str = "regenerate", block: Any = BLOCK, num_classes: int = 0, **options: Any
+    scan: str = "regenerate", block: Any = BLOCK, context_channels: int = 0, **options: Any
 ) -> Any:
     strategy = ssmdiff.create("scan", scan)
     built: list[nn.Module] = []
@@ -32,8 +32,8 @@ def network(
         return made
 
     model = ssmdiff.create(
-        "backbone", "isotropic", in_channels=1, scan=strategy, block=factory,
-        num_classes=num_classes, **options,
+        "backbone", "isotropic", in_channels=1, out_channels=1, scan=strategy, block=factory,
+        context_channels=context_channels, **options,
     )  # fmt: skip
     assert built == [layer.block for layer in model.layers]
     assert [b.slot for b in built] == [b.scan_calls * i for i, b in enumerate(built)]
@@ -58,7 +58,7 @@ def awakened(model: nn.Module) -> Any:
 @pytest.mark.parametrize("long_skips", [True, False])
 @pytest.mark.parametrize("depth", [1, 4, 5])
 def test_starts_at_zero_and_every_parameter_learns(depth: int, long_skips: bool) -> None:
-    model = network(num_classes=3, **{**SMALL, "depth": depth}, long_skips=long_skips)
+    model = network(context_channels=3, **{**SMALL, "depth": depth}, long_skips=long_skips)
     x, t, label = torch.randn(2, 1, 8, 12), torch.tensor([0, 999]), torch.tensor([0, 2])
     y = model(x, t, label)
     assert y.shape == x.shape
@@ -126,7 +126,7 @@ def test_slots(patch: int) -> None:
 
 
 def test_orders_labels_and_timesteps_are_inputs() -> None:
-    model = awakened(network(num_classes=2, **SMALL))
+    model = awakened(network(context_channels=2, **SMALL))
     x, labels = torch.randn(2, 1, 8, 8), torch.tensor([0, 1])
     one, two = orders_for(model, (8, 8), 1), orders_for(model, (8, 8), 2)
     y = model(x, torch.tensor(7), labels, one)
@@ -163,7 +163,7 @@ def test_refuses_what_does_not_fit() -> None:
     with pytest.raises(ConfigError, match=r"order 0 visits 64 tokens; slot 0 is a 4 x 4 grid"):
         model(x, t, orders=orders_for(model, (16, 16)))
     with pytest.raises(ConfigError, match="needs context"):
-        network(num_classes=2, **SMALL)(x, t)
+        network(context_channels=2, **SMALL)(x, t)
 
 
 @pytest.mark.parametrize(

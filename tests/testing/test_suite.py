@@ -190,14 +190,14 @@ BACKBONE = """
     from ssmdiff.orders.scan import ScanSlot
 
     class Bad(torch.nn.Module):
-        def __init__(self, in_channels: int, scan, block, num_classes: int = 0):
+        def __init__(self, in_channels, out_channels, scan, block, context_channels=0):
             super().__init__()
             self.scan = scan
             self.enter = torch.nn.Conv2d(in_channels, 8, 1)
             self.time = torch.nn.Linear(1, 8)
-            self.label = torch.nn.Embedding(num_classes, 8) if num_classes else None
+            self.label = torch.nn.Linear(context_channels, 8) if context_channels else None
             self.blocks = torch.nn.ModuleList([{first}, block(8, 8, slot=2)])
-            self.leave = torch.nn.Conv2d(8, in_channels, 1)
+            self.leave = torch.nn.Conv2d(8, out_channels, 1)
 
         def scan_slots(self, image_size):
             {slots}

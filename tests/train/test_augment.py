@@ -47,19 +47,19 @@ def test_it_is_the_affine_map_that_it_says(size: tuple[int, int]) -> None:
             image[0].double().numpy() + 1, matrix, middle - matrix @ middle + moved, order=1,
             mode="grid-constant", cval=0,
         ) - 1  # fmt: skip
-        found = change.applied(image, 5, number)[0].numpy()
+        found = change.drawn(5, number)(image)[0].numpy()
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 def test_it_is_a_function_of_seed_and_number_alone() -> None:
     change, image = Augmentation(10, 0.1, 0.1), smooth(16, 16)
     before = torch.get_rng_state()
-    first = change.applied(image, 0, 7)
-    assert torch.equal(first, change.applied(image, 0, 7))
+    first = change.drawn(0, 7)(image)
+    assert torch.equal(first, change.drawn(0, 7)(image))
     assert torch.equal(torch.get_rng_state(), before)
-    assert not torch.equal(first, change.applied(image, 0, 8))
-    assert not torch.equal(first, change.applied(image, 1, 7))
-    assert Augmentation().applied(image, 0, 7) is image
+    assert not torch.equal(first, change.drawn(0, 8)(image))
+    assert not torch.equal(first, change.drawn(1, 7)(image))
+    assert Augmentation().drawn(0, 7)(image) is image
     assert float(first.min()) >= -1
 
 

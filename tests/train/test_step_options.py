@@ -42,7 +42,7 @@ def losses(folder):
 def backbone(config):
     """A model whose zero layers carry signal, and what it is called with."""
     torch.manual_seed(0)
-    model = compose.build_backbone(config, in_channels=1, num_classes=0)
+    model = compose.build_backbone(config, 1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))

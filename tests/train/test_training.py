@@ -250,7 +250,7 @@ def test_state_space_parameters_do_not_decay(tiny):
     from ssmdiff.runs.compose import build_backbone
 
     config = tiny(train={"weight_decay": 0.1})
-    model = build_backbone(config, 1, 0)
+    model = build_backbone(config, 1)
     decayed, kept = build_optimizer(model, config.train).param_groups
     names = {id(p): n for n, p in model.named_parameters()}
     assert kept["weight_decay"] == 0

@@ -14,10 +14,10 @@ pytestmark = pytest.mark.slow  # the import of diffusers takes seconds
 SMALL = {"channels": 8, "widths": [1, 2], "layers": 1}
 
 
-def network(num_classes: int = 0, in_channels: int = 1, **options: Any) -> Any:
+def network(context_channels: int = 0, in_channels: int = 1, **options: Any) -> Any:
     return ssmdiff.create(
-        "backbone", {"name": "unet", **options}, in_channels=in_channels, scan=None, block=None,
-        num_classes=num_classes,
+        "backbone", {"name": "unet", **options}, in_channels=in_channels, out_channels=in_channels,
+        scan=None, block=None, context_channels=context_channels,
     )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def test_it_computes_what_the_library_does_with_the_settings_of_ddpm() -> None:
     from diffusers import UNet2DModel
 
     torch.manual_seed(0)
-    model = network(num_classes=3, attention=[0], **SMALL)
+    model = network(context_channels=3, attention=[0], **SMALL)
     theirs = UNet2DModel(
         in_channels=1, out_channels=1, block_out_channels=(8, 16), layers_per_block=1,
         down_block_types=("AttnDownBlock2D", "DownBlock2D"),

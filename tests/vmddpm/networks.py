@@ -19,7 +19,7 @@ SMALL = {"channels": 8, "widths": [1, 2], "layers": 1}
 
 
 def network(
-    block: str = "cascade", scan: str = "regenerate", num_classes: int = 0, **options: Any
+    block: str = "cascade", scan: str = "regenerate", context_channels: int = 0, **options: Any
 ) -> Any:
     """A backbone as the composition builds it."""
     strategy = ssmdiff.create("scan", scan)
@@ -39,9 +39,10 @@ def network(
         "backbone",
         "vmddpm",
         in_channels=1,
+        out_channels=1,
         scan=strategy,
         block=factory,
-        num_classes=num_classes,
+        context_channels=context_channels,
         **options,
     )
 

@@ -11,9 +11,9 @@ inferers = pytest.importorskip("monai.inferers")
 schedulers = pytest.importorskip("monai.networks.schedulers")
 
 
-@pytest.mark.parametrize("num_classes", [0, 2])
-def test_trains(num_classes: int) -> None:
-    model = network(num_classes=num_classes, **SMALL)
+@pytest.mark.parametrize("context_channels", [0, 2])
+def test_trains(context_channels: int) -> None:
+    model = network(context_channels=context_channels, **SMALL)
     inferer = inferers.DiffusionInferer(schedulers.DDPMScheduler(num_train_timesteps=1000))
     images, labels = torch.full((4, 1, 8, 8), -0.5), torch.tensor([0, 1, 0, 1])
     images[labels == 1] = 0.5
@@ -26,7 +26,7 @@ def test_trains(num_classes: int) -> None:
             diffusion_model=model,
             noise=noise,
             timesteps=timesteps,
-            condition=labels if num_classes else None,
+            condition=labels if context_channels else None,
         )
         loss = F.mse_loss(prediction, noise)
         adam.zero_grad()
@@ -38,15 +38,15 @@ def test_trains(num_classes: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["DDPMScheduler", "DDIMScheduler"])
-@pytest.mark.parametrize("num_classes", [0, 2])
-def test_samples(name: str, num_classes: int) -> None:
-    model = network(num_classes=num_classes, **SMALL).eval()
+@pytest.mark.parametrize("context_channels", [0, 2])
+def test_samples(name: str, context_channels: int) -> None:
+    model = network(context_channels=context_channels, **SMALL).eval()
     scheduler = getattr(schedulers, name)(num_train_timesteps=100)
     scheduler.set_timesteps(4)
     images = inferers.DiffusionInferer(scheduler).sample(
         input_noise=torch.randn(2, 1, 8, 8),
         diffusion_model=model,
-        conditioning=torch.tensor([0, 1]) if num_classes else None,
+        conditioning=torch.tensor([0, 1]) if context_channels else None,
         verbose=False,
     )
     assert images.shape == (2, 1, 8, 8)

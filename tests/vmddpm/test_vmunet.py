@@ -23,7 +23,9 @@ def network(backbone: str) -> Any:
         return made
 
     table = {"name": backbone, "channels": 8, "widths": [1, 2], "layers": 1, "stem_stride": 1}
-    return ssmdiff.create("backbone", table, in_channels=1, scan=scan, block=block, num_classes=0)
+    return ssmdiff.create(
+        "backbone", table, in_channels=1, out_channels=1, scan=scan, block=block, context_channels=0
+    )
 
 
 def test_its_layers_are_blocks_alone_and_its_slots_those_of_the_whole_unet() -> None:

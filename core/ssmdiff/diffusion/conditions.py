@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from ssmdiff.errors import ConfigError, did_you_mean
 from ssmdiff.orders.scan import size_text
 
+LABEL = "label"
+"""The condition that every data set with classes has."""
 ConditionKind = Literal["label", "labels", "number", "mask", "image"]
 Told = Mapping[str, Any]
 """What one image is told: values by the names of conditions; one that is missing is left out."""
@@ -29,6 +31,8 @@ Encoded = tuple[NDArray[np.float32], ...]
 
 _WAVES = math.pi * np.array([0.5, 1.0, 2.0, 4.0])  # of a number on -1 .. 1
 _LISTED = 8
+_NAMED = ("label", "labels", "mask")
+_GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it spread evenly over 0 .. 1, however many
 
 
 @dataclass(frozen=True)
@@ -75,33 +79,27 @@ class Condition:
     moved_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        words = all(
-            isinstance(words, tuple) and all(isinstance(word, str) and word for word in words)
-            for words in (self.names, self.moved_by)
+        words = (*self.names, *self.moved_by)
+        fine = (
+            isinstance(self.name, str)
+            and re.fullmatch(r"[A-Za-z][\w-]*", self.name)
+            and self.kind in get_args(ConditionKind)
+            and isinstance(self.names, tuple)
+            and all(isinstance(word, str) and word for word in words)
+            and len(set(self.names)) == len(self.names) >= (self.kind in _NAMED)
+            and all(isinstance(n, int | float) and math.isfinite(n) for n in (self.low, self.high))
+            and self.low <= self.high
+            and isinstance(self.channels, int)
+            and 1 <= self.channels <= 4096
+            and isinstance(self.optional, bool)
+            and isinstance(self.unit, str)
         )
-        numbers = all(
-            isinstance(number, int | float) and math.isfinite(number)
-            for number in (self.low, self.high)
-        )
-        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z][\w-]*", self.name):
-            fault = "a name is a word of letters, digits, '-' and '_'"
-        elif self.kind not in get_args(ConditionKind):
-            fault = f"kind is {self.kind!r}; expected {', '.join(get_args(ConditionKind))}"
-        elif not words or len(set(self.names)) < len(self.names):
-            fault = f"names are {self.names!r}; expected different words"
-        elif self.kind in ("label", "labels", "mask") and not self.names:
-            fault = f"a condition of kind {self.kind} needs the names of its values"
-        elif self.kind == "number" and not (numbers and self.low <= self.high):
-            fault = f"low is {self.low!r} and high {self.high!r}; expected low <= high"
-        elif not isinstance(self.channels, int) or not 1 <= self.channels <= 4096:
-            fault = f"channels is {self.channels!r}; expected 1 to 4096"
-        elif not isinstance(self.optional, bool) or not isinstance(self.unit, str):
-            fault = (
-                f"optional is {self.optional!r} and unit {self.unit!r}; expected yes or no, text"
+        if not fine:
+            raise ConfigError(
+                f"{self!r:.300} is no condition; expected a word as its name, kind "
+                f"{', '.join(get_args(ConditionKind))}, different names for {', '.join(_NAMED)}, "
+                "low <= high, and 1 to 4096 channels"
             )
-        else:
-            return
-        raise ConfigError(f"condition {self.name!r}: {fault}")
 
     @property
     def width(self) -> int:
@@ -123,15 +121,14 @@ class Condition:
         """
         if isinstance(value, str) and value in self.names:
             return self.names.index(value)
-        if isinstance(value, str) and not value.isdecimal():
-            raise ConfigError(
-                f"{self.name}: there is no {value!r}; {did_you_mean(value, self.names)}"
-            )
-        if not isinstance(value, int | np.integer | str) or isinstance(value, bool):
-            raise ConfigError(f"{self.name} is {value!r}; expected a name or a number")
-        if not 0 <= int(value) < len(self.names):
-            raise ConfigError(f"{self.name} {value} is out of range; {self._known()}")
-        return int(value)
+        number = int(value) if isinstance(value, str) and value.isdecimal() else value
+        if isinstance(number, str):
+            near = did_you_mean(number, self.names)
+            raise ConfigError(f"there is no {self.name} {number!r}; {near}")
+        whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+        if not whole or not 0 <= number < len(self.names):
+            raise self._refused(f"{value!r} is none of its numbers")
+        return int(number)
 
     def encoded(self, value: Any, image_size: Sequence[int]) -> NDArray[np.float32]:
         """(width,) or (planes, *image_size); None is left out.
@@ -140,44 +137,51 @@ class Condition:
             ConfigError: The value is none of this condition, or it may not be left out.
         """
         if value is None and not self.optional:
-            raise ConfigError(f"{self.name} is missing, and the model needs it; {self._known()}")
-        if self.planes:
-            planes = np.zeros((self.planes, *image_size), np.float32)
-            if value is not None:
-                own = self._planes(value, tuple(image_size))
-                planes[: len(own)] = own
-                planes[len(own) :] = 1
-            return planes
-        numbers = np.zeros(self.width, np.float32)
+            raise self._refused("is missing, and the model needs it")
+        shape = (self.planes, *image_size) if self.planes else (self.width,)
+        found = np.zeros(shape, np.float32)
         if value is None:
-            numbers[-1] = 1
-        elif self.kind == "number":
-            waves = self._on_range(value) * _WAVES
-            own = [self._on_range(value), *np.sin(waves), *np.cos(waves)]
-            numbers[: len(own)] = own
+            found[-1] = not self.planes
         else:
-            numbers[self._members(value)] = 1
-        return numbers
+            own = self._planes(value, shape[1:]) if self.planes else self._numbers(value)
+            found[: len(own)], found[len(own) :] = own, self.planes > 0
+        return found
+
+    def usual(self, i: int) -> Any:
+        """What image i of a set is told unless something else is asked for: names in turn, numbers
+        all over the range; pixels nobody can make up."""
+        if self.kind == "number":
+            return self.low + (self.high - self.low) * ((i + 0.5) * _GOLDEN % 1.0)
+        member = i % max(1, len(self.names))
+        return {"label": member, "labels": [member]}.get(self.kind)
 
     def recorded(self, value: Any) -> Any:
-        """A value as JSON: numbers of names, a number, of pixels their digest."""
-        if value is None:
-            return None
-        if self.kind == "number":
-            return float(value)
+        """A value as JSON: numbers of names, a number, of pixels their digest; None is left out."""
+        if value is None or self.kind == "number":
+            return value if value is None else float(value)
         if self.planes:
-            return "sha256:" + hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+            return "sha256:" + hashlib.sha256(np.asarray(value).tobytes()).hexdigest()
         return self.index(value) if self.kind == "label" else self._members(value)
 
     def caption(self, value: Any) -> str:
         """A value in a word or two, for people; pixels are seen, and have none."""
-        if value is None:
-            return "left out" if self.kind == "label" else f"{self.name} left out"
+        if value is None or self.kind == "number":
+            return f"{self.name} left out" if value is None else f"{self.name} {float(value):.3g}"
+        members = [] if self.planes else [self.names[i] for i in self._members(value)]
+        return "" if self.planes else "+".join(members) or f"no {self.name}"
+
+    def expected(self) -> str:
+        """What it may be, in a clause."""
         if self.kind == "number":
-            return f"{self.name} {float(value):.3g}"
-        if self.planes:
-            return ""
-        return "+".join(self.names[i] for i in self._members(value)) or f"no {self.name}"
+            return f"expected {self.low:g} to {self.high:g} {self.unit}".rstrip()
+        if self.kind == "image":
+            return f"expected {self.channels} channels of floating point, -1 to 1"
+        shown = ", ".join(f"{i} {name}" for i, name in enumerate(self.names[:_LISTED]))
+        more = len(self.names) - _LISTED
+        return f"expected {shown}" + (f" and {more} more" if more > 0 else "")
+
+    def _refused(self, got: str) -> ConfigError:
+        return ConfigError(f"{self.name} {got}; {self.expected()}")
 
     def _members(self, value: Any) -> list[int]:
         if self.kind == "label":
@@ -186,52 +190,37 @@ class Condition:
             return sorted({self.index(one) for one in value})
         bits = np.asarray(value)
         if bits.shape != (len(self.names),) or not np.isin(bits, (0, 1)).all():
-            raise ConfigError(
-                f"{self.name} is {value!r}; expected a list of names or numbers, or an array of "
-                f"{len(self.names)} zeros and ones; {self._known()}"
-            )
+            raise self._refused(f"is {value!r}, neither a list nor as many zeros and ones")
         return np.flatnonzero(bits).tolist()
 
-    def _on_range(self, value: Any) -> float:
+    def _numbers(self, value: Any) -> NDArray[Any]:
+        if self.kind != "number":
+            return np.isin(np.arange(len(self.names)), self._members(value))
         real = isinstance(value, int | float | np.number) and not isinstance(value, bool)
         if not real or not self.low <= float(value) <= self.high:
-            raise ConfigError(f"{self.name} is {value!r}; {self._known()}")
-        return 2 * (float(value) - self.low) / ((self.high - self.low) or 1) - 1
+            raise self._refused(f"is {value!r}")
+        z = 2 * (float(value) - self.low) / ((self.high - self.low) or 1) - 1
+        return np.array([z, *np.sin(z * _WAVES), *np.cos(z * _WAVES)])
 
-    def _planes(self, value: Any, image_size: tuple[int, ...]) -> NDArray[np.float32]:
-        pixels = np.asarray(value)
-        shape = image_size if self.kind == "mask" else (self.channels, *image_size)
+    def _planes(self, value: Any, image_size: Sequence[int]) -> NDArray[Any]:
+        pixels, mask = np.asarray(value), self.kind == "mask"
+        shape = tuple(image_size) if mask else (self.channels, *image_size)
         if pixels.shape != shape:
             raise ConfigError(
                 f"{self.kind} {self.name} is {size_text(pixels.shape)}; expected "
                 f"{size_text(shape)}, as the images of the model are"
             )
-        if self.kind == "image":
-            if pixels.dtype.kind != "f" or not (np.abs(pixels) <= 1).all():
-                raise ConfigError(f"image {self.name}: expected floating point from -1 to 1")
-            return pixels.astype(np.float32)
-        if pixels.dtype.kind not in "iub":
-            raise ConfigError(
-                f"mask {self.name} is of {pixels.dtype}; expected whole numbers; {self._known()}"
-            )
-        known = np.arange(len(self.names)).reshape(-1, *[1] * len(shape))
+        if pixels.dtype.kind not in ("iub" if mask else "f"):
+            raise self._refused(f"is of {pixels.dtype}")
+        if not mask and not (np.abs(pixels) <= 1).all():
+            raise self._refused("holds other values")
+        if not mask:
+            return pixels
         low, high = int(pixels.min()), int(pixels.max())
-        if low < 0 or high >= len(known):
-            raise ConfigError(
-                f"mask {self.name} holds the number {low if low < 0 else high}, which the model "
-                f"never saw; {self._known()}"
-            )
-        return (pixels[None] == known).astype(np.float32)
-
-    def _known(self) -> str:
-        """A clause: what it may be."""
-        if self.kind == "number":
-            return f"expected {self.low:g} to {self.high:g} {self.unit}".rstrip()
-        if self.kind == "image":
-            return f"expected an image of {self.channels} channels"
-        shown = ", ".join(f"{i} {name}" for i, name in enumerate(self.names[:_LISTED]))
-        more = len(self.names) - _LISTED
-        return f"expected {shown}" + (f" and {more} more" if more > 0 else "")
+        if low < 0 or high >= len(self.names):
+            strange = low if low < 0 else high
+            raise self._refused(f"holds the number {strange}, which the model never saw")
+        return np.stack([pixels == number for number in range(len(self.names))])
 
 
 class Conditions(tuple[Condition, ...]):
@@ -243,9 +232,8 @@ class Conditions(tuple[Condition, ...]):
 
     def __new__(cls, conditions: Iterable[Condition] = ()) -> Conditions:
         made = super().__new__(cls, conditions)
-        for name in made.names:
-            if made.names.count(name) > 1:
-                raise ConfigError(f"there are two conditions of the name {name!r}; expected one")
+        if twice := [name for name in made.names if made.names.count(name) > 1]:
+            raise ConfigError(f"there are two conditions of the name {twice[0]!r}; expected one")
         return made
 
     @property
@@ -282,10 +270,31 @@ class Conditions(tuple[Condition, ...]):
         found = [self.named(name) for name in names]
         for one in found:
             if one.kind == "number" and one.low == one.high:
-                raise ConfigError(
-                    f"{one.name} is {one.low:g} for every image, so there is nothing to tell"
-                )
+                raise ConfigError(f"{one.name} is {one.low:g} for every image: nothing to tell")
         return Conditions(dataclasses.replace(x, optional=x.optional or optional) for x in found)
+
+    def asked(self, told: Told) -> dict[str, Sequence[Any]]:
+        """What the images of a set are told, by name: a list has a value for each image, in turn;
+        any other value, None for left out among them, is that of all.
+
+        Raises:
+            ConfigError: A name or value that the model was never told.
+        """
+        found = {}
+        for name, value in told.items():
+            one = self.named(name)
+            several = isinstance(value, Sequence) and not isinstance(value, str | tuple)
+            found[name] = values = value if several else [value]
+            if not len(values):
+                raise ConfigError(f"{name} is an empty list; {one.expected()}")
+            for each in () if one.planes else values:
+                one.encoded(each, ())
+        return found
+
+    def told(self, asked: Mapping[str, Sequence[Any]], i: int) -> Told:
+        """What image i of a set is told, by :meth:`asked`; the usual where nothing was."""
+        given = {name: values[i % len(values)] for name, values in asked.items()}
+        return {one.name: given.get(one.name, one.usual(i)) for one in self}
 
     def encoded(self, told: Sequence[Told], image_size: Sequence[int]) -> Encoded:
         """What the network is given: ``context`` (B, M) if there is any, ``place`` likewise.
@@ -297,13 +306,14 @@ class Conditions(tuple[Condition, ...]):
         Raises:
             ConfigError: A value that cannot be told, an unknown name, or a required one missing.
         """
-        for image in told:
-            for name in image:
-                self.named(name)
-        parts = [[one.encoded(image.get(one.name), image_size) for image in told] for one in self]
-        context = [np.stack(part) for one, part in zip(self, parts, strict=True) if one.width]
-        place = [np.stack(part) for one, part in zip(self, parts, strict=True) if one.planes]
-        return tuple(np.concatenate(part, axis=1) for part in (context, place) if part)
+        for name in {name for image in told for name in image}:
+            self.named(name)
+
+        def joined(mine: Sequence[Condition], image: Told) -> NDArray[np.float32]:
+            return np.concatenate([x.encoded(image.get(x.name), image_size) for x in mine])
+
+        parts = [one for one in self if one.width], [one for one in self if one.planes]
+        return tuple(np.stack([joined(mine, image) for image in told]) for mine in parts if mine)
 
     def nothing(self, told: Sequence[Told], image_size: Sequence[int]) -> Encoded:
         """The same with all left out that may be: what guidance leads away from."""
@@ -315,20 +325,22 @@ class Conditions(tuple[Condition, ...]):
         """What an image was told, as JSON; None is left out."""
         return {one.name: one.recorded(image.get(one.name)) for one in self}
 
+    def recorded_asked(self, asked: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+        """What :meth:`asked` gave, as JSON; what a data set tells by the data set's digest."""
+        return {
+            name: getattr(values, "fingerprint", None) or [*map(self.named(name).recorded, values)]
+            for name, values in asked.items()
+        }
+
     def caption(self, image: Told) -> str:
         """What an image was told, in a few words."""
         return ", ".join(filter(None, (one.caption(image.get(one.name)) for one in self)))
 
     def record(self) -> list[dict[str, Any]]:
         """As JSON."""
-        return [
-            {
-                field.name: list(value) if isinstance(value, tuple) else value
-                for field in dataclasses.fields(one)
-                if (value := getattr(one, field.name)) != field.default
-            }
-            for one in self
-        ]
+        fields = dataclasses.fields(Condition)
+        values = [{f.name: getattr(one, f.name) for f in fields} for one in self]
+        return [{f.name: v[f.name] for f in fields if v[f.name] != f.default} for v in values]
 
     @classmethod
     def from_record(cls, record: Any) -> Conditions:
@@ -338,12 +350,11 @@ class Conditions(tuple[Condition, ...]):
             ConfigError: It is no such record.
         """
         try:
-            return cls(
-                Condition(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()})
+            tables: list[dict[str, Any]] = [
+                {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}
                 for one in record
-            )
+            ]
+            return cls(Condition(**table) for table in tables)
         except (TypeError, AttributeError):
-            raise ConfigError(
-                "the list of conditions is none that ssmdiff writes; expected tables of "
-                + ", ".join(field.name for field in dataclasses.fields(Condition))
-            ) from None
+            fields = ", ".join(field.name for field in dataclasses.fields(Condition))
+            raise ConfigError(f"no list of conditions; expected tables of {fields}") from None

@@ -72,35 +72,35 @@ class RecordedDenoiser:
         self._refused = False
 
     def __call__(
-        self, x: Tensor, timesteps: Tensor, orders: Sequence[Tensor], *labels: Tensor
+        self, x: Tensor, timesteps: Tensor, orders: Sequence[Tensor], *told: Tensor
     ) -> Tensor:
         """The prediction, a tensor of its own: a later call does not change it."""
         if self._refused:
-            return self._denoiser(x, timesteps, orders, *labels)
-        given = [x, timesteps, *orders, *labels]
+            return self._denoiser(x, timesteps, orders, *told)
+        given = [x, timesteps, *orders, *told]
         # A kernel leaves the restarts out of its launches where an order is known to have none.
         form = (*((t.shape, t.dtype) for t in given), *map(restarts_in, orders))
         recorded = self._recorded.get(form)
         if recorded is None:
             try:
-                recorded = self._recorded[form] = self._record(x, timesteps, orders, *labels)
+                recorded = self._recorded[form] = self._record(x, timesteps, orders, *told)
             except CaptureError as error:
                 warnings.warn(
                     f"sampling runs without CUDA graphs, and the images are the same: {error}",
                     stacklevel=2,
                 )
                 self._refused = True
-                return self._denoiser(x, timesteps, orders, *labels)
+                return self._denoiser(x, timesteps, orders, *told)
         for buffer, tensor in zip(recorded.inputs, given, strict=True):
             buffer.copy_(tensor)
         recorded.replay()
         return recorded.output.clone()
 
     def _record(
-        self, x: Tensor, timesteps: Tensor, orders: Sequence[Tensor], *labels: Tensor
+        self, x: Tensor, timesteps: Tensor, orders: Sequence[Tensor], *told: Tensor
     ) -> _Recorded:
         """Buffers with the values of this call, and the launches over them."""
-        x, timesteps, *given = (t.clone() for t in (x, timesteps, *labels))
+        x, timesteps, *given = (t.clone() for t in (x, timesteps, *told))
         orders = [_clone(order) for order in orders]
         replay, output = self._capture(lambda: self._denoiser(x, timesteps, orders, *given))
         return _Recorded([x, timesteps, *orders, *given], replay, output)

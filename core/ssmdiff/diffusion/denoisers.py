@@ -13,14 +13,14 @@ from ssmdiff.networks.backbone import order_tensors
 from ssmdiff.orders.scan import ScanOrder
 
 TensorDenoiser = Callable[..., Tensor]
-"""``(x, timesteps, orders) -> prediction`` on tensors of one device; labels come fourth, if any."""
+"""``(x, timesteps, orders, *told) -> prediction`` on tensors of one device."""
 
 
 class TorchDenoiser:
     """A callable on tensors for the sampling loop, which stays on its device from step to step.
 
     Args:
-        denoise: ``(x, timesteps, orders) -> prediction``; a conditional one takes labels as well.
+        denoise: ``(x, timesteps, orders, *told) -> prediction``.
         device: Where it runs; the CPU by default.
     """
 
@@ -33,18 +33,19 @@ class TorchDenoiser:
 
     @torch.inference_mode()
     def __call__(
-        self, x: Tensor, timesteps: Tensor, orders: Sequence[ScanOrder], *labels: Tensor
+        self, x: Tensor, timesteps: Tensor, orders: Sequence[ScanOrder], *told: Tensor
     ) -> Tensor:
-        return self.denoise(x, timesteps, order_tensors(orders, self.device), *labels).float()
+        return self.denoise(x, timesteps, order_tensors(orders, self.device), *told).float()
 
 
 def module_denoiser(model: nn.Module) -> TensorDenoiser:
-    """A backbone as a denoiser; labels are its context."""
+    """A backbone as a denoiser: numbers that it is told are its context, planes go with ``x``."""
 
-    def denoise(
-        x: Tensor, timesteps: Tensor, orders: Sequence[Tensor], labels: Tensor | None = None
-    ) -> Tensor:
-        prediction: Tensor = model(x=x, timesteps=timesteps, context=labels, orders=orders)
+    def denoise(x: Tensor, timesteps: Tensor, orders: Sequence[Tensor], *told: Tensor) -> Tensor:
+        context = next((one for one in told if one.dim() < x.dim()), None)
+        planes = [one for one in told if one.dim() == x.dim()]
+        x = torch.cat([x, *planes], dim=1) if planes else x
+        prediction: Tensor = model(x=x, timesteps=timesteps, context=context, orders=orders)
         return prediction
 
     return denoise

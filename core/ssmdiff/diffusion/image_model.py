@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from ssmdiff.diffusion.conditions import LABEL, Conditions, Told
 from ssmdiff.diffusion.interfaces import Array, Denoiser, NoiseScheduler, Plan
 from ssmdiff.diffusion.sampling import sample
-from ssmdiff.errors import ConfigError, did_you_mean
+from ssmdiff.errors import ConfigError
 from ssmdiff.orders.seeds import Noise
 
 Images = TypeVar("Images")
@@ -23,8 +24,8 @@ class SamplingSettings:
     """Name and options; empty where images are made in one call."""
     steps: int
     seed: int = 0
-    label: int | None = None
-    """The class to draw; None takes those of a conditional model in turn."""
+    told: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """What the images are told, from :meth:`ImageModel.asked`: of each name values in turn."""
 
 
 class ImageModel(ABC, Generic[Images]):
@@ -44,13 +45,18 @@ class ImageModel(ABC, Generic[Images]):
         return Noise(self.shape)
 
     @property
+    def conditions(self) -> Conditions:
+        """What the model is told of each image."""
+        return Conditions()
+
+    @property
     def class_names(self) -> Sequence[str]:
-        """The classes of a conditional model; none of any other."""
-        return ()
+        """The classes, of a model that is told a label; none of any other."""
+        return next((one.names for one in self.conditions if one.name == LABEL), ())
 
     @abstractmethod
     def denoiser(self) -> Denoiser:
-        """The network, for batches of any size; a conditional one takes labels."""
+        """The network, for batches of any size."""
 
     @abstractmethod
     def plan(self) -> Plan:
@@ -62,12 +68,13 @@ class ImageModel(ABC, Generic[Images]):
         scheduler: str | Mapping[str, Any] | None = None,
         steps: int | None = None,
         seed: int = 0,
-        label: int | str | None = None,
+        label: Any = None,
+        told: Mapping[str, Any] | None = None,
     ) -> SamplingSettings:
         """What was asked for, over the model's own scheduler and steps.
 
         Raises:
-            ConfigError: An option, a number or the label does not fit the model.
+            ConfigError: An option, a number or what is told does not fit the model.
         """
 
     @abstractmethod
@@ -82,34 +89,55 @@ class ImageModel(ABC, Generic[Images]):
     def joined(self, batches: Sequence[Array]) -> Images:
         """Batches of the denoiser's arrays as the images that a user is given."""
 
-    def class_index(self, label: int | str | None) -> int | None:
-        """The number of a class that is given by its name, or by its number.
+    def asked(
+        self, label: Any = None, told: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Sequence[Any]]:
+        """What the images of a set are told, for :attr:`SamplingSettings.told`.
 
         Raises:
-            ConfigError: There is no such class, or the model is unconditional.
+            ConfigError: The model is told no such thing, or cannot be without what is missing.
         """
-        if label is None:
-            return None
-        names = list(self.class_names)
-        if not names:
+        given = dict(told or {})
+        if label is not None:
+            if LABEL in given:
+                raise ConfigError(f"label is {label!r} and {given[LABEL]!r} at once; give one")
+            given[LABEL] = label
+        if LABEL in given and LABEL not in self.conditions.names:
             raise ConfigError(
-                f"label {label!r} was asked for, and the model is unconditional; train with "
+                f"label {given[LABEL]!r} was asked for, and the model is told none; train with "
                 "--set model.class_conditional=true"
             )
-        if label in names:
-            return names.index(str(label))
-        if isinstance(label, str) and not label.isdecimal():
-            raise ConfigError(f"there is no class {label!r}; {did_you_mean(label, names)}")
-        if not 0 <= int(label) < len(names):
-            raise ConfigError(f"label {label} is out of range; the classes are {names}")
-        return int(label)
+        found = self.conditions.asked(given)
+        lacking = [one.name for one in self.conditions if one.planes and one.name not in found]
+        return found | self.own_told(lacking) if lacking else found
+
+    def own_told(self, names: Sequence[str]) -> dict[str, Sequence[Any]]:
+        """Masks and images of the model's own data, for those that nothing was given for.
+
+        Raises:
+            ConfigError: It has none at hand.
+        """
+        raise ConfigError(
+            f"{names[0]} is not given, and an exported file has none of its own; give it, such as "
+            f"--tell {names[0]}=FILE, or told={{{names[0]!r}: array}}"
+        )
+
+    def told(self, sampling: SamplingSettings, indices: Sequence[int]) -> list[Told]:
+        """What each image is told, which depends on its index alone."""
+        return [self.conditions.told(sampling.told, i) for i in indices]
+
+    def encoded(self, told: Sequence[Told]) -> tuple[Array, ...]:
+        """The same as the denoiser takes it, in numpy."""
+        return self.conditions.encoded(told, self.shape[1:])
 
     def labels(self, sampling: SamplingSettings, indices: Sequence[int]) -> list[int] | None:
-        """The class of each image, which depends on its index alone; None if unconditional."""
+        """The class of each image; None where the model is told none, or left without it."""
         if not self.class_names:
             return None
-        one, count = sampling.label, len(self.class_names)
-        return [i % count if one is None else one for i in indices]
+        label = self.conditions.named(LABEL)
+        asked = {name: values for name, values in sampling.told.items() if name == LABEL}
+        given = [self.conditions.told(asked, i)[LABEL] for i in indices]
+        return None if None in given else [label.index(one) for one in given]
 
     def calls(self, sampling: SamplingSettings) -> int:
         """How often the network is called for a batch: Heun does it twice a step."""
@@ -146,7 +174,7 @@ class ImageModel(ABC, Generic[Images]):
                 shape=self.noise.shape,
                 indices=batch,
                 steps=sampling.steps,
-                labels=self.labels(sampling, batch),
+                told=self.encoded(self.told(sampling, batch)),
                 on_step=on_step,
                 distribution=self.noise.distribution,
             )
@@ -159,7 +187,8 @@ class ImageModel(ABC, Generic[Images]):
         seed: int = 0,
         steps: int | None = None,
         scheduler: str | Mapping[str, Any] | None = None,
-        label: int | str | None = None,
+        label: Any = None,
+        told: Mapping[str, Any] | None = None,
         batch_size: int = 16,
         indices: Iterable[int] | None = None,
         on_step: Callable[[], None] | None = None,
@@ -171,8 +200,11 @@ class ImageModel(ABC, Generic[Images]):
             seed: Image i depends on (seed, i) alone, not on n or ``batch_size``.
             steps: Sampling steps; by default the model's.
             scheduler: A noise scheduler by name, or a table with options; by default the model's.
-            label: The class to draw, by name or number; a conditional model draws its classes in
-                turn by default, image i that of i modulo their number.
+            label: The class to draw, by name or number; by default a model that is told one draws
+                its classes in turn, image i that of i modulo their number.
+            told: What the images are told, by the names of :attr:`conditions`; a list has a value
+                for each image, in turn, and None leaves it out. By default names in turn, numbers
+                all over their range, and of a run masks and images of its held-out data.
             batch_size: Images drawn at once.
             indices: Draw these images instead of 0 to n - 1.
             on_step: Called after each call of the network.
@@ -181,11 +213,11 @@ class ImageModel(ABC, Generic[Images]):
             (n, C, *image_size) float32, -1 to 1.
 
         Raises:
-            ConfigError: An option, a number or the label does not fit the model.
+            ConfigError: An option, a number or what is told does not fit the model.
         """
         chosen = list(range(n) if indices is None else indices)
         if not chosen:
             raise ConfigError(f"n is {n} and indices {indices}; expected at least one image")
-        sampling = self.sampling(scheduler, steps, seed, label)
+        sampling = self.sampling(scheduler, steps, seed, label, told)
         drawn = self.draw(sampling, chosen, batch_size, on_step)
         return self.joined([images for _, images in drawn])

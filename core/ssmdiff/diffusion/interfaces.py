@@ -23,11 +23,11 @@ class Denoiser(Protocol):
     """Any callable on arrays: a torch module, an ONNX session, an engine, a function.
 
     One that works on other arrays than numpy's has a method ``asarray``, which the loop hands the
-    noise and the timesteps to: :class:`ssmdiff.TorchDenoiser` puts them on its device.
+    noise, the timesteps and what is told: :class:`ssmdiff.TorchDenoiser` puts them on its device.
     """
 
     def __call__(
-        self, x: Array, timesteps: Array, orders: Sequence[ScanOrder], /, *labels: Array
+        self, x: Array, timesteps: Array, orders: Sequence[ScanOrder], /, *told: Array
     ) -> Array:
         """What the network predicts, in the shape of ``x``.
 
@@ -35,7 +35,8 @@ class Denoiser(Protocol):
             x: (B, C, *image_size) noisy images.
             timesteps: (B,) float32; between two whole ones where a scheduler walks on noise levels.
             orders: Of every S6 call of the network, in this step.
-            labels: One argument, (B,) int64 classes, for a conditional model; none for others.
+            told: What :meth:`ssmdiff.Conditions.encoded` gave: (B, M) numbers and (B, P,
+                *image_size) planes, either, or nothing, as the model is told.
         """
         ...
 

@@ -27,22 +27,22 @@ def sample(
     shape: tuple[int, ...],
     indices: Sequence[int],
     steps: int,
-    labels: Sequence[int] | None = None,
+    told: Sequence[Array] = (),
     on_step: Callable[[], None] | None = None,
     distribution: Distribution = "normal",
 ) -> Array:
     """Draw the images with the given indices, in one batch.
 
     Args:
-        denoiser: ``(x, timesteps, orders) -> prediction``, with labels as a fourth argument if
-            there are any.
+        denoiser: ``(x, timesteps, orders, *told) -> prediction``.
         scheduler: Its state is reset by ``set_timesteps``.
         plan: The scan orders of every step.
         seed: Of the images, and of random orders.
         shape: Of the first noise: (C, *image_size), or what a generator makes images from.
         indices: Which images of the seed to draw.
         steps: Sampling steps.
-        labels: The class of each image, for a conditional denoiser.
+        told: What the denoiser is told of these images, as :meth:`ssmdiff.Conditions.encoded`
+            gives it; the same at every step.
         on_step: Called after each call of the denoiser.
         distribution: Of the first noise.
 
@@ -57,11 +57,11 @@ def sample(
     scheduler.set_timesteps(steps)
     first = np.stack([first_noise(seed, i, shape, distribution) for i in indices])
     x = asarray(first) * scheduler.initial_scale
-    context = () if labels is None else (asarray(np.array(labels, dtype=np.int64)),)
+    told = [asarray(one) for one in told]
     finite = []
     for call, t in enumerate(scheduler.timesteps):
         timesteps = asarray(np.full(len(indices), t, dtype=np.float32))
-        output = denoiser(scheduler.scaled(x, call), timesteps, plan.draw(call, seed), *context)
+        output = denoiser(scheduler.scaled(x, call), timesteps, plan.draw(call, seed), *told)
         # Looked at after the run: a GPU is not waited for at every step.
         finite.append((abs(output) < math.inf).all())
         noise = None

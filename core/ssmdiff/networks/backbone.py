@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
@@ -42,7 +43,7 @@ class Block(Protocol):
 
         Args:
             x: (B, C, *grid), any memory format; channels-last saves copies.
-            time: (B, time_channels) embedding of the timestep (and of the label, if any), already
+            time: (B, time_channels) embedding of the timestep (and of what else is told), already
                 through its last activation: a block maps it linearly.
             orders: ``scan_calls`` of them, (K, L) int32 with L = prod(grid) and K = directions, to
                 be handed to :func:`ssmdiff.selective_scan` as they are.
@@ -69,10 +70,12 @@ class BlockFactory(Protocol):
 class Backbone(Protocol):
     """A denoiser network; an ``nn.Module``.
 
-    A factory is called as ``factory(in_channels=..., scan=..., block=..., num_classes=...,
-    **options)``, where ``block`` is a :class:`BlockFactory` and ``num_classes`` is 0 when
-    the model is unconditional. Called as ``model(x=..., timesteps=..., context=...)`` it drops into
-    MONAI's ``DiffusionInferer`` unmodified.
+    A factory is called as ``factory(in_channels=..., out_channels=..., scan=..., block=...,
+    context_channels=..., **options)``, where ``block`` is a :class:`BlockFactory`. The input has
+    the C channels of the image first, and after them P more of what the model is told that has a
+    place in it, such as masks; what has none is ``context_channels`` numbers, 0 for no such thing.
+    See :class:`ssmdiff.Conditions`. Called as ``model(x=..., timesteps=..., context=...)`` it drops
+    into MONAI's ``DiffusionInferer`` unmodified.
     """
 
     scan: Scan
@@ -84,12 +87,13 @@ class Backbone(Protocol):
         context: Tensor | None = None,
         orders: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """The prediction, in the shape of ``x``.
+        """The prediction, (B, C, *image_size).
 
         Args:
-            x: (B, C, *image_size) noisy images.
+            x: (B, C + P, *image_size) noisy images, and what is told of them that has a place.
             timesteps: (), (1,) or (B,), integer or float.
-            context: (B,) integer class labels for a conditional model, else None.
+            context: (B, M) floating point, what is told that has no place; None where M is 0. An
+                ``ImageBackbone`` that is told a label alone also takes (B,) whole numbers.
             orders: One per slot of :meth:`scan_slots`; None lets the backbone draw its own.
 
         Raises:
@@ -108,33 +112,50 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
 """What activations are in each precision, in training and in exported graphs."""
 
 
+class ContextEmbedding(nn.Module):
+    """context @ weight, a row for each number: of a label, which is one 1 among zeros, its row."""
+
+    def __init__(self, context_channels: int, time_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(context_channels, time_channels))
+
+    def forward(self, context: Tensor) -> Tensor:
+        """(B, M) to (B, time_channels), in float32 at least: a number is told whole."""
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        device = context.device.type
+        on = torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=False) if on else nullcontext():
+            return (context.to(wide) @ self.weight.to(wide)).to(self.weight.dtype)
+
+
 class TimeEmbedding(nn.Module):
-    """Sinusoids of the timestep, an MLP, a class embedding if there are classes, and a SiLU.
+    """Sinusoids of the timestep, an MLP, what else is told if anything is, and a SiLU.
 
     The SiLU is applied here once, so that every layer needs one linear map of its own.
 
     Args:
         channels: Sinusoids, half of them sines; even.
         time_channels: Width of the embedding.
-        num_classes: 0 for an unconditional model.
+        context_channels: Numbers that are told; 0 for none.
     """
 
-    def __init__(self, channels: int, time_channels: int, num_classes: int) -> None:
+    def __init__(self, channels: int, time_channels: int, context_channels: int) -> None:
         super().__init__()
         self.channels = channels
         self.expand = nn.Linear(channels, time_channels)
         self.mix = nn.Linear(time_channels, time_channels)
-        self.label = nn.Embedding(num_classes, time_channels) if num_classes else None
+        told = ContextEmbedding(context_channels, time_channels) if context_channels else None
+        self.label = told  # by this name runs of before know it, whose models are told a label
 
-    def forward(self, timesteps: Tensor, label: Tensor | None) -> Tensor:
-        """(B,) timesteps of any dtype and (B,) labels to (B, time_channels)."""
+    def forward(self, timesteps: Tensor, context: Tensor | None) -> Tensor:
+        """(B,) timesteps of any dtype and (B, M) numbers to (B, time_channels)."""
         half = self.channels // 2
         steps = torch.arange(half, device=timesteps.device, dtype=torch.float32)
         angles = timesteps.float()[:, None] * torch.exp(-math.log(10_000) / half * steps)
         waves = torch.cat([angles.cos(), angles.sin()], dim=1).to(self.expand.weight.dtype)
         embedding = self.mix(F.silu(self.expand(waves)))
-        if self.label is not None and label is not None:
-            embedding = embedding + self.label(label)
+        if self.label is not None and context is not None:
+            embedding = embedding + self.label(context)
         return F.silu(embedding)
 
 
@@ -145,9 +166,10 @@ class ImageBackbone(nn.Module):
     begins ``forward`` with :meth:`start`, and builds its blocks with :meth:`build_block`.
 
     Args:
-        in_channels: Channels of the image.
+        in_channels: Channels of the image, and of what is told in places.
+        out_channels: Channels of the image.
         scan: Orders the tokens of each S6 call; drawn from when a call brings no orders.
-        num_classes: Labels of a conditional model; 0 for none.
+        context_channels: Numbers that are told of an image; 0 for none.
         channels: Sinusoids of the time embedding, even.
         time_channels: Width of the time embedding.
     """
@@ -158,12 +180,19 @@ class ImageBackbone(nn.Module):
     the backward pass. Set by :func:`recompute_activations`."""
 
     def __init__(
-        self, in_channels: int, scan: Scan, num_classes: int, channels: int, time_channels: int
+        self,
+        in_channels: int,
+        out_channels: int,
+        scan: Scan,
+        context_channels: int,
+        channels: int,
+        time_channels: int,
     ) -> None:
         super().__init__()
         self.scan = scan
-        self.in_channels, self.num_classes = in_channels, num_classes
-        self.embedding = TimeEmbedding(channels, time_channels, num_classes)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.context_channels = context_channels
+        self.embedding = TimeEmbedding(channels, time_channels, context_channels)
         self.scan_calls = 0
 
     def build_block(self, block: BlockFactory, channels: int, time_channels: int) -> Any:
@@ -186,8 +215,8 @@ class ImageBackbone(nn.Module):
         """The time embedding (B, time_channels) and the orders, all arguments checked.
 
         Raises:
-            ConfigError: An image size that the network cannot serve, labels or orders that do not
-                fit the model.
+            ConfigError: An image size that the network cannot serve, a context or orders that do
+                not fit the model.
         """
         for name, value in (("x", x), ("timesteps", timesteps), ("context", context)):
             if not isinstance(value, Tensor) and (name != "context" or value is not None):
@@ -206,7 +235,7 @@ class ImageBackbone(nn.Module):
         else:
             _check_orders(orders, slots)
         batch = x.shape[0]
-        self._check_context(context, batch)
+        context = self._numbers(context, batch)
         return self.embedding(_per_image(timesteps, batch), context), orders
 
     def run_layer(self, layer: nn.Module, *arguments: Any) -> Any:
@@ -237,33 +266,35 @@ class ImageBackbone(nn.Module):
                 f"({reason}); nearest: {size_text(nearest)}. Smaller strides: {remedy}"
             )
 
-    def _check_context(self, context: Tensor | None, batch: int) -> None:
-        if not self.num_classes:
-            if context is not None:
-                raise ConfigError(
-                    "the model is unconditional (num_classes = 0) and was given a context; "
-                    "leave it out, or build the model with num_classes"
-                )
-            return
-        if context is None:
+    def _numbers(self, context: Tensor | None, batch: int) -> Tensor | None:
+        """The context as (B, M), checked; labels of classes become one 1 among zeros each."""
+        count = self.context_channels
+        if context is None or not count:
+            if context is None and not count:
+                return None
             raise ConfigError(
-                f"the model is conditional and needs context: ({batch},) integer class labels, "
-                f"0 to {self.num_classes - 1}"
+                f"the model needs context: ({batch}, {count}) numbers, or ({batch},) labels"
+                if count
+                else "the model is unconditional and was given a context; leave it out"
             )
-        counts = context.dtype in (torch.int64, torch.int32)  # what an embedding takes
-        if not counts or context.dim() != 1 or context.shape[0] != batch:
+        labels = context.dtype in (torch.int64, torch.int32)
+        shape = (batch,) if labels else (batch, count)
+        if tuple(context.shape) != shape or not (labels or context.is_floating_point()):
             raise ConfigError(
-                f"context is {context.dtype} of shape {tuple(context.shape)}; expected ({batch},) "
-                f"int64 or int32 class labels, 0 to {self.num_classes - 1}"
+                f"context is {context.dtype} of shape {tuple(context.shape)}; expected floating "
+                f"point ({batch}, {count}), or ({batch},) int64 or int32 class labels"
             )
+        if not labels:
+            return context
         # Not on a GPU: to read them there would make every call wait for the device.
         if batch and context.device.type == "cpu" and is_readable(context):
             low, high = int(context.min()), int(context.max())
-            if low < 0 or high >= self.num_classes:
+            if low < 0 or high >= count:
                 raise ConfigError(
                     f"context holds the label {low if low < 0 else high}; the model has "
-                    f"{self.num_classes} classes, labels 0 to {self.num_classes - 1}"
+                    f"{count} classes, labels 0 to {count - 1}"
                 )
+        return (context[:, None] == torch.arange(count, device=context.device)).float()
 
 
 def recompute_activations(model: nn.Module) -> None:

@@ -32,8 +32,12 @@ KINDS: dict[str, Kind] = {
     for kind in (
         Kind("scan", "ssmdiff_scans"),
         Kind("block", "ssmdiff_blocks", ("channels", "time_channels", "directions")),
-        Kind("backbone", "ssmdiff_backbones", ("in_channels", "scan", "block", "num_classes")),
-        Kind("method", "ssmdiff_methods", ("config", "channels", "classes")),
+        Kind(
+            "backbone",
+            "ssmdiff_backbones",
+            ("in_channels", "out_channels", "scan", "block", "context_channels"),
+        ),
+        Kind("method", "ssmdiff_methods", ("config", "channels", "conditions")),
         Kind("gan", "ssmdiff_gans", ("channels", "image_size", "latent_size")),
         Kind("loss", "ssmdiff_losses"),
         Kind("scheduler", "ssmdiff_schedulers", ("betas", "prediction_type")),

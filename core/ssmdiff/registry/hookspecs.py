@@ -48,13 +48,14 @@ def ssmdiff_blocks() -> Iterable[Component]:
 
 @hookspec
 def ssmdiff_backbones() -> Iterable[Component]:
-    """``factory(in_channels, scan, block, num_classes, **options)``, see ``Backbone``."""
+    """``factory(in_channels, out_channels, scan, block, context_channels, **options)``, see
+    ``Backbone``."""
     return ()
 
 
 @hookspec
 def ssmdiff_methods() -> Iterable[Component]:
-    """``factory(config, channels, classes, **options)``, see :class:`ssmdiff.Method`."""
+    """``factory(config, channels, conditions, **options)``, see :class:`ssmdiff.Method`."""
     return ()
 
 

@@ -23,7 +23,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from ssmdiff.errors import CheckpointError
+from ssmdiff.diffusion.conditions import LABEL, Condition, Conditions
+from ssmdiff.errors import CheckpointError, ConfigError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -64,6 +65,20 @@ class Checkpoint:
                 f"{self.path / STATE}: {found:.300}; expected 1 to 4096 and words"
             )
         return channels, names or []
+
+    def conditions(self, state: Mapping[str, Any], class_conditional: bool) -> Conditions:
+        """What the model is told; in a state of before it stands in the configuration alone.
+
+        Raises:
+            CheckpointError: They are none; a file may say anything.
+        """
+        if "conditions" in state:
+            try:
+                return Conditions.from_record(state["conditions"])
+            except ConfigError as error:
+                raise CheckpointError(f"{self.path / STATE}: {error}") from None
+        names = tuple(self.images(state)[1]) if class_conditional else ()
+        return Conditions([Condition(LABEL, "label", names)] if names else [])
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of ``name.safetensors``.

@@ -6,14 +6,18 @@ from typing import Any
 
 from torch import nn
 
+from ssmdiff.diffusion.conditions import LABEL, Conditions
 from ssmdiff.diffusion.interfaces import NoiseScheduler
 from ssmdiff.diffusion.process import Diffusion, make_betas
 from ssmdiff.errors import ConfigError, ContractError
 from ssmdiff.orders.scan import OrderPlan, Scan
 from ssmdiff.registry.registry import create
-from ssmdiff.runs.datasets import ImageDataset
+from ssmdiff.runs.datasets import ImageDataset, conditions_of
 from ssmdiff.runs.method import Method
 from ssmdiff.runs.sections import ComponentTable, Config
+
+NOTHING = Conditions()
+"""What an unconditional model is told."""
 
 
 def build_dataset(config: Config) -> ImageDataset:
@@ -24,25 +28,30 @@ def build_dataset(config: Config) -> ImageDataset:
     return dataset
 
 
-def build_method(config: Config, channels: int, classes: int) -> Method:
+def build_method(config: Config, channels: int, conditions: Conditions = NOTHING) -> Method:
     """What is trained: networks in training mode, on the CPU.
 
     Args:
         config: Of the run.
         channels: C of the images.
-        classes: How many the model is conditioned on, 0 for none.
+        conditions: What the model is told of each.
 
     Raises:
         ConfigError: It cannot serve the images.
     """
     method: Method = create(
-        "method", config.method, config=config, channels=channels, classes=classes
+        "method", config.method, config=config, channels=channels, conditions=conditions
     )
     return method
 
 
-def build_backbone(config: Config, in_channels: int, num_classes: int) -> nn.Module:
+def build_backbone(config: Config, channels: int, conditions: Conditions = NOTHING) -> nn.Module:
     """The denoiser, in training mode, on the CPU; its image size is checked.
+
+    Args:
+        config: Of the run.
+        channels: C of the images.
+        conditions: What it is told of each: numbers of its context, and further input channels.
 
     Raises:
         ConfigError: The backbone cannot serve the image size, or the scan a grid of it.
@@ -53,10 +62,11 @@ def build_backbone(config: Config, in_channels: int, num_classes: int) -> nn.Mod
     model: nn.Module = create(
         "backbone",
         config.model.backbone,
-        in_channels=in_channels,
+        in_channels=channels + conditions.planes,
+        out_channels=channels,
         scan=scan,
         block=block,
-        num_classes=num_classes,
+        context_channels=conditions.width,
     )
     plan = order_plan(model, config)
     block.refuse_other_slots(len(plan.slots), f"backbone {config.model.backbone['name']!r}")
@@ -132,17 +142,21 @@ def order_plan(model: nn.Module, config: Config, seed: int | None = None) -> Ord
     return OrderPlan(model.scan, slots, config.seed if seed is None else seed)  # type: ignore[arg-type]
 
 
-def classes_of(config: Config, dataset: ImageDataset) -> int:
-    """Number of classes that the model is conditioned on, 0 for none.
+def told_conditions(config: Config, dataset: ImageDataset) -> Conditions:
+    """What the model of a run is told of each image.
 
     Raises:
-        ConfigError: A conditional model was asked for and the data has no classes.
+        ConfigError: The data set cannot tell it.
     """
-    if not config.model.class_conditional:
-        return 0
-    if not dataset.class_names:
+    named, model = config.data.dataset["name"], config.model
+    if model.class_conditional and not dataset.class_names:
         raise ConfigError(
-            "model.class_conditional is true, and the data set "
-            f"{config.data.dataset['name']!r} has no class labels"
+            f"model.class_conditional is true, and the data set {named!r} has no class labels"
         )
-    return len(dataset.class_names)
+    if not model.conditions:
+        return conditions_of(dataset).chosen([LABEL] if model.class_conditional else [])
+    try:
+        left_out = config.train.condition_dropout > 0
+        return conditions_of(dataset).chosen(model.conditions, optional=left_out)
+    except ConfigError as error:
+        raise ConfigError(f"model.conditions: {error} (data set {named!r})") from None

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from ssmdiff.diffusion.conditions import Condition, Conditions
-
-LABEL = "label"
-"""The condition that every data set with classes has."""
+from ssmdiff.diffusion.conditions import LABEL, Condition, Conditions
 
 
 class ImageItem(NamedTuple):
@@ -85,3 +83,26 @@ def told_of(dataset: ImageDataset, item: ImageItem) -> Mapping[str, Any]:
     """What is known of an image, its class with it."""
     label = {LABEL: item.label} if dataset.class_names else {}
     return label | dict(item.told)
+
+
+class _Values(Sequence[Any]):
+    """What a data set tells of its images as one condition, read when it is asked for; in an order
+    whose beginning is spread over all of them."""
+
+    def __init__(self, dataset: ImageDataset, name: str) -> None:
+        self.dataset, self.name, count = dataset, name, len(dataset)
+        self.fingerprint = f"data {dataset.fingerprint()}"
+        near = range(max(1, round(0.618 * count)), 0, -1)
+        self.stride = next(stride for stride in near if math.gcd(stride, count) == 1)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: Any) -> Any:
+        item = ImageItem(*self.dataset[i * self.stride % len(self)])
+        return told_of(self.dataset, item).get(self.name)
+
+
+def told_by(dataset: ImageDataset, conditions: Iterable[Condition]) -> dict[str, Sequence[Any]]:
+    """The masks and images of a data set, for samples that are told them."""
+    return {one.name: _Values(dataset, one.name) for one in conditions if one.planes}

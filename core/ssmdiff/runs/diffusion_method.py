@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssmdiff.diffusion.conditions import Conditions
 from ssmdiff.diffusion.denoisers import TensorDenoiser, module_denoiser
 from ssmdiff.diffusion.interfaces import NoiseScheduler
 from ssmdiff.orders.seeds import Noise
 from ssmdiff.registry.registry import create
 from ssmdiff.runs import compose
-from ssmdiff.runs.method import Batch, Method, Update
+from ssmdiff.runs.method import Batch, Method, Update, told_in
 from ssmdiff.runs.sections import OF_SOME_METHODS, Config
 
 NETWORK = "model"
@@ -47,14 +48,14 @@ class DiffusionMethod(Method):
     reads: ClassVar[frozenset[str]] = frozenset(OF_SOME_METHODS)
     drawing = NETWORK
 
-    def __init__(self, config: Config, channels: int, classes: int) -> None:
+    def __init__(self, config: Config, channels: int, conditions: Conditions) -> None:
         self.diffusion = compose.build_diffusion(config)
-        self.model = compose.build_backbone(config, channels, classes)
+        self.model = compose.build_backbone(config, channels, conditions)
         self.networks = {NETWORK: self.model}
         self.plan = compose.order_plan(self.model, config)
         self.draws = DiffusionDraws(self.diffusion.timesteps)
         self.noise = Noise((channels, *config.data.image_size))
-        self.conditional, self.gamma = bool(classes), config.diffusion.min_snr_gamma
+        self.gamma = config.diffusion.min_snr_gamma
 
     def updates(self, networks: Mapping[str, nn.Module]) -> Sequence[Update]:
         """The backbone alone."""
@@ -65,12 +66,11 @@ class DiffusionMethod(Method):
         """(B,) losses of some images."""
         x_0, noise, t = batch["x_0"], batch["noise"], batch["timestep"]
         x_t = self.diffusion.add_noise(x_0, noise, t)
-        context = batch["label"] if self.conditional else None
-        prediction = network(x=x_t, timesteps=t, context=context, orders=orders)
+        prediction = self.denoiser(network)(x_t, t, orders, *told_in(batch))
         return self.diffusion.losses(prediction, x_0, noise, t, self.gamma)
 
     def denoiser(self, network: nn.Module) -> TensorDenoiser:
-        """The backbone, with labels as its context."""
+        """The backbone, with what it is told."""
         return module_denoiser(network)
 
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:

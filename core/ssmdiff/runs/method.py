@@ -22,7 +22,15 @@ from ssmdiff.orders.seeds import Noise
 
 Batch = Mapping[str, Tensor]
 """Images of a step with what was drawn for each, (B, ...) by name: ``x_0`` (B, C, *image_size), -1
-to 1, ``label`` (B,) int64, and what the method's :class:`Draws` gave."""
+to 1, ``label`` (B,) int64, what the method's :class:`Draws` gave, what :func:`told_in` finds."""
+
+CONTEXT, PLACE = "told_context", "told_place"
+
+
+def told_in(batch: Batch) -> tuple[Tensor, ...]:
+    """What the model is told of the images, as its denoiser takes it: (B, M) numbers, (B, P,
+    *image_size) planes, either or nothing; what is left out at random is left out here already."""
+    return tuple(batch[name] for name in (CONTEXT, PLACE) if name in batch)
 
 
 class Draws(Protocol):
@@ -101,9 +109,10 @@ class Seen:
 class Method(ABC):
     """A way of training, and of drawing images from what was trained.
 
-    A factory is called as ``factory(config=..., channels=..., classes=..., **options)``: a
-    :class:`ssmdiff.Config`, C of the images, and how many classes the model is conditioned on, 0
-    for none. Its random numbers come from torch's global generator, which the caller seeds.
+    A factory is called as ``factory(config=..., channels=..., conditions=..., **options)``: a
+    :class:`ssmdiff.Config`, C of the images, and what the model is told of each, a
+    :class:`ssmdiff.Conditions`; a method that tells it nothing may leave that out. Its random
+    numbers come from torch's global generator, which the caller seeds.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset()
@@ -135,7 +144,7 @@ class Method(ABC):
 
     @abstractmethod
     def denoiser(self, network: nn.Module) -> TensorDenoiser:
-        """``(x, timesteps, orders, *labels) -> prediction`` of the network that draws."""
+        """``(x, timesteps, orders, *told) -> prediction`` of the network that draws."""
 
     @abstractmethod
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:

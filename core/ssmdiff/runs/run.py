@@ -10,18 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssmdiff.diffusion.conditions import Conditions
 from ssmdiff.diffusion.cuda_graphs import RecordedDenoiser
 from ssmdiff.diffusion.denoisers import TorchDenoiser
 from ssmdiff.diffusion.image_model import ImageModel, SamplingSettings
 from ssmdiff.diffusion.interfaces import NoiseScheduler
 from ssmdiff.diffusion.one_call import STEPS, refuse_walk
-from ssmdiff.errors import CheckpointError, did_you_mean
+from ssmdiff.errors import CheckpointError, ConfigError, SsmdiffError, did_you_mean
 from ssmdiff.networks.compiling import compile_backbone
 from ssmdiff.orders.scan import OrderPlan, size_text
 from ssmdiff.orders.seeds import Noise
 from ssmdiff.runs import checkpoint as ckpt
 from ssmdiff.runs import compose
 from ssmdiff.runs.config import resolve
+from ssmdiff.runs.datasets import conditions_of, told_by
 from ssmdiff.runs.folder import CONFIG, RunFolder, listed
 from ssmdiff.runs.provenance import made_otherwise
 from ssmdiff.runs.sections import parts_of
@@ -50,8 +52,8 @@ class Run(ImageModel[Tensor]):
         state = self.checkpoint.state()
         self.channels, self.classes = self.checkpoint.images(state)
         self.data: Mapping[str, Any] = state.get("provenance", {}).get("data", {})
-        num_classes = len(self.classes) if self.config.model.class_conditional else 0
-        self.method = compose.build_method(self.config, self.channels, num_classes)
+        self._conditions = self.checkpoint.conditions(state, self.config.model.class_conditional)
+        self.method = compose.build_method(self.config, self.channels, self._conditions)
         self.model = self.method.networks[self.method.drawing].eval()
         name = "ema" if ema else self.method.drawing
         ckpt.load_state(self.model, self.checkpoint.tensors(name), self.checkpoint.path)
@@ -101,16 +103,17 @@ class Run(ImageModel[Tensor]):
         scheduler: str | Mapping[str, Any] | None = None,
         steps: int | None = None,
         seed: int = 0,
-        label: int | str | None = None,
+        label: Any = None,
+        told: Mapping[str, Any] | None = None,
     ) -> SamplingSettings:
         """What was asked for, over the run's own scheduler and steps."""
         if "sample.steps" in self.config.unread():
             refuse_walk(scheduler, steps)
-            return SamplingSettings({}, STEPS, seed, self.class_index(label))
+            return SamplingSettings({}, STEPS, seed, self.asked(label, told))
         asked = {"scheduler": scheduler, "steps": steps}
         layer = {key: value for key, value in asked.items() if value is not None}
         chosen = resolve(self.config, {"sample": layer}).sample
-        return SamplingSettings(chosen.scheduler, chosen.steps, seed, self.class_index(label))
+        return SamplingSettings(chosen.scheduler, chosen.steps, seed, self.asked(label, told))
 
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
         """A noise scheduler over the process that was trained."""
@@ -122,9 +125,24 @@ class Run(ImageModel[Tensor]):
         return self.method.noise
 
     @property
-    def class_names(self) -> list[str]:
-        """The classes of a conditional model; none of any other."""
-        return self.classes if self.config.model.class_conditional else []
+    def conditions(self) -> Conditions:
+        """What the model is told of each image."""
+        return self._conditions
+
+    def own_told(self, names: Sequence[str]) -> dict[str, Sequence[Any]]:
+        """Masks and images of the run's held-out data."""
+        try:
+            held_out = getattr(compose.build_dataset(self.config), "held_out", None)
+            known = [] if held_out is None else conditions_of(held_out).names
+            why = "its data set holds out no images with it"
+        except SsmdiffError as error:
+            known, why = [], f"its data cannot be opened: {error}"
+        if held_out is None or not set(names) <= set(known):
+            raise ConfigError(
+                f"{names[0]} is not given, and the run has none at hand, since {why}; give it, "
+                f"such as --tell {names[0]}=FILE, or told={{{names[0]!r}: array}}"
+            )
+        return told_by(held_out, (self.conditions.named(name) for name in names))
 
     def denoiser(self) -> TorchDenoiser:
         """The network on its device; its launches are recorded on a GPU if ``cuda_graphs``."""

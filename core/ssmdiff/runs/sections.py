@@ -33,6 +33,7 @@ OF_SOME_METHODS = (
     "sample.steps",
     "train.activation_checkpointing",
     "train.bound_images",
+    "train.condition_dropout",
     "train.held_out_every",
     "train.held_out_images",
 )
@@ -88,6 +89,9 @@ class ModelConfig(Section):
     block: ComponentTable = {}
     scan: ComponentTable = {}
     class_conditional: bool = False
+    """Whether the model is told the class of an image, and never left without it."""
+    conditions: tuple[str, ...] = ()
+    """What else the model is told of an image: names of what the data set declares."""
 
 
 class DiffusionConfig(Section):
@@ -166,6 +170,8 @@ class TrainConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     bound_images: Count = 16
     """Images over which L_vb (eq. 3) is reported at the end; 0 for none."""
+    condition_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """How often a model of ``model.conditions`` is told nothing of an image, and each alone."""
     callbacks: tuple[ComponentTable, ...]
     """Who listens to the run: names, or tables with a name."""
 
@@ -208,6 +214,12 @@ class Config(Section):
     def _fits(self) -> Config:
         if self.diffusion.beta_end < self.diffusion.beta_start:
             raise ValueError("diffusion.beta_end is below diffusion.beta_start")
+        told = self.model.conditions
+        if self.model.class_conditional and told and "label" not in told:
+            raise ValueError(
+                "model.class_conditional is true and model.conditions have no 'label'; give "
+                "model.conditions alone"
+            )
         return self
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""What a backbone must do: serve sizes, tell its S6 calls, and use time, labels and orders."""
+"""What a backbone must do: serve sizes, tell its S6 calls, use time, orders and what it is told."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from ssmdiff.testing.suite import Subject, Suite
 
 SIZES: tuple[Grid, ...] = ((8, 8), (8, 16), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64))
 ODD_SIZES: tuple[Grid, ...] = ((1, 1), (7, 5), (31, 33), (32, 33))
-CHANNELS, CLASSES, BATCH = 2, 3, 2
+CHANNELS, NUMBERS, PLANES, BATCH = 2, 3, 2, 2
 TOLERANCE = 1e-4  # of the largest value, where only the sequence of sums may differ
 
 
@@ -31,7 +32,7 @@ class BackboneSubject(Subject):
         self.model = self.new()
         self.sizes = [size for size in SIZES if self.serves(size)]
 
-    def new(self, num_classes: int = 0) -> nn.Module:
+    def new(self, context_channels: int = 0, planes: int = 0) -> nn.Module:
         def block(channels: int, time_channels: int, *, slot: int) -> nn.Module:
             self.built.append(slot)
             return probes.ProbeBlock(channels, time_channels, slot, self.log)
@@ -40,7 +41,11 @@ class BackboneSubject(Subject):
 
         with probes.seeded(0):
             model: nn.Module = self.build(
-                in_channels=CHANNELS, scan=probes.ProbeScan(), block=block, num_classes=num_classes
+                in_channels=CHANNELS + planes,
+                out_channels=CHANNELS,
+                scan=probes.ProbeScan(),
+                block=block,
+                context_channels=context_channels,
             )
         return probes.move_parameters(model).eval()
 
@@ -222,17 +227,40 @@ def orders(subject: BackboneSubject) -> str:
 
 @suite.check
 def context(subject: BackboneSubject) -> str:
-    """A conditional model takes (B,) labels and uses them."""
+    """A model that is told (B, M) numbers uses each of them."""
     try:
-        model = subject.new(num_classes=CLASSES)
+        model = subject.new(context_channels=NUMBERS)
     except ConfigError as error:
-        raise NotApplicableError(f"takes no classes: {error}") from error
+        raise NotApplicableError(f"is told no numbers: {error}") from error
     arguments = subject.inputs()
+    told = [*torch.eye(NUMBERS), torch.full((NUMBERS,), 0.5)]
     with torch.no_grad():
-        ys = [model(context=torch.tensor([label] * BATCH), **arguments) for label in (0, 2)]
-    if not probes.differ(*ys):
-        raise ViolationError("another label gives the same output", "an output that depends on it")
-    return f"{CLASSES} classes"
+        ys = [model(context=numbers.expand(BATCH, -1), **arguments) for numbers in told]
+    if any(not probes.differ(ys[-1], y) for y in ys[:-1]):
+        raise ViolationError(
+            "other numbers give the same output", "an output that depends on each of context"
+        )
+    return f"{NUMBERS} numbers"
+
+
+@suite.check
+def place(subject: BackboneSubject) -> str:
+    """Further channels of the input are used, and the output has those of the image."""
+    model, arguments = subject.new(planes=PLANES), subject.inputs()
+    planes = torch.zeros(BATCH, PLANES, *subject.size)
+    ys = []
+    for number in range(PLANES + 1):
+        told = planes.clone()
+        told[:, :number] = 1
+        x = torch.cat([arguments["x"], told], dim=1)
+        with torch.no_grad():
+            ys.append(model(**{**arguments, "x": x}))
+    _shaped(ys[0], (BATCH, CHANNELS, *subject.size), subject.size)
+    if any(not probes.differ(a, b) for a, b in itertools.pairwise(ys)):
+        raise ViolationError(
+            "another plane gives the same output", "an output that depends on each input channel"
+        )
+    return f"{PLANES} planes beside {CHANNELS} channels"
 
 
 @suite.check
@@ -252,8 +280,8 @@ def batch(subject: BackboneSubject) -> str:
 def gradients(subject: BackboneSubject) -> str:
     """Every parameter gets a gradient, those of a conditional model too."""
     try:
-        model = subject.new(num_classes=CLASSES).train()
-        labels = {"context": torch.tensor([0, 1, 2])}
+        model = subject.new(context_channels=NUMBERS).train()
+        labels = {"context": torch.eye(NUMBERS)}
     except ConfigError:
         model, labels = subject.new().train(), {}
     arguments = subject.inputs(batch=3)

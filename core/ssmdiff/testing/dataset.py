@@ -69,7 +69,7 @@ def images(subject: DatasetSubject) -> str:
 
 def _image(dataset: ImageDataset, index: int, size: Grid) -> None:
     item = dataset[index]
-    image, label = item
+    image, label = item[:2]
     expected = (dataset.channels, *size)
     if not isinstance(image, Tensor) or image.dtype != torch.float32:
         got = image.dtype if isinstance(image, Tensor) else type(image).__name__

@@ -15,7 +15,7 @@ import torch
 from ssmdiff.errors import ConfigError, ExportError, SsmdiffError
 from ssmdiff.runs.exporting import ExportRequest, ExportResult
 from ssmdiff.runs.run import Run
-from ssmdiff.testing.probe_run import make_run, probe_parts
+from ssmdiff.testing.probe_run import TOLD, make_run, probe_parts
 from ssmdiff.testing.report import NotApplicableError, ViolationError
 from ssmdiff.testing.suite import Subject, Suite
 
@@ -86,10 +86,11 @@ class ExporterSubject(Subject):
         except ConfigError as error:
             raise NotApplicableError(f"cannot open here: {error}") from error
 
-    def draw(self, model: Any, seed: int = SEED) -> np.ndarray:
+    def draw(self, model: Any, seed: int = SEED, **told: Any) -> np.ndarray:
         """(n, C, *image_size) of a run or of an opened file."""
         with probe_parts():
-            return np.asarray(model.sample(IMAGES, seed=seed, steps=STEPS))
+            told = {**TOLD, **told}
+            return np.asarray(model.sample(IMAGES, seed=seed, steps=STEPS, told=told))
 
     def recognise(self, path: Path) -> bool:
         """What the exporter says of a path."""
@@ -205,6 +206,29 @@ def images(subject: ExporterSubject) -> str:
     if np.array_equal(got, subject.draw(subject.opened, seed=SEED + 1)):
         raise ViolationError("another seed gives the same images", "other images")
     return f"{IMAGES} images within {error:.0e} of the run's"
+
+
+@suite.check
+def told(subject: ExporterSubject) -> str:
+    """What it wrote is told what the run is, by name, and heeds each."""
+    opened = subject.opened
+    if opened.conditions != subject.run.conditions:
+        raise ViolationError(
+            f"the file is told {opened.conditions!r}", f"{subject.run.conditions!r}, as the run"
+        )
+    before = subject.draw(opened)
+    others = {"label": None, "angle": 0.9, "mask": 1 - TOLD["mask"], "other": None}
+    for name, value in others.items():
+        got, expected = (subject.draw(one, **{name: value}) for one in (opened, subject.run))
+        error = float(np.abs(got - expected).max())
+        if not error <= WITHIN:
+            raise ViolationError(
+                f"with another {name} images are off by {error:.2g} from those of the run",
+                f"at most {WITHIN:.2g}",
+            )
+        if np.array_equal(got, before):
+            raise ViolationError(f"another {name} gives the same images", "other images")
+    return f"{', '.join(others)}: told and heeded"
 
 
 @suite.check

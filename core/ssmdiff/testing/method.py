@@ -53,7 +53,7 @@ class MethodSubject(Subject):
 
     def new(self) -> Method:
         with probe_parts(), probes.seeded(0):
-            return build_method(self.config, CHANNELS, 0)
+            return build_method(self.config, CHANNELS)
 
     def batch(self, first: int = 0) -> dict[str, Tensor]:
         """Images ``first`` and on, with their draws."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
+from ssmdiff.diffusion.conditions import Condition, Conditions
 from ssmdiff.networks.backbone import BlockFactory, ImageBackbone, orders_of
 from ssmdiff.orders.group_shuffle import GroupShuffle
 from ssmdiff.orders.scan import Grid, Scan, ScanOrder, ScanSlot
@@ -30,6 +31,20 @@ from ssmdiff.testing import probes
 
 NAME = "ssmdiff-probe"
 SIZE = (8, 8)
+CONDITIONS = Conditions(
+    [
+        Condition("label", "label", ("a", "b"), optional=True),
+        Condition("angle", "number", low=-1.0, high=1.0),
+        Condition("mask", "mask", ("out", "in")),
+        Condition("other", "image", optional=True),
+    ]
+)
+"""What the probe's network is told: a condition of each kind that is encoded in its own way."""
+TOLD: Mapping[str, Any] = {
+    "mask": (np.indices(SIZE).sum(0) > SIZE[0]).astype(np.uint8),
+    "other": np.linspace(-1, 1, math.prod(SIZE), dtype=np.float32).reshape(1, *SIZE),
+}
+"""What of it has no usual value."""
 WIDTH = 8
 
 
@@ -56,12 +71,17 @@ class PlainBackbone(ImageBackbone):
     name = NAME
 
     def __init__(
-        self, in_channels: int, scan: Scan, block: BlockFactory, num_classes: int = 0
+        self,
+        in_channels: int,
+        out_channels: int,
+        scan: Scan,
+        block: BlockFactory,
+        context_channels: int = 0,
     ) -> None:
-        super().__init__(in_channels, scan, num_classes, WIDTH, WIDTH)
+        super().__init__(in_channels, out_channels, scan, context_channels, WIDTH, WIDTH)
         self.enter = nn.Conv2d(in_channels, WIDTH, 1)
         self.block = self.build_block(block, WIDTH, WIDTH)
-        self.leave = nn.Conv2d(WIDTH, in_channels, 1)
+        self.leave = nn.Conv2d(WIDTH, out_channels, 1)
 
     def scan_slots(self, image_size: Grid) -> list[ScanSlot]:
         return [ScanSlot(tuple(image_size))] * self.scan_calls
@@ -116,20 +136,28 @@ def probe_parts() -> Iterator[None]:
 
 
 def make_run(folder: Path) -> Run:
-    """The run, untrained, none of its weights zero; call it inside :func:`probe_parts`."""
+    """The run, untrained and told of :data:`CONDITIONS`, none of its weights zero; call it inside
+    :func:`probe_parts`."""
     config = resolve(
         {
             "data": {"dataset": NAME, "image_size": list(SIZE)},
-            "model": {"backbone": NAME, "block": NAME, "scan": NAME},
+            "model": {
+                "backbone": NAME,
+                "block": NAME,
+                "scan": NAME,
+                "conditions": CONDITIONS.names,
+            },
             "diffusion": {"timesteps": 20},
             "train": {"callbacks": []},
             "sample": {"scheduler": "ddim", "steps": 3},
         }
     )
     with probes.seeded(0):
-        model = probes.move_parameters(build_backbone(config, 1, 0))
+        model = probes.move_parameters(build_backbone(config, 1, CONDITIONS))
     run = RunFolder(folder)
     run.create(config)
     weights = {"model": model.state_dict(), "ema": model.state_dict()}
-    ckpt.save(run.checkpoints, 1, weights, {"channels": 1, "class_names": []})
+    names = list(CONDITIONS.named("label").names)
+    state = {"channels": 1, "class_names": names, "conditions": CONDITIONS.record()}
+    ckpt.save(run.checkpoints, 1, weights, state)
     return Run(folder)

@@ -16,7 +16,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 from ssmdiff import (
+    LABEL,
     MAX_ENTRIES,
+    Condition,
+    Conditions,
+    ConfigError,
     ContractError,
     ExportError,
     GroupShuffle,
@@ -44,6 +48,8 @@ from ssmdiff_export.runtime.parts import (
 FORMAT, OF_GENERATORS = 1, 2
 MAX_BYTES = 1 << 24
 """Most of it are the recipes of random orders, a few bytes per token."""
+MAX_TOLD = 1 << 14
+"""Numbers, and planes, that a file may be told."""
 PRECISIONS = ("fp32", "fp16", "bf16")
 
 ScanBody = Literal["scan", "chunked", "linear-attention"]
@@ -89,7 +95,9 @@ class ModelCard:
         image_size: (H, W).
         channels: C.
         class_names: Of the data; empty without classes.
-        class_conditional: Whether the graph has the input ``context``.
+        class_conditional: Whether the model is told the class.
+        conditions: What it is told of each image: numbers are the graph's input ``context``, planes
+            further channels of ``x``. Files of before 0.2 have none, and ``context`` is the class.
         diffusion: The forward process; None of a generator.
         scheduler: The noise scheduler to sample with unless another is asked for.
         steps: Sampling steps, likewise.
@@ -132,6 +140,7 @@ class ModelCard:
     normalisation: tuple[float, float] = (-1.0, 1.0)
     terms: Mapping[str, str] = field(default_factory=dict)
     latent: Latent | None = None
+    conditions: Conditions = field(default_factory=Conditions)
 
     def __repr__(self) -> str:
         """One line: the parts and the size of an image."""
@@ -150,6 +159,8 @@ class ModelCard:
         if self.class_names:
             known = ", ".join(self.class_names)
             lines["classes"] = known if self.class_conditional else f"{known} (not asked for)"
+        if others := [one for one in self.conditions if one.name != LABEL]:
+            lines["told"] = "; ".join(f"{one.name}: {one.expected()}" for one in others)
         if self.terms:
             lines["data"] = f"{self.terms.get('name')}: {self.terms.get('licence')}"
         if self.parity is not None:
@@ -179,6 +190,24 @@ class ModelCard:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         return (self.channels, *self.image_size)
+
+    @property
+    def told(self) -> Conditions:
+        """What the model is told, of an older file as well."""
+        if self.conditions or not self.class_conditional:
+            return self.conditions
+        return Conditions([Condition(LABEL, "label", self.class_names)])
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether ``context`` is whole numbers, the classes, as in files of before 0.2."""
+        return self.class_conditional and not self.conditions
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of ``x``, without the batch."""
+        channels, *sides = self.noise.shape
+        return (channels + self.conditions.planes, *sides)
 
     @property
     def scan_slots(self) -> tuple[ScanSlot, ...]:
@@ -221,6 +250,9 @@ class ModelCard:
         }
         if not self.terms:  # a file of data without terms is that of before
             del document["terms"]
+        document["conditions"] = self.conditions.record()
+        if not self.conditions:
+            del document["conditions"]
         document["sample"] = {
             "scheduler": document.pop("scheduler"),
             "steps": document.pop("steps"),
@@ -273,6 +305,9 @@ class ModelCard:
             else None,
             normalisation=table.take("normalisation", checks.normalisation),
             terms=table.take("terms", checks.texts) if table.has("terms") else {},
+            conditions=_conditions(table.take("conditions", checks.json_list))
+            if table.has("conditions")
+            else Conditions(),
         )
         table.finish()
         _check_slots(card)
@@ -304,6 +339,19 @@ def _walk(table: Table) -> dict[str, Any]:
         "steps": sample.take("steps", checks.whole(1, 100_000)),
     }
     sample.finish()
+    return found
+
+
+def _conditions(record: list[Any]) -> Conditions:
+    try:
+        found = Conditions.from_record(record)
+    except ConfigError as error:
+        raise ExportError(f"model card: {error}") from None
+    if found.width > MAX_TOLD or found.planes > MAX_TOLD:
+        raise ExportError(
+            f"model card: its conditions are {found.width} numbers and {found.planes} planes; at "
+            f"most {MAX_TOLD} of either are read"
+        )
     return found
 
 
@@ -344,3 +392,5 @@ def _check_slots(card: ModelCard) -> None:
             raise ExportError(f"{where} has no order, or no recipe {slot.recipe!r:.60}")
     if card.class_conditional and not card.class_names:
         raise ExportError("model card: the model is conditional and names no classes")
+    if card.conditions and (LABEL in card.conditions.names) != card.class_conditional:
+        raise ExportError("model card: class_conditional and the conditions do not agree")

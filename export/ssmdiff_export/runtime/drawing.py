@@ -7,8 +7,9 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ssmdiff import ConfigError, ExportError, SsmdiffError
@@ -28,6 +29,13 @@ def arguments(parser: argparse.ArgumentParser, batch_size: int = 16) -> None:
     add("--steps", type=int, help="Sampling steps; by default the model's.")
     add("--scheduler", help="Noise scheduler; by default the model's.")
     add("--label", help="The class to draw; by default all in turn.")
+    add(
+        "--tell",
+        action="append",
+        default=[],
+        help="NAME=VALUE of another condition: a number, "
+        "names joined by +, none, or for a mask or an image a .npy file; may be given again.",
+    )
     add("--batch-size", type=int, default=batch_size, help="Images drawn at once.")
 
 
@@ -46,7 +54,9 @@ def draw(model: ArrayModel, asked: argparse.Namespace) -> str:
         raise ConfigError(f"{out} is there already; choose another --out")
     if asked.n < 1 or asked.first < 0 or asked.seed < 0:
         raise ConfigError("--n is at least 1, --first and --seed at least 0")
-    sampling = model.sampling(asked.scheduler, asked.steps, asked.seed, asked.label)
+    sampling = model.sampling(
+        asked.scheduler, asked.steps, asked.seed, asked.label, told(model, asked.tell)
+    )
     numbers = range(asked.first, asked.first + asked.n)
     draft = out.with_name(f".tmp-{out.name}")
     start_s = time.perf_counter()
@@ -67,6 +77,32 @@ def draw(model: ArrayModel, asked: argparse.Namespace) -> str:
         draft.unlink(missing_ok=True)
     took_s = time.perf_counter() - start_s
     return f"images: {out}, {asked.n} of seed {asked.seed}, {asked.n / took_s:.2f} images a second"
+
+
+def told(model: ArrayModel, words: Sequence[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` as values by name.
+
+    Raises:
+        ConfigError: It is no such text, or the model is told no such thing.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        name, given, text = word.partition("=")
+        one = model.conditions.named(name)
+        if not given or name in found:
+            raise ConfigError(f"--tell {word}: expected NAME=VALUE, each name once")
+        try:
+            if text == "none":
+                found[name] = None
+            elif one.planes:
+                found[name] = np.load(text, allow_pickle=False)
+            else:
+                found[name] = float(text) if one.kind == "number" else tuple(text.split("+"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--tell {word}: {error}; {one.expected()}") from None
+        if one.kind == "label" and text != "none":
+            found[name] = text
+    return found
 
 
 def run(work: Callable[[], str]) -> None:

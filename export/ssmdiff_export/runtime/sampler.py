@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,8 @@ import numpy as np
 import ssmdiff
 from numpy.typing import NDArray
 from ssmdiff import (
+    LABEL,
+    Conditions,
     Denoiser,
     ExportError,
     ImageModel,
@@ -116,6 +118,13 @@ def feeds(card: ModelCard, orders: Sequence[ScanOrder]) -> dict[str, NDArray[np.
     return {name: order.coded for name, order in zip(names, orders, strict=True)}
 
 
+def split(x: Any, told: Sequence[Any], joined: Callable[..., Any]) -> tuple[Any, Any]:
+    """What a denoiser is told as a graph takes it: its ``context``, and ``x`` with the planes."""
+    planes = [one for one in told if one.ndim == x.ndim]
+    context = next((one for one in told if one.ndim < x.ndim), None)
+    return context, joined([x, *planes], 1) if planes else x
+
+
 class CardModel(ImageModel[Images]):
     """A model in a file; it lacks the denoiser.
 
@@ -140,9 +149,17 @@ class CardModel(ImageModel[Images]):
         return self.card.noise
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes of a conditional model; none of any other."""
-        return self.card.class_names if self.card.class_conditional else ()
+    def conditions(self) -> Conditions:
+        """What the model is told of each image."""
+        return self.card.told
+
+    def encoded(self, told: Sequence[Mapping[str, Any]]) -> tuple[NDArray[Any], ...]:
+        """As the graph takes it: an older one takes numbers of classes."""
+        if not self.card.takes_classes:
+            return super().encoded(told)
+        label = self.conditions.named(LABEL)
+        self.conditions.encoded(told, self.shape[1:])
+        return (np.array([label.index(image[LABEL]) for image in told], np.int64),)
 
     @abstractmethod
     def denoiser(self) -> Denoiser: ...
@@ -165,15 +182,17 @@ class CardModel(ImageModel[Images]):
         scheduler: str | Mapping[str, Any] | None = None,
         steps: int | None = None,
         seed: int = 0,
-        label: int | str | None = None,
+        label: Any = None,
+        told: Mapping[str, Any] | None = None,
     ) -> SamplingSettings:
         """What was asked for, over the model's own scheduler and steps."""
+        asked = self.asked(label, told)
         if self.card.latent is not None:
             refuse_walk(scheduler, steps)
-            return SamplingSettings({}, self.card.steps, seed, self.class_index(label))
+            return SamplingSettings({}, self.card.steps, seed, asked)
         table = self.card.scheduler_table(scheduler)
         steps = self.card.steps if steps is None else steps
-        return SamplingSettings(table, steps, seed, self.class_index(label))
+        return SamplingSettings(table, steps, seed, asked)
 
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
         """One of those that need numpy alone: ddpm, ddim, dpmpp, unipc, euler, heun."""
@@ -190,7 +209,7 @@ class ArrayModel(CardModel[Array]):
         x: Array,
         timesteps: NDArray[Any],
         orders: Sequence[ScanOrder] = (),
-        context: int | NDArray[Any] | None = None,
+        *told: NDArray[Any],
     ) -> Array:
         """One call of the network.
 
@@ -198,8 +217,9 @@ class ArrayModel(CardModel[Array]):
             x: (B, C, H, W) noisy images; of a generator, (B, Z) latent vectors.
             timesteps: (B,); of no use to a generator.
             orders: Of the random scans, from ``plan(seed).draw(step)``; none if all are fixed.
-            context: A class index or (B,) of them, for a conditional model.
+            *told: What :meth:`encoded` gave, for a model that is told something.
         """
+        context, x = split(x, told, np.concatenate)
         inputs: dict[str, NDArray[Any]] = {
             "x": np.ascontiguousarray(x, dtype=np.float32),
             **feeds(self.card, orders),
@@ -207,7 +227,7 @@ class ArrayModel(CardModel[Array]):
         if self.card.latent is None:
             inputs["timesteps"] = np.asarray(timesteps, dtype=np.float32)
         if context is not None:
-            inputs["context"] = np.full(len(x), context, dtype=np.int64)
+            inputs["context"] = context
         return self.run(inputs)
 
     @abstractmethod

@@ -89,9 +89,10 @@ class ServedModel(ArrayModel):
             prediction = prediction_of(content, answer.getheader(LENGTH))
         except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise ExportError(f"{where} answers with something else: {error}") from error
-        if prediction.shape != inputs["x"].shape:
+        expected = (len(inputs["x"]), *self.card.shape)
+        if prediction.shape != expected:
             raise ExportError(
-                f"{where} predicts {prediction.shape} for images of {inputs['x'].shape}; is it the "
+                f"{where} predicts {prediction.shape} for images of {expected}; is it the "
                 "model of this card?"
             )
         return prediction

@@ -84,14 +84,17 @@ class Session:
         """The graph takes what the card says, whatever else the file says about shapes."""
         card = self.report.card
         named = {"x"} if card.latent is not None else {"x", "timesteps"}
-        if card.class_conditional:
+        context = (
+            ("tensor(int64)", []) if card.takes_classes else ("tensor(float)", [card.told.width])
+        )
+        if card.told.width:
             named.add("context")
         tokens = {slot.order: slot.tokens for slot in card.slots if slot.order is not None}
         inputs = {i.name: (i.type, i.shape) for i in self._session.get_inputs()}
         outputs = {o.name: (o.type, o.shape) for o in self._session.get_outputs()}
         fits = inputs.keys() == named | tokens.keys() and list(outputs) == ["prediction"]
         if fits:
-            wanted = {"x": card.noise.shape, "prediction": card.shape}
+            wanted = {"x": card.input_shape, "prediction": card.shape}
             fits = all(
                 (kind, shape[1:]) == ("tensor(float)", list(wanted[name]))
                 and not isinstance(shape[0], int)
@@ -100,6 +103,8 @@ class Session:
                 inputs[name][0] == "tensor(int32)" and inputs[name][1][1:] == [length]
                 for name, length in tokens.items()
             )
+            kind, shape = inputs.get("context", (context[0], [None, *context[1]]))
+            fits = fits and (kind, shape[1:]) == context
         if not fits:
             raise ExportError(
                 f"{self.report.path}: the graph has inputs {inputs} and outputs {outputs}; its "

@@ -205,7 +205,7 @@ def tiny_run(folder: Path, discretization: str, widths: tuple[int, ...] = (1, 2)
         }
     )
     generator = torch.Generator().manual_seed(0)
-    model = build_backbone(config, 1, 0)
+    model = build_backbone(config, 1)
     for parameter in model.parameters():
         if not parameter.any():
             parameter.data.normal_(std=0.05, generator=generator)

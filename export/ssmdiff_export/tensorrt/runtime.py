@@ -93,7 +93,7 @@ class EngineDenoiser:
 
         Args:
             inputs: By the names of the graph, on any device: ``x``, ``timesteps`` (B,),
-                ``context`` (B,) of a conditional model, ``order_<slot>`` (K, L) int32.
+                ``context`` (B, M) of a model that is told numbers, ``order_<slot>`` (K, L) int32.
 
         Raises:
             ExportError: An input is missing, of a wrong shape, or the batch is out of range.
