@@ -26,8 +26,11 @@ class Model:
     def plan(self) -> Any:
         return self._plan
 
-    def labels(self, sampling: SamplingSettings, indices: Any) -> None:
-        return None
+    def told(self, sampling: SamplingSettings, indices: Any) -> list[Any]:
+        return [{}]
+
+    def encoded(self, told: list[Any]) -> tuple[()]:
+        return ()
 
     def denoiser(self) -> Any:
         from ssmdiff import TorchDenoiser, module_denoiser

@@ -91,7 +91,9 @@ def test_conditional_run_draws_a_class(tiny, tmp_path):
             parameter.add_(0.05 * torch.randn_like(parameter))
     first, second = run.sample(1, label=0), run.sample(1, label=1)
     assert not torch.equal(first, second)
-    with pytest.raises(ConfigError, match="label 2 is out of range"):
+    with pytest.raises(
+        ConfigError, match="label 2 is none of its numbers; expected 0 healthy, 1 lesion"
+    ):
         run.sample(1, label=2)
 
 

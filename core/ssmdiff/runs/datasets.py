@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -80,9 +81,9 @@ def conditions_of(dataset: ImageDataset) -> Conditions:
 
 
 def told_of(dataset: ImageDataset, item: ImageItem) -> Mapping[str, Any]:
-    """What is known of an image, its class with it."""
-    label = {LABEL: item.label} if dataset.class_names else {}
-    return label | dict(item.told)
+    """What is known of an image, its class with it; a value is worked out when it is asked for, if
+    the data set does so."""
+    return ChainMap({LABEL: item.label} if dataset.class_names else {}, item.told)  # type: ignore[arg-type]
 
 
 class _Values(Sequence[Any]):
