@@ -46,6 +46,7 @@ Preset = Annotated[
     typer.Option(
         "--preset",
         help="tiny (the default), small, paper-128, or paper-acdc, -brats2018, -chestxray14; "
+        "of flows tiny-flow, small-flow; "
         "of GANs tiny-dcgan, -sagan, -unetgan, paper-dcgan, -sagan, -unetgan.",
         autocompletion=_presets,
     ),
@@ -71,7 +72,9 @@ Backbone = Annotated[
 ]
 Method = Annotated[
     str | None,
-    typer.Option(help="What is trained: diffusion or gan.", autocompletion=names_of("method")),
+    typer.Option(
+        help="What is trained: diffusion, flow or gan.", autocompletion=names_of("method")
+    ),
 ]
 Gan = Annotated[
     str | None,

@@ -42,7 +42,8 @@ def sample(
     scheduler: Annotated[
         str | None,
         typer.Option(
-            help="Noise scheduler: ddpm, ddim, dpmpp, unipc, euler, heun.",
+            help="Noise scheduler: ddpm, ddim, dpmpp, unipc, euler, heun; of a flow flow-euler, "
+            "flow-heun, flow-adams.",
             autocompletion=flags.names_of("scheduler"),
         ),
     ] = None,

@@ -22,7 +22,8 @@ from ssmdiff import (
     NoiseScheduler,
     SamplingSettings,
     TorchDenoiser,
-    create,
+    create_scheduler,
+    refuse_other_process,
     registry,
 )
 from torch import Tensor
@@ -68,11 +69,13 @@ class FileModel(CardModel[Tensor]):
         """What was asked for, over the model's own; any scheduler of the registry, all its options.
 
         Raises:
-            ConfigError: There is no such scheduler, or it has no such option.
+            ConfigError: There is no such scheduler, it is of another process, or it has no such
+                option.
         """
         asked = super().sampling(scheduler, steps, seed, label)
         if self.card.latent is not None:
             return asked
+        refuse_other_process(asked.scheduler["name"], self.card.walk.of)
         table = registry().options("scheduler", asked.scheduler)
         return dataclasses.replace(asked, scheduler=table)
 
@@ -80,11 +83,7 @@ class FileModel(CardModel[Tensor]):
         """A noise scheduler over the process that was trained."""
         if self.card.latent is not None:
             return super().new_scheduler(table)
-        betas, predicted = self.card.betas(), self.card.process.prediction
-        scheduler: NoiseScheduler = create(
-            "scheduler", table, betas=betas, prediction_type=predicted
-        )
-        return scheduler
+        return create_scheduler(table, self.card.walk.of, **self.card.walk.wired())
 
     def joined(self, batches: Sequence[Tensor]) -> Tensor:
         """On the CPU."""

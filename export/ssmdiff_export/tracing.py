@@ -18,10 +18,13 @@ import numpy as np
 import torch
 from ssmdiff import (
     DTYPES,
+    FLOW,
+    BackboneMethod,
     DiffusionMethod,
     ExportError,
     ExportPrecision,
     GroupShuffle,
+    Method,
     OrderPlan,
     Run,
     ScanOrder,
@@ -44,6 +47,7 @@ from ssmdiff_export.lowering import lowering
 from ssmdiff_export.precision import in_precision
 from ssmdiff_export.runtime.card import (
     ExternalData,
+    Flow,
     ModelCard,
     Parity,
     Process,
@@ -74,10 +78,11 @@ class GraphInputs:
         """
         if makes_in_one_call(run):
             return cls(run.method.plan, False, False)
-        if not isinstance(run.method, DiffusionMethod):
+        method = run.method
+        if not isinstance(method, DiffusionMethod) and _flow(method) is None:
             raise ExportError(
                 f"the run was trained by method {run.config.method['name']!r}; a file holds a "
-                "diffusion, or a network that makes an image in one call"
+                "diffusion or a flow, or a network that makes an image in one call"
             )
         conditional = run.config.model.class_conditional
         return cls(order_plan(run.model, run.config, 0), conditional)
@@ -218,7 +223,7 @@ def card(
         channels=run.channels,
         class_names=tuple(run.classes),
         class_conditional=model.class_conditional,
-        diffusion=_process(run) if interface.walks else None,
+        diffusion=_process(run) if isinstance(run.method, DiffusionMethod) else None,
         scheduler=config.sample.scheduler,
         steps=config.sampling_steps,
         precision=precision,
@@ -233,12 +238,19 @@ def card(
         external_data=external,
         terms=run.data.get("terms", {}),
         latent=None if interface.walks else latent_of_run(run),
+        flow=_flow(run.method),
     )
 
 
 def _process(run: Run) -> Process:
     d = run.config.diffusion
     return Process(d.timesteps, d.beta_schedule, d.beta_start, d.beta_end, d.prediction)
+
+
+def _flow(method: Method) -> Flow | None:
+    if not isinstance(method, BackboneMethod) or method.process != FLOW:
+        return None
+    return Flow(method.wired()["trained_shift"])
 
 
 def _slots(interface: GraphInputs) -> tuple[tuple[Slot, ...], dict[str, GroupShuffle]]:

@@ -199,7 +199,7 @@ def case_inputs(run: Run, interface: GraphInputs, case: Case) -> Arrays:
         z = [run.noise.draw(noise) for _ in range(case.batch)]
         return {"x": np.stack(z)}
     shape = (case.batch, run.channels, *run.config.data.image_size)
-    last = run.config.diffusion.timesteps - 1
+    last = getattr(run.method, "noisiest", 0)
     spread = (np.arange(case.batch) + 0.5) / case.batch * last
     inputs = {
         "x": noise.standard_normal(shape, dtype=np.float32),

@@ -51,6 +51,10 @@ def evaluate(
     show_real: Annotated[
         bool, typer.Option("--show-real", help="Put real images on the page, and nearest pairs.")
     ] = False,
+    bits: Annotated[
+        int,
+        typer.Option(min=0, help="Tell bits per dimension of so many real images under a run."),
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Judge the images of a model: quality, diversity, novelty, on one page.
@@ -93,6 +97,7 @@ def evaluate(
         checkpoint=checkpoint,
         batch_size=batch_size,
         show_real=show_real,
+        bits=bits,
         progress=True,
     )
     if processes()[0] != 0:
@@ -110,6 +115,9 @@ def evaluate(
         typer.echo(
             f"{refusal.section:<10} {refusal.metric} over {refusal.features}: {refusal.reason}"
         )
+    for name, value in record.model.items():
+        if name.startswith("bits per dimension"):
+            typer.echo(f"{'likelihood':<10} {name:<36} {value:>10.3f}")
     typer.echo(f"page: {folder / PAGE}")
 
 

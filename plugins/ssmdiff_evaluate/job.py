@@ -34,6 +34,7 @@ from ssmdiff_evaluate.evaluation import (
     components,
     judge,
 )
+from ssmdiff_evaluate.likelihood import bits_of, refuse_bits
 from ssmdiff_evaluate.sets import (
     SAMPLES_RECORD,
     DataImages,
@@ -69,6 +70,7 @@ class Evaluate:
         checkpoint: str | None = None,
         batch_size: int = 64,
         show_real: bool = False,
+        bits: int = 0,
         progress: bool = False,
     ) -> Record:
         """Judge the images of a model, and write the evaluation.
@@ -90,6 +92,8 @@ class Evaluate:
             checkpoint: Of a run; the newest by default.
             batch_size: Images drawn at once.
             show_real: Put real images on the page though their data is not marked open.
+            bits: Of so many real images, held out if there are some, tell bits per dimension under
+                the model: of a flow its likelihood, of a diffusion L_vb.
             progress: Show bars.
 
         Returns:
@@ -107,6 +111,8 @@ class Evaluate:
         networks, asked_metrics = components(features, metrics)  # refused before work is done
         model = Path(model)
         opened = Opened(model, checkpoint)
+        if bits:
+            refuse_bits(opened.model)
         dataset, source, is_open = self._data(opened, against)
         folder = Path(out) if out is not None else default_folder(model, n, seed)
         known = DataImages(dataset, reference, source)
@@ -124,6 +130,8 @@ class Evaluate:
             )
         if processes()[0] != 0:
             return Record({}, (), ())  # this process drew its part; the first one judges
+        if bits:
+            facts |= bits_of(opened.model, dataset, bits, seed)
         sets = Sets(known, samples, fresh)
         cache = folder.parent / "cache"
         record = judge(sets, networks, asked_metrics, cache, origin, facts, bars)

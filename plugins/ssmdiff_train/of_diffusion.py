@@ -1,4 +1,4 @@
-"""What is told of a diffusion and of no other method: a walk on trial, doubts, the bound."""
+"""What is told of methods that walk from noise to images: a walk on trial, doubts, the bound."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import math
 
 import torch
 from ssmdiff import (
+    BackboneMethod,
     Config,
     Diffusion,
     DiffusionMethod,
     ImageDataset,
     Method,
-    order_tensors,
-    stream,
 )
-from torch import Tensor, nn
+from torch import nn
 
 from ssmdiff_train.proof import prove_sampling
 
-BOUND_TIMESTEPS = 32
 MOST_LEFT = 0.01
 """alpha_bar at the last timestep, at most: sampling begins with noise alone, at alpha_bar = 0."""
 
@@ -29,10 +27,9 @@ def proven(method: Method, config: Config, channels: int) -> str:
     Raises:
         ConfigError: The scheduler cannot walk the process.
     """
-    if not isinstance(method, DiffusionMethod):
-        return ""
-    prove_sampling(config, method.diffusion, channels)
-    return doubt_of(method.diffusion)
+    if isinstance(method, BackboneMethod):
+        prove_sampling(config, method.new_scheduler, channels)
+    return doubt_of(method.diffusion) if isinstance(method, DiffusionMethod) else ""
 
 
 def doubt_of(diffusion: Diffusion) -> str:
@@ -57,33 +54,17 @@ def doubt_of(diffusion: Diffusion) -> str:
 def bits_per_dim(
     method: Method, model: nn.Module, config: Config, dataset: ImageDataset
 ) -> float | None:
-    """L_vb (eq. 3) of the first images, its sum over t estimated from evenly spaced timesteps.
+    """Of the first images, as the method has it: a diffusion L_vb (eq. 3).
 
-    None of a method that has no bound, or where it was not asked for.
+    None of a method that has none, or where it was not asked for.
     """
-    if not isinstance(method, DiffusionMethod) or not config.train.bound_images:
+    unread = "train.bound_images" in config.unread()
+    if unread or not config.train.bound_images:
         return None
-    diffusion, plan, device = method.diffusion, method.plan, next(model.parameters()).device
+    device = next(model.parameters()).device
     items = [dataset[i] for i in range(min(config.train.bound_images, len(dataset)))]
     x_0 = torch.stack([s.image for s in items]).to(device)
     x_0 = (((x_0 + 1) * 127.5).round() / 127.5 - 1).clamp(-1, 1)  # the 256 levels of the bound
     labels = torch.tensor([s.label for s in items], device=device)
-    context = labels if config.model.class_conditional else None
-
-    def predict(x_t: Tensor, t: Tensor) -> Tensor:
-        orders = order_tensors(plan.draw(int(t[0])), device)
-        prediction: Tensor = model(x=x_t, timesteps=t, context=context, orders=orders)
-        return prediction
-
-    def noise(t: int) -> Tensor:
-        values = stream(config.seed, "bound", t).standard_normal(tuple(x_0.shape))
-        return torch.from_numpy(values).to(x_0)
-
-    timesteps = _spread(diffusion.timesteps - 1, BOUND_TIMESTEPS)
-    return float(diffusion.bits_per_dim(predict, x_0, noise, timesteps).mean())
-
-
-def _spread(last: int, count: int) -> list[int]:
-    """``count`` of the timesteps 1 .. last, in the middle of equal parts; at most all."""
-    count = min(count, last)
-    return [1 + int(last * (i + 0.5) / count) for i in range(count)]
+    bits = method.bits_per_dim(model, {"x_0": x_0, "label": labels}, config.seed)
+    return None if bits is None else float(bits.mean())

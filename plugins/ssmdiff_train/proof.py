@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from ssmdiff import (
     Config,
     ConfigError,
-    Diffusion,
+    NoiseScheduler,
     PluginBrokenError,
     SsmdiffError,
-    build_scheduler,
     name_of,
     sample,
 )
@@ -33,8 +32,15 @@ class _Nothing:
         return ()
 
 
-def prove_sampling(config: Config, diffusion: Diffusion, channels: int) -> None:
+def prove_sampling(
+    config: Config, new_scheduler: Callable[[Mapping[str, Any]], NoiseScheduler], channels: int
+) -> None:
     """Walk all steps of the sampling of this run, without the network.
+
+    Args:
+        config: Of the run.
+        new_scheduler: The method's: makes a scheduler of its table.
+        channels: C of the images.
 
     Raises:
         ConfigError: The scheduler cannot walk this process, or not in so many steps.
@@ -46,7 +52,7 @@ def prove_sampling(config: Config, diffusion: Diffusion, channels: int) -> None:
     try:
         images: Tensor = sample(
             nothing,
-            build_scheduler(config, diffusion),
+            new_scheduler(table),
             nothing,
             seed=config.seed,
             shape=shape,

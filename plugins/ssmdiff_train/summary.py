@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from ssmdiff import (
     DTYPES,
+    BackboneMethod,
     DatasetSummary,
-    DiffusionMethod,
     order_tensors,
     parts_of,
     require_kernel,
@@ -78,7 +78,7 @@ def kernel_of(trainer: Trainer) -> str:
 def of_memory(trainer: Trainer) -> tuple[str, str]:
     """A line of the memory that is needed, and a warning if there is not so much; else ``""``."""
     device, method = trainer.accelerator.device, trainer.method
-    if not isinstance(method, DiffusionMethod):
+    if not isinstance(method, BackboneMethod):
         return "  memory: not estimated for this method", ""
     try:
         needed = memory_bytes(trainer, method)
@@ -98,7 +98,7 @@ def of_memory(trainer: Trainer) -> tuple[str, str]:
     )
 
 
-def memory_bytes(trainer: Trainer, method: DiffusionMethod) -> int:
+def memory_bytes(trainer: Trainer, method: BackboneMethod) -> int:
     """What a step allocates beyond the weights and their average, which are there already."""
     config, device = trainer.config, trainer.accelerator.device
     orders = order_tensors(method.plan.draw(0), device)

@@ -14,14 +14,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from ssmdiff import (
+    BackboneMethod,
     BestCheckpoint,
     Config,
-    Diffusion,
-    DiffusionMethod,
     ImageDataset,
     Look,
     Method,
-    OrderPlan,
     SsmdiffError,
     Watched,
     job,
@@ -32,78 +30,58 @@ from ssmdiff import (
 from torch import Tensor, nn
 
 from ssmdiff_train import reports
-from ssmdiff_train.callbacks import HELD_OUT
 
 if TYPE_CHECKING:
     from ssmdiff_train.loop import Trainer
 
-L_SIMPLE = "held_out_l_simple"
-"""The held-out loss with a weight of 1 (eq. 4), told where training weighs otherwise."""
 _CHUNK = 8  # images at once: fewer than a step holds with its gradients
 
 
 class HeldOutLoss:
-    """The loss at a fixed set of (image, timestep, noise): curves of one data set are comparable.
+    """The loss at a fixed set of (image, place, noise): curves of one data set are comparable.
 
-    The images are spread over all that are held out, the timesteps over 0 .. T - 1, one in each of
-    as many equal parts as there are draws.
+    The images are spread over all that are held out, the places on the way from image to noise over
+    what training draws, one in each of as many equal parts as there are draws.
 
     Args:
         config: Of the run. The draws are a function of its seed and of the number of images alone.
         held_out: The images.
-        diffusion: The forward process.
-        plan: The orders; those of fixed steps are taken.
+        method: What is trained; of its orders those of fixed steps are taken.
 
     Raises:
         DataError: An image cannot be read.
     """
 
-    def __init__(
-        self, config: Config, held_out: ImageDataset, diffusion: Diffusion, plan: OrderPlan
-    ) -> None:
-        self.diffusion, self.plan = diffusion, plan
-        self.gamma = config.diffusion.min_snr_gamma
-        self.conditional = config.model.class_conditional
+    def __init__(self, config: Config, held_out: ImageDataset, method: BackboneMethod) -> None:
+        self.method = method
         count, seed = config.train.held_out_images, config.seed
         places = [i * len(held_out) // count for i in range(count)]
         known = {place: held_out[place] for place in sorted(set(places))}
-        self.x_0 = torch.stack([known[place].image for place in places])
-        self.label = torch.tensor([known[place].label for place in places])
+        x_0 = torch.stack([known[place].image for place in places])
         part = permutation(stream(seed, "held-out timesteps"), count)
         inside = stream(seed, "held-out places").random(count)
-        self.timestep = torch.from_numpy(
-            ((part + inside) * diffusion.timesteps / count).astype(np.int64)
-        )
-        shape = tuple(self.x_0.shape[1:])
+        shape = tuple(x_0.shape[1:])
         noises = [
             stream(seed, "held-out noise", i).standard_normal(shape, dtype=np.float32)
             for i in range(count)
         ]
-        self.noise = torch.from_numpy(np.stack(noises))
+        self.batch = {
+            "x_0": x_0,
+            "noise": torch.from_numpy(np.stack(noises)),
+            "label": torch.tensor([known[place].label for place in places]),
+            **method.spread(part + inside, count),
+        }
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Figures by name: the mean loss, and L_simple where that is another."""
+        """Figures by name: the mean ``held_out_loss``, and what the method tells beside it."""
         device = next(model.parameters()).device
-        weights = {HELD_OUT: self.gamma}
-        if self.gamma is not None:
-            weights[L_SIMPLE] = None
-        found: dict[str, list[Tensor]] = {name: [] for name in weights}
-        for number, start in enumerate(range(0, len(self.x_0), _CHUNK)):
-            chosen = slice(start, start + _CHUNK)
-            x_0, noise, t, label = (
-                values[chosen].to(device)
-                for values in (self.x_0, self.noise, self.timestep, self.label)
-            )
-            prediction = model(
-                x=self.diffusion.add_noise(x_0, noise, t),
-                timesteps=t,
-                context=label if self.conditional else None,
-                orders=order_tensors(self.plan.draw(number), device),
-            )
-            for name, gamma in weights.items():
-                losses = self.diffusion.losses(prediction, x_0, noise, t, gamma)
-                found[name].append(losses.double().cpu())
+        found: dict[str, list[Tensor]] = {}
+        for number, start in enumerate(range(0, len(self.batch["x_0"]), _CHUNK)):
+            batch = {k: v[start : start + _CHUNK].to(device) for k, v in self.batch.items()}
+            orders = order_tensors(self.method.plan.draw(number), device)
+            for name, losses in self.method.held_out(model, batch, orders).items():
+                found.setdefault(f"held_out_{name}", []).append(losses.double().cpu())
         return {name: float(torch.cat(losses).mean()) for name, losses in found.items()}
 
 
@@ -113,7 +91,7 @@ class Watching:
     Args:
         config: Of the run.
         dataset: That it trains on.
-        method: What is trained; of a diffusion the loss on held-out images is told.
+        method: What is trained; of a backbone along a scan the loss on held-out images is told.
         accelerator: Its main process measures; the others draw their part of the images.
 
     Raises:
@@ -136,8 +114,8 @@ class Watching:
         images = getattr(dataset, "held_out", None)
         with torch.random.fork_rng(devices=[]):
             due = main and 0 < train.held_out_every <= train.steps
-            if due and images is not None and isinstance(method, DiffusionMethod):
-                self.held_out = HeldOutLoss(config, images, method.diffusion, method.plan)
+            if due and images is not None and isinstance(method, BackboneMethod):
+                self.held_out = HeldOutLoss(config, images, method)
                 self.told.append(
                     f"held out: the loss on {train.held_out_images} images that are not trained "
                     f"on, every {train.held_out_every} steps"

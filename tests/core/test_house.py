@@ -276,6 +276,7 @@ CAPABILITIES = {
     "methods: what is trained, and how an image comes out of it": 250,
     "functions of blocks that exporters know": 30,
     "GANs: pairs of networks, losses between them": 50,
+    "flows: walks, processes, methods of a backbone": 250,
 }
 """What came to the core after the house was moved, and the lines it may have for it: at most 250
 each. docs/architecture.md says why each belongs there."""

@@ -44,7 +44,8 @@ class NoiseScheduler(Protocol):
     """Turns a denoiser into images: where the network is called, and what is made of its answers.
 
     A factory is called as ``factory(betas=..., prediction_type=..., **options)`` with betas (T,)
-    float64 and prediction_type ``epsilon``, ``sample`` or ``v_prediction``.
+    float64 and prediction_type ``epsilon``, ``sample`` or ``v_prediction``. One of a rectified flow
+    says so by an attribute ``process``, and is called as ``factory(trained_shift=..., **options)``.
     """
 
     initial_scale: float

@@ -14,18 +14,18 @@ arXiv:2305.08891). Coefficients are Python's numbers, which leave an array its d
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from ssmdiff.diffusion.interfaces import Array, Floats
-from ssmdiff.errors import ConfigError, did_you_mean
+from ssmdiff.errors import ConfigError
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # of alpha_bar: images are divided by it
+DIFFUSION = "diffusion"
+"""The process of these schedulers, and of those that name none."""
 
 
 class Scheduler(ABC):
@@ -39,6 +39,7 @@ class Scheduler(ABC):
         ConfigError: alpha_bar does not fall at every timestep, or falls to nothing.
     """
 
+    process = DIFFUSION
     random = clip_sample = False
     initial_scale = 1.0
 
@@ -349,22 +350,3 @@ class Heun(Euler):
 SCHEDULERS: dict[str, type[Scheduler]] = {
     cls.__name__.lower(): cls for cls in (DDPM, DDIM, DPMpp, UniPC, Euler, Heun)
 }
-
-
-def make_scheduler(table: Mapping[str, Any], betas: Floats, prediction_type: str) -> Scheduler:
-    """One of ours by its table, ``{"name": ..., option: value}``, where there is no registry.
-
-    Raises:
-        ConfigError: It is none of ours, or has no such option.
-    """
-    options = dict(table)
-    name = options.pop("name", None)
-    if name not in SCHEDULERS:
-        raise ConfigError(
-            f"scheduler {name!r} is not one of {', '.join(SCHEDULERS)}, which need numpy alone; "
-            "those of plugins run where torch and the plugin are installed: ssmdiff sample FILE"
-        )
-    _, _, *known = inspect.signature(SCHEDULERS[name]).parameters
-    for key in options.keys() - known:
-        raise ConfigError(f"scheduler {name!r} has no option {key!r}; {did_you_mean(key, known)}")
-    return SCHEDULERS[name](betas, prediction_type, **options)

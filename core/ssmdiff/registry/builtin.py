@@ -21,6 +21,7 @@ def ssmdiff_methods() -> Iterable[Component]:
     )
 
 
+_FLOW = "Liu et al., Flow Straight and Fast, ICLR 2023, arXiv:2209.03003"
 _SCHEDULERS = "ssmdiff.diffusion.schedulers"
 
 
@@ -43,4 +44,13 @@ def ssmdiff_schedulers() -> Iterable[Component]:
     )
     yield Component(
         "heun", f"{_SCHEDULERS}:Heun", "Heun, two calls a step", "Karras et al., arXiv:2206.00364"
+    )
+    flows = "ssmdiff.diffusion.flow_schedulers"
+    yield Component("flow-euler", f"{flows}:FlowEuler", "Euler along a flow", _FLOW)
+    yield Component("flow-heun", f"{flows}:FlowHeun", "Heun along a flow, two calls a step", _FLOW)
+    yield Component(
+        "flow-adams",
+        f"{flows}:FlowAdams",
+        "Adams' multistep along a flow",
+        "Hairer et al., Solving Ordinary Differential Equations I, Springer 1993; " + _FLOW,
     )

@@ -36,7 +36,7 @@ KINDS: dict[str, Kind] = {
         Kind("method", "ssmdiff_methods", ("config", "channels", "classes")),
         Kind("gan", "ssmdiff_gans", ("channels", "image_size", "latent_size")),
         Kind("loss", "ssmdiff_losses"),
-        Kind("scheduler", "ssmdiff_schedulers", ("betas", "prediction_type")),
+        Kind("scheduler", "ssmdiff_schedulers", ("betas", "prediction_type", "trained_shift")),
         Kind("kernel", "ssmdiff_kernels"),
         Kind("dataset", "ssmdiff_datasets", ("image_size",)),
         Kind("reader", "ssmdiff_readers"),

@@ -73,7 +73,8 @@ def ssmdiff_losses() -> Iterable[Component]:
 
 @hookspec
 def ssmdiff_schedulers() -> Iterable[Component]:
-    """``factory(betas, prediction_type, **options)``, see ``NoiseScheduler``."""
+    """``factory(betas, prediction_type, **options)``, of a flow ``factory(trained_shift,
+    **options)``, see ``NoiseScheduler``."""
     return ()
 
 

@@ -19,10 +19,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ssmdiff.diffusion.schedulers import DIFFUSION
 from ssmdiff.errors import ConfigError, did_you_mean
 from ssmdiff.registry.options import validate
 from ssmdiff.registry.registry import registry
-from ssmdiff.runs.sections import COMPONENTS, Config, at, flat, unread_by, without
+from ssmdiff.runs.scheduling import refuse_other_process
+from ssmdiff.runs.sections import (
+    COMPONENTS,
+    Config,
+    at,
+    flat,
+    said_by,
+    unread_by,
+    without,
+)
 
 MAX_FILE_BYTES = 1 << 20
 MAX_DEPTH = 50
@@ -102,10 +112,10 @@ def resolve(*layers: Mapping[str, Any] | Config) -> Config:
             layer = Layer(layer.to_dict(), "the configuration", base=True)
         stack.append(layer if isinstance(layer, Layer) else Layer(layer, f"layer {i}"))
         _refuse_depth(stack[-1])
-    chosen: dict[str, tuple[Any, str]] = {}
-    for layer in stack:
-        chosen |= {path: (name, layer.source) for path, name in _choices(layer).items()}
-    stack = [_of_the_method(layer, *chosen["method"]) for layer in stack]
+    method, chooser = _chosen(stack)["method"]
+    stack = [_of_the_method(layer, method, chooser) for layer in stack]
+    stack.insert(1, Layer(said_by(method, "defaults", {}), f"method {method}", base=True))
+    chosen = _chosen(stack)
     stack = [_of_the_chosen(layer, chosen) for layer in stack]
     merged: dict[str, Any] = functools.reduce(merge, stack, {})
     config = validate(Config, _without_none(merged), "")
@@ -130,6 +140,14 @@ def _refuse_depth(layer: Layer) -> None:
         raise ConfigError(f"{layer.source} nests tables more than {MAX_DEPTH} deep")
 
 
+def _chosen(stack: Iterable[Layer]) -> dict[str, tuple[Any, str]]:
+    """The name of each component by its dotted path, and who gave it: the highest layer."""
+    chosen: dict[str, tuple[Any, str]] = {}
+    for layer in stack:
+        chosen |= {path: (name, layer.source) for path, name in _choices(layer).items()}
+    return chosen
+
+
 def _choices(layer: Mapping[str, Any]) -> dict[str, Any]:
     """The names of the components that a layer names, by their dotted paths."""
     specs = {path: at(layer, path) for path in COMPONENTS}
@@ -138,15 +156,22 @@ def _choices(layer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_the_method(layer: Layer, method: str, by: str) -> Layer:
-    """The layer without what the method does not read.
+    """The layer without what the method does not read, or a scheduler of another process.
 
     Raises:
         ConfigError: A user gave it.
     """
     if not isinstance(method, str):
         raise ConfigError(f"method, by {by}: got {method!r}; expected the name of a method")
-    unread = unread_by(method)
-    kept = without(layer, unread)
+    kept = without(layer, unread_by(method))
+    scheduler = _choices(kept).get("sample.scheduler")
+    try:
+        if isinstance(scheduler, str):
+            refuse_other_process(scheduler, said_by(method, "process", DIFFUSION))
+    except ConfigError as error:
+        if not layer.base:
+            raise ConfigError(f"sample.scheduler, by {layer.source}: {error}") from error
+        kept = without(kept, ["sample.scheduler"])
     if not layer.base and (lost := sorted(flat(layer).keys() - flat(kept).keys())):
         raise ConfigError(
             f"{', '.join(lost)}, by {layer.source}: method {method!r}, by {by}, has no use for it; "

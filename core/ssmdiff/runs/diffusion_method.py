@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ssmdiff.diffusion.denoisers import TensorDenoiser, module_denoiser
-from ssmdiff.diffusion.interfaces import NoiseScheduler
-from ssmdiff.orders.seeds import Noise
-from ssmdiff.registry.registry import create
+from ssmdiff.networks.backbone import order_tensors
+from ssmdiff.orders.seeds import stream
 from ssmdiff.runs import compose
-from ssmdiff.runs.method import Batch, Method, Update
-from ssmdiff.runs.sections import OF_SOME_METHODS, Config
+from ssmdiff.runs.backbone_method import BackboneMethod
+from ssmdiff.runs.method import Batch
+from ssmdiff.runs.sections import Config
 
-NETWORK = "model"
+BOUND_TIMESTEPS = 32
 
 
 @dataclass(frozen=True)
@@ -36,45 +36,71 @@ class DiffusionDraws:
         return {"x_0": x_0, "noise": torch.from_numpy(noise), "timestep": torch.tensor(timestep)}
 
 
-class DiffusionMethod(Method):
+class DiffusionMethod(BackboneMethod):
     """A backbone of blocks along a scan, its forward process and its loss.
 
     Attributes:
         diffusion: The forward process.
-        model: The backbone.
     """
-
-    reads: ClassVar[frozenset[str]] = frozenset(OF_SOME_METHODS)
-    drawing = NETWORK
 
     def __init__(self, config: Config, channels: int, classes: int) -> None:
         self.diffusion = compose.build_diffusion(config)
-        self.model = compose.build_backbone(config, channels, classes)
-        self.networks = {NETWORK: self.model}
-        self.plan = compose.order_plan(self.model, config)
+        super().__init__(config, channels, classes)
         self.draws = DiffusionDraws(self.diffusion.timesteps)
-        self.noise = Noise((channels, *config.data.image_size))
-        self.conditional, self.gamma = bool(classes), config.diffusion.min_snr_gamma
-
-    def updates(self, networks: Mapping[str, nn.Module]) -> Sequence[Update]:
-        """The backbone alone."""
-        network = networks[NETWORK]
-        return [Update(NETWORK, lambda *given: {"loss": self.losses(network, *given[:2])})]
+        self.noisiest = self.diffusion.timesteps - 1
+        self.gamma = config.diffusion.min_snr_gamma
 
     def losses(self, network: nn.Module, batch: Batch, orders: Sequence[Tensor]) -> Tensor:
         """(B,) losses of some images."""
+        return self._losses(network, batch, orders, [self.gamma])[0]
+
+    def held_out(
+        self, network: nn.Module, batch: Batch, orders: Sequence[Tensor]
+    ) -> Mapping[str, Tensor]:
+        """The loss, and L_simple, of a weight of 1 (eq. 4), where that is another."""
+        gammas = {"loss": self.gamma} | ({} if self.gamma is None else {"l_simple": None})
+        found = self._losses(network, batch, orders, gammas.values())
+        return dict(zip(gammas, found, strict=True))
+
+    def _losses(
+        self,
+        network: nn.Module,
+        batch: Batch,
+        orders: Sequence[Tensor],
+        gammas: Iterable[float | None],
+    ) -> list[Tensor]:
+        """By several weights, of one prediction."""
         x_0, noise, t = batch["x_0"], batch["noise"], batch["timestep"]
         x_t = self.diffusion.add_noise(x_0, noise, t)
-        context = batch["label"] if self.conditional else None
-        prediction = network(x=x_t, timesteps=t, context=context, orders=orders)
-        return self.diffusion.losses(prediction, x_0, noise, t, self.gamma)
+        prediction = self.predicted(network, x_t, t, batch, orders)
+        return [self.diffusion.losses(prediction, x_0, noise, t, gamma) for gamma in gammas]
 
-    def denoiser(self, network: nn.Module) -> TensorDenoiser:
-        """The backbone, with labels as its context."""
-        return module_denoiser(network)
+    def spread(self, parts: NDArray[np.float64], count: int) -> dict[str, Tensor]:
+        """Timesteps."""
+        timesteps = (parts * self.diffusion.timesteps / count).astype(np.int64)
+        return {"timestep": torch.from_numpy(timesteps)}
 
-    def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
-        """A noise scheduler over the process that was trained."""
-        process = {"betas": self.diffusion.betas, "prediction_type": self.diffusion.prediction}
-        scheduler: NoiseScheduler = create("scheduler", table, **process)
-        return scheduler
+    def bits_per_dim(self, network: nn.Module, images: Batch, seed: int) -> Tensor:
+        """L_vb (eq. 3), its sum over t estimated from evenly spaced timesteps."""
+        x_0 = images["x_0"]
+
+        def predict(x_t: Tensor, t: Tensor) -> Tensor:
+            orders = order_tensors(self.plan.draw(int(t[0])), x_0.device)
+            return self.predicted(network, x_t, t, images, orders)
+
+        def noise(t: int) -> Tensor:
+            values = stream(seed, "bound", t).standard_normal(tuple(x_0.shape))
+            return torch.from_numpy(values).to(x_0)
+
+        timesteps = _spread(self.diffusion.timesteps - 1, BOUND_TIMESTEPS)
+        return self.diffusion.bits_per_dim(predict, x_0, noise, timesteps)
+
+    def wired(self) -> dict[str, Any]:
+        """Betas and what is predicted."""
+        return {"betas": self.diffusion.betas, "prediction_type": self.diffusion.prediction}
+
+
+def _spread(last: int, count: int) -> list[int]:
+    """``count`` of the timesteps 1 .. last, in the middle of equal parts; at most all."""
+    count = min(count, last)
+    return [1 + int(last * (i + 0.5) / count) for i in range(count)]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ssmdiff.diffusion.denoisers import TensorDenoiser
 from ssmdiff.diffusion.interfaces import NoiseScheduler
+from ssmdiff.diffusion.schedulers import DIFFUSION
 from ssmdiff.orders.scan import OrderPlan
 from ssmdiff.orders.seeds import Noise
 
@@ -109,6 +110,10 @@ class Method(ABC):
     reads: ClassVar[frozenset[str]] = frozenset()
     """Which of :data:`ssmdiff.runs.sections.OF_SOME_METHODS` the method reads; the others are no
     keys of its runs."""
+    process: ClassVar[str] = DIFFUSION
+    """Which noise schedulers walk back what is trained: those that say the same of themselves."""
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Tables of a configuration of this method, where neither a preset nor a user has others."""
     networks: Mapping[str, nn.Module]
     """By the names that their weights have in a checkpoint."""
     drawing: str
@@ -141,6 +146,19 @@ class Method(ABC):
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
         """What turns predictions into images, by ``sample.scheduler``; empty if that is not read,
         and then there is one step."""
+
+    def bits_per_dim(self, network: nn.Module, images: Batch, seed: int) -> Tensor | None:
+        """-log2 of the probability of images of 8 bits, or a bound of it, over their numbers, (B,).
+
+        Args:
+            network: The one that draws.
+            images: ``x_0`` on a grid of 256 levels, and ``label``.
+            seed: Of whatever is drawn for it.
+
+        Returns:
+            None of a method that has none.
+        """
+        return None
 
     def told(self) -> Sequence[str]:
         """Lines for whoever watches, before the first step."""

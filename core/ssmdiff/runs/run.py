@@ -24,6 +24,7 @@ from ssmdiff.runs import compose
 from ssmdiff.runs.config import resolve
 from ssmdiff.runs.folder import CONFIG, RunFolder, listed
 from ssmdiff.runs.provenance import made_otherwise
+from ssmdiff.runs.scheduling import refuse_other_process
 from ssmdiff.runs.sections import parts_of
 
 
@@ -107,6 +108,8 @@ class Run(ImageModel[Tensor]):
         if "sample.steps" in self.config.unread():
             refuse_walk(scheduler, steps)
             return SamplingSettings({}, STEPS, seed, self.class_index(label))
+        if name := scheduler if isinstance(scheduler, str) else (scheduler or {}).get("name"):
+            refuse_other_process(name, self.method.process)
         asked = {"scheduler": scheduler, "steps": steps}
         layer = {key: value for key, value in asked.items() if value is not None}
         chosen = resolve(self.config, {"sample": layer}).sample

@@ -11,6 +11,7 @@ import tomli_w
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from ssmdiff.diffusion.betas import BetaSchedule, Prediction
+from ssmdiff.diffusion.schedulers import DIFFUSION
 from ssmdiff.registry.options import STRICT, Seed
 from ssmdiff.registry.registry import registry
 
@@ -165,7 +166,8 @@ class TrainConfig(Section):
     """Steps between evaluations of the averaged weights, which keep the best; 0 for none."""
     evaluate: EvaluateConfig = EvaluateConfig()
     bound_images: Count = 16
-    """Images over which L_vb (eq. 3) is reported at the end; 0 for none."""
+    """Images over which bits per dimension are reported at the end, of a diffusion L_vb (eq. 3); 0
+    for none."""
     callbacks: tuple[ComponentTable, ...]
     """Who listens to the run: names, or tables with a name."""
 
@@ -255,14 +257,19 @@ class Config(Section):
         return set(flat(self.completed()))
 
 
-def unread_by(method: str) -> tuple[str, ...]:
-    """Those of :data:`OF_SOME_METHODS` that a method does not read.
+def said_by(method: str, attribute: str, default: Any) -> Any:
+    """What the class of a method says of itself, such as ``reads``.
 
     Raises:
         ConfigError: There is no such method.
         PluginError: Its plugin is broken or in conflict.
     """
-    reads = getattr(registry().find("method", method).factory(), "reads", ())
+    return getattr(registry().find("method", method).factory(), attribute, default)
+
+
+def unread_by(method: str) -> tuple[str, ...]:
+    """Those of :data:`OF_SOME_METHODS` that a method does not read; see :func:`said_by`."""
+    reads = said_by(method, "reads", ())
     return tuple(key for key in OF_SOME_METHODS if key not in reads)
 
 
@@ -314,13 +321,16 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def parts_of(values: Mapping[str, Any]) -> dict[str, str]:
-    """Kind -> name of the components that make up what is trained; of a method with none, itself.
+    """Kind -> name of the components that make up what is trained; the method itself where it has
+    none, or is not the one that a backbone is trained by unless another is chosen.
 
     Raises:
         LookupError: There is nothing of that.
     """
     found = {kind: at(values, path) for path, kind in COMPONENTS.items() if _of_a_network(path)}
     tables = {k: t for k, t in found.items() if t} or {"method": values["method"]}
+    if "backbone" in tables and (at(values, "method.name") or DIFFUSION) != DIFFUSION:
+        tables = {"method": values["method"], **tables}
     return {k: t if isinstance(t, str) else t["name"] for k, t in tables.items()}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ from numpy.typing import NDArray
 
 from ssmdiff.diffusion.betas import Prediction, make_betas
 from ssmdiff.diffusion.denoisers import TorchDenoiser
+from ssmdiff.diffusion.flow_schedulers import FLOW, FLOW_TIMES
 from ssmdiff.diffusion.interfaces import Array, Floats, NoiseScheduler
 from ssmdiff.diffusion.sampling import sample
+from ssmdiff.diffusion.schedulers import DIFFUSION
 from ssmdiff.orders.scan import OrderPlan, ScanSlot
 from ssmdiff.testing import probes
 from ssmdiff.testing.report import ViolationError
@@ -25,14 +29,32 @@ MEAN, SPREAD = 0.1, 0.25
 """Of the data whose exact denoiser is known: N(MEAN, SPREAD^2), inside -1 to 1."""
 MEAN_WITHIN, SPREAD_WITHIN = 0.02, 0.06
 PREDICTIONS: tuple[Prediction, ...] = typing.get_args(Prediction)
+VELOCITY = "velocity"
 SHAPE = (1, 16, 16)
 
 
 class SchedulerSubject(Subject):
-    """A scheduler over a linear schedule of 1,000 steps."""
+    """A scheduler over a linear schedule of 1,000 steps, or along a rectified flow."""
 
-    def new(self, prediction: Prediction = "epsilon") -> Any:
-        return self.build(betas=make_betas("linear", T), prediction_type=prediction)
+    @property
+    def flow(self) -> bool:
+        return getattr(self.entry.factory(), "process", DIFFUSION) == FLOW
+
+    @property
+    def predictions(self) -> Sequence[str]:
+        return (VELOCITY,) if self.flow else PREDICTIONS
+
+    @property
+    def noisiest(self) -> float:
+        """The timestep at which all is noise."""
+        return FLOW_TIMES if self.flow else T - 1
+
+    def new(self, prediction: str = "") -> Any:
+        if self.flow:
+            return self.build(trained_shift=1.0)
+        return self.build(
+            betas=make_betas("linear", T), prediction_type=prediction or self.predictions[0]
+        )
 
 
 suite = Suite("scheduler", SchedulerSubject)
@@ -57,21 +79,23 @@ def protocol(subject: SchedulerSubject) -> str:
 
 @suite.check
 def timesteps(subject: SchedulerSubject) -> str:
-    """Timesteps lie in 0 .. T - 1, from the noisy end to the clean one, for any number of steps."""
+    """Timesteps lie between 0 and the noisiest, T - 1 or 1000 of a flow, and fall from there, for
+    any number of steps."""
     counts = []
     for steps in (1, 2, 7, 10, 50, 300):
         scheduler = subject.new()
         scheduler.set_timesteps(3)
         scheduler.set_timesteps(steps)
         t = scheduler.timesteps
-        if len(t) < steps or t.min() < 0 or t.max() > T - 1 or (np.diff(t) > 0).any():
+        last = subject.noisiest
+        if len(t) < steps or t.min() < 0 or t.max() > last or (np.diff(t) > 0).any():
             raise ViolationError(
                 f"set_timesteps({steps}) gives {t[:4].tolist()} ... {float(t[-1])}, {len(t)} calls",
-                f"at least {steps}, falling, from 0 to {T - 1}",
+                f"at least {steps}, falling, from 0 to {last:g}",
             )
-        if t[0] < 0.9 * (T - 1):
+        if t[0] < 0.9 * last:
             raise ViolationError(
-                f"{steps} steps begin at timestep {float(t[0]):g} of {T}",
+                f"{steps} steps begin at timestep {float(t[0]):g} of {last:g}",
                 "a start at the noisy end, as sampling begins with pure noise",
                 "timestep_spacing = 'trailing' in diffusers",
             )
@@ -91,7 +115,7 @@ def noise(subject: SchedulerSubject) -> str:
             f"the network first sees noise of spread {spread:.3f}",
             "1: scaled(initial_scale * noise, 0) = x_T",
         )
-    images = _draw(subject, "epsilon", range(4), 10, spread=0.0)
+    images = _draw(subject, subject.predictions[0], range(4), 10, spread=0.0)
     left = float(np.abs(images - MEAN).max())
     if not left <= 1e-3:
         raise ViolationError(
@@ -105,7 +129,7 @@ def noise(subject: SchedulerSubject) -> str:
 def distribution(subject: SchedulerSubject) -> str:
     """With the exact denoiser of a Gaussian it draws that Gaussian, whatever is predicted."""
     found = []
-    for prediction in PREDICTIONS:
+    for prediction in subject.predictions:
         for steps in STEPS:
             images = _draw(subject, prediction, range(8), steps)
             mean, spread = float(images.mean()), float(images.std())
@@ -124,8 +148,8 @@ def distribution(subject: SchedulerSubject) -> str:
 @suite.check
 def arrays(subject: SchedulerSubject) -> str:
     """numpy's arrays and torch's tensors come out as the same images."""
-    ours = _draw(subject, "epsilon", range(2), 10)
-    theirs = _draw(subject, "epsilon", range(2), 10, tensors=True)
+    ours = _draw(subject, subject.predictions[0], range(2), 10)
+    theirs = _draw(subject, subject.predictions[0], range(2), 10, tensors=True)
     if not isinstance(theirs, torch.Tensor) or not isinstance(ours, np.ndarray):
         raise ViolationError(
             f"from numpy's arrays it makes a {type(ours).__name__}, from torch's tensors a "
@@ -142,8 +166,8 @@ def arrays(subject: SchedulerSubject) -> str:
 def independence(subject: SchedulerSubject) -> str:
     """Image i is the same alone and in a batch, and every time."""
     before = probes.global_states()
-    together = _draw(subject, "epsilon", range(4), 10)
-    again = _draw(subject, "epsilon", range(4), 10)
+    together = _draw(subject, subject.predictions[0], range(4), 10)
+    again = _draw(subject, subject.predictions[0], range(4), 10)
     if probes.global_states() != before:
         raise ViolationError(
             "sampling moved a global random state",
@@ -152,7 +176,7 @@ def independence(subject: SchedulerSubject) -> str:
         )
     if not np.array_equal(together, again):
         raise ViolationError("two runs from one seed differ", "equal bits")
-    alone = _draw(subject, "epsilon", [2], 10)
+    alone = _draw(subject, subject.predictions[0], [2], 10)
     if not probes.relative(torch.as_tensor(alone), torch.as_tensor(together[2:3])) <= 1e-4:
         raise ViolationError("image 2 alone is another than in a batch", "the same image")
     return "the same alone, in a batch and again"
@@ -160,7 +184,7 @@ def independence(subject: SchedulerSubject) -> str:
 
 def _draw(
     subject: SchedulerSubject,
-    prediction: Prediction,
+    prediction: str,
     indices: Any,
     steps: int,
     spread: float = SPREAD,
@@ -170,7 +194,8 @@ def _draw(
     plan = OrderPlan(probes.ProbeScan(1), (ScanSlot((1,)),), seed=7)
 
     def denoise(x: Any, timesteps: Any, orders: Any) -> Any:
-        values = exact_denoiser(betas, prediction, np.asarray(x), np.asarray(timesteps), spread)
+        known = exact_velocity if subject.flow else partial(exact_denoiser, betas, prediction)
+        values = known(np.asarray(x), np.asarray(timesteps), spread)
         return torch.from_numpy(values) if isinstance(x, torch.Tensor) else values
 
     scheduler = subject.new(prediction)
@@ -179,7 +204,7 @@ def _draw(
 
 
 def exact_denoiser(
-    betas: Floats, prediction: Prediction, x: NDArray[Any], timesteps: NDArray[Any], spread: float
+    betas: Floats, prediction: str, x: NDArray[Any], timesteps: NDArray[Any], spread: float
 ) -> NDArray[np.float32]:
     """E[target | x_t] for data N(MEAN, spread^2); between whole timesteps it interpolates."""
     alpha_bar = np.exp(np.interp(timesteps, np.arange(len(betas)), np.cumsum(np.log1p(-betas))))
@@ -190,3 +215,12 @@ def exact_denoiser(
     target = {"epsilon": eps, "sample": x_0, "v_prediction": alpha * eps - sigma * x_0}
     answer: NDArray[np.float32] = target[prediction].astype(np.float32)
     return answer
+
+
+def exact_velocity(x: NDArray[Any], timesteps: NDArray[Any], spread: float) -> NDArray[np.float32]:
+    """E[noise - x_0 | x_t] for data N(MEAN, spread^2) along a flow."""
+    t = (timesteps / FLOW_TIMES).reshape(-1, *(1,) * (x.ndim - 1))
+    variance = ((1 - t) * spread) ** 2 + t**2
+    away = (x - (1 - t) * MEAN) / variance
+    answer: NDArray[np.float64] = t * away - (MEAN + (1 - t) * spread**2 * away)
+    return answer.astype(np.float32)

@@ -22,26 +22,27 @@ from ssmdiff import (
     GroupShuffle,
     Noise,
     ScanSlot,
-    make_betas,
     size_text,
 )
 
 from ssmdiff_export.runtime import checks
 from ssmdiff_export.runtime.checks import Table
 from ssmdiff_export.runtime.parts import ExternalData as ExternalData
+from ssmdiff_export.runtime.parts import Flow as Flow
 from ssmdiff_export.runtime.parts import Latent as Latent
 from ssmdiff_export.runtime.parts import Parity as Parity
 from ssmdiff_export.runtime.parts import Process as Process
 from ssmdiff_export.runtime.parts import Slot as Slot
 from ssmdiff_export.runtime.parts import (
     external_of,
+    flow_of,
     latent_of,
     parity_of,
     process_of,
     slot_of,
 )
 
-FORMAT, OF_GENERATORS = 1, 2
+FORMAT, OF_GENERATORS, OF_FLOWS = 1, 2, 3
 MAX_BYTES = 1 << 24
 """Most of it are the recipes of random orders, a few bytes per token."""
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -90,7 +91,7 @@ class ModelCard:
         channels: C.
         class_names: Of the data; empty without classes.
         class_conditional: Whether the graph has the input ``context``.
-        diffusion: The forward process; None of a generator.
+        diffusion: The forward process; None of a generator and of a flow.
         scheduler: The noise scheduler to sample with unless another is asked for.
         steps: Sampling steps, likewise.
         precision: Of the weights and activations.
@@ -105,6 +106,7 @@ class ModelCard:
         terms: On which terms the data may be used that it was trained on, and what is cited for it:
             ``name``, ``licence``, ``cite``, ``url``; empty where they are not known.
         latent: Of a generator, whose ``scan``, ``block``, ``backbone`` and ``scheduler`` are empty.
+        flow: Of a rectified flow; None of any other.
 
     ``print(card)`` is a page for a person, ``repr(card)`` a line.
     """
@@ -132,6 +134,7 @@ class ModelCard:
     normalisation: tuple[float, float] = (-1.0, 1.0)
     terms: Mapping[str, str] = field(default_factory=dict)
     latent: Latent | None = None
+    flow: Flow | None = None
 
     def __repr__(self) -> str:
         """One line: the parts and the size of an image."""
@@ -161,10 +164,9 @@ class ModelCard:
 
     def _walk(self) -> dict[str, str]:
         """How images are drawn in steps, for a person."""
-        process, drawn = self.process, sum(slot.order is not None for slot in self.slots)
+        drawn = sum(slot.order is not None for slot in self.slots)
         return {
-            "process": f"{process.timesteps} timesteps, {process.beta_schedule} betas from "
-            f"{process.beta_start:g} to {process.beta_end:g}, predicts {process.prediction}",
+            "process": str(self.walk),
             "sampling": f"{self.scheduler['name']}, {self.steps} steps",
             "scans": f"{len(self.slots)} calls, {drawn} of them with an order drawn anew each step",
         }
@@ -200,13 +202,22 @@ class ModelCard:
             ExportError: It is the file of a generator.
         """
         if self.diffusion is None:
-            raise ExportError("the file holds a generator, which was trained by no forward process")
+            what = "generator" if self.flow is None else "flow"
+            raise ExportError(f"the file holds a {what}, which was trained by no forward process")
         return self.diffusion
+
+    @property
+    def walk(self) -> Process | Flow:
+        """The way from images to noise that was trained.
+
+        Raises:
+            ExportError: It is the file of a generator.
+        """
+        return self.process if self.flow is None else self.flow
 
     def betas(self) -> NDArray[np.float64]:
         """(T,) of the forward process."""
-        d = self.process
-        return make_betas(d.beta_schedule, d.timesteps, d.beta_start, d.beta_end)
+        return self.process.betas()
 
     def scheduler_table(self, asked: str | Mapping[str, Any] | None) -> dict[str, Any]:
         """The noise scheduler to use: the one asked for, over the model's own if it is the same."""
@@ -216,7 +227,8 @@ class ModelCard:
 
     def to_json(self) -> str:
         """The document, one line."""
-        document = {"format": FORMAT if self.latent is None else OF_GENERATORS} | {
+        version = FORMAT if self.diffusion else OF_GENERATORS if self.latent else OF_FLOWS
+        document = {"format": version} | {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self)
         }
         if not self.terms:  # a file of data without terms is that of before
@@ -225,7 +237,7 @@ class ModelCard:
             "scheduler": document.pop("scheduler"),
             "steps": document.pop("steps"),
         }
-        for key in ("latent",) if self.latent is None else OF_A_WALK:
+        for key in NOT_OF[version]:
             del document[key]
         document["recipes"] = {key: recipe.to_json() for key, recipe in self.recipes.items()}
         return json.dumps(document, default=_plain, allow_nan=False)
@@ -241,10 +253,10 @@ class ModelCard:
             raise ExportError(f"the model card has {len(text)} bytes; at most {MAX_BYTES} are read")
         table = Table(checks.strict_json(text), "model card")
         version = table.take("format", checks.whole(1))
-        if version not in (FORMAT, OF_GENERATORS):
+        if version not in NOT_OF:
             raise ExportError(
-                f"the model card has format {version}; this version reads {FORMAT} and "
-                f"{OF_GENERATORS}. Try: pip install --upgrade ssmdiff"
+                f"the model card has format {version}; this version reads {FORMAT} to {OF_FLOWS}. "
+                "Try: pip install --upgrade ssmdiff"
             )
         slots = tuple(
             slot_of(table.inner(t, f"slots.{i}")) for i, t in enumerate(table.rows("slots"))
@@ -257,9 +269,9 @@ class ModelCard:
             class_names=table.take("class_names", checks.names),
             class_conditional=table.take("class_conditional", checks.flag),
             **(
-                _walk(table)
-                if version == FORMAT
-                else {**ONE_CALL, "latent": latent_of(table.table("latent"))}
+                {**ONE_CALL, "latent": latent_of(table.table("latent"))}
+                if version == OF_GENERATORS
+                else _walk(table, version)
             ),
             precision=table.take("precision", checks.one_of(PRECISIONS)),
             body=table.take("body", checks.one_of(get_args(ScanBody))),
@@ -284,6 +296,12 @@ ONE_CALL: dict[str, Any] = {
 }  # fmt: skip
 """What a card has of a generator in the place of :data:`OF_A_WALK`."""
 OF_A_WALK = ("scan", "block", "backbone", "diffusion", "sample")
+NOT_OF = {
+    FORMAT: ("latent", "flow"),
+    OF_GENERATORS: (*OF_A_WALK, "flow"),
+    OF_FLOWS: ("latent", "diffusion"),
+}
+"""What a document of each format lacks."""
 
 
 def _plain(value: Any) -> Any:
@@ -292,14 +310,15 @@ def _plain(value: Any) -> Any:
     return dict(value)
 
 
-def _walk(table: Table) -> dict[str, Any]:
+def _walk(table: Table, version: int) -> dict[str, Any]:
     """How a denoiser was trained and is sampled."""
     sample = table.table("sample")
     found = {
         "scan": table.take("scan", checks.component),
         "block": table.take("block", checks.component),
         "backbone": table.take("backbone", checks.component),
-        "diffusion": process_of(table.table("diffusion")),
+        "diffusion": process_of(table.table("diffusion")) if version == FORMAT else None,
+        "flow": flow_of(table.table("flow")) if version == OF_FLOWS else None,
         "scheduler": sample.take("scheduler", checks.component),
         "steps": sample.take("steps", checks.whole(1, 100_000)),
     }

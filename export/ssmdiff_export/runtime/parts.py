@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
-from ssmdiff import BetaSchedule, Distribution, Prediction
+import numpy as np
+from numpy.typing import NDArray
+from ssmdiff import DIFFUSION, FLOW, BetaSchedule, Distribution, Prediction, make_betas
 
 from ssmdiff_export.runtime import checks
 from ssmdiff_export.runtime.checks import Table
@@ -43,6 +45,43 @@ class Process:
     beta_start: float
     beta_end: float
     prediction: Prediction
+
+    of: ClassVar[str] = DIFFUSION
+
+    def __str__(self) -> str:
+        return (
+            f"{self.timesteps} timesteps, {self.beta_schedule} betas from {self.beta_start:g} to "
+            f"{self.beta_end:g}, predicts {self.prediction}"
+        )
+
+    def betas(self) -> NDArray[np.float64]:
+        """(T,)."""
+        return make_betas(self.beta_schedule, self.timesteps, self.beta_start, self.beta_end)
+
+    def wired(self) -> dict[str, Any]:
+        """What a noise scheduler is told of it."""
+        return {"betas": self.betas(), "prediction_type": self.prediction}
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The straight way from images to noise that was trained, of which the network predicts the
+    velocity.
+
+    Args:
+        shift: Of the times of training.
+    """
+
+    shift: float
+
+    of: ClassVar[str] = FLOW
+
+    def __str__(self) -> str:
+        return f"rectified flow, times shifted by {self.shift:g}, predicts the velocity"
+
+    def wired(self) -> dict[str, Any]:
+        """What a noise scheduler is told of it."""
+        return {"trained_shift": self.shift}
 
 
 @dataclass(frozen=True)
@@ -95,6 +134,13 @@ def process_of(table: Table) -> Process:
     )
     table.finish()
     return process
+
+
+def flow_of(table: Table) -> Flow:
+    """How a flow was trained."""
+    flow = Flow(table.take("shift", checks.between(0, math.inf)))
+    table.finish()
+    return flow
 
 
 def latent_of(table: Table) -> Latent:

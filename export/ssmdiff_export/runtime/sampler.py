@@ -31,6 +31,7 @@ from ssmdiff import (
     Scan,
     ScanOrder,
     checked_order,
+    make_flow_scheduler,
     make_scheduler,
     refuse_walk,
     stream,
@@ -176,10 +177,13 @@ class CardModel(ImageModel[Images]):
         return SamplingSettings(table, steps, seed, self.class_index(label))
 
     def new_scheduler(self, table: Mapping[str, Any]) -> NoiseScheduler:
-        """One of those that need numpy alone: ddpm, ddim, dpmpp, unipc, euler, heun."""
+        """One of those that need numpy alone: ddpm, ddim, dpmpp, unipc, euler, heun; of a flow
+        flow-euler, flow-heun, flow-adams."""
         if self.card.latent is not None:
             return OneCall()
-        return make_scheduler(table, self.card.betas(), self.card.process.prediction)
+        if self.card.flow is not None:
+            return make_flow_scheduler(table, **self.card.flow.wired())
+        return make_scheduler(table, **self.card.process.wired())
 
 
 class ArrayModel(CardModel[Array]):
