@@ -68,7 +68,11 @@ def accepted(kind: str, name: str) -> dict[str, list[Any]]:
 
 
 COMPONENTS = {
-    path: {name: accepted(kind, name) for name in registry().names(kind)}
+    path: {
+        name: accepted(kind, name)
+        for name in registry().names(kind)
+        if not name.startswith("flow-")  # schedulers of another method than the one that is trained
+    }
     for path, kind in SLOTS.items()
 }
 
