@@ -84,7 +84,7 @@ def test_another_process_is_refused_by_a_sentence_that_lists_what_fits(trained: 
     result = run("sample", trained, "--scheduler", "ddim", "--n", 1)
     assert result.exit_code == 2
     told = " ".join(result.output.split())
-    assert "'ddim' walks back the process 'diffusion'" in told
+    assert "ssmdiff: scheduler 'ddim' walks back the process 'diffusion'" in told.replace("│ ", "")
     assert "expected one of flow-adams, flow-euler, flow-heun" in told
     for name in SAMPLERS:
         images = load_run(trained).sample(2, scheduler=name, steps=1)
