@@ -34,7 +34,7 @@ def batch_of(method: Any, count: int = 4) -> dict[str, Tensor]:
 def built(**method: Any) -> Any:
     """A method whose network says something, which an untrained one does not."""
     torch.manual_seed(0)
-    made = ssmdiff.build_method(small(method=method), 1, 0)
+    made = ssmdiff.build_method(small(method=method), 1, ssmdiff.Conditions())
     for parameter in made.model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)

@@ -112,11 +112,11 @@ def config_data(config):
 
 
 def test_timesteps_are_one_in_each_equal_part(watched):
-    from ssmdiff import build_method
+    from ssmdiff import Conditions, build_method
     from ssmdiff_train.watching import HeldOutLoss
 
     config = watched(held_out_images=50)
-    draws = HeldOutLoss(config, config_data(config).held_out, build_method(config, 1, 0))
+    draws = HeldOutLoss(config, config_data(config).held_out, build_method(config, 1, Conditions()))
     assert sorted(t // 2 for t in draws.batch["timestep"].tolist()) == list(range(50))
 
 

@@ -17,11 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from ssmdiff import (
     LABEL,
-    MAX_ENTRIES,
     Condition,
     Conditions,
-    ConfigError,
-    ContractError,
     ExportError,
     GroupShuffle,
     Noise,
@@ -43,14 +40,14 @@ from ssmdiff_export.runtime.parts import (
     latent_of,
     parity_of,
     process_of,
+    recipes_of,
     slot_of,
+    told_of,
 )
 
 FORMAT, OF_GENERATORS, OF_FLOWS = 1, 2, 3
 MAX_BYTES = 1 << 24
 """Most of it are the recipes of random orders, a few bytes per token."""
-MAX_TOLD = 1 << 14
-"""Numbers, and planes, that a file may be told."""
 PRECISIONS = ("fp32", "fp16", "bf16")
 
 ScanBody = Literal["scan", "chunked", "linear-attention"]
@@ -310,14 +307,14 @@ class ModelCard:
             checkpoint=table.take("checkpoint", checks.text),
             weights_sha256=table.take("weights_sha256", checks.sha256),
             slots=slots,
-            recipes=_recipes(table.table("recipes"), slots),
+            recipes=recipes_of(table.table("recipes"), slots),
             parity=parity_of(table.table("parity")) if table.has("parity") else None,
             external_data=external_of(table.table("external_data"))
             if table.has("external_data")
             else None,
             normalisation=table.take("normalisation", checks.normalisation),
             terms=table.take("terms", checks.texts) if table.has("terms") else {},
-            conditions=_conditions(table.take("conditions", checks.json_list))
+            conditions=told_of(table.take("conditions", checks.json_list))
             if table.has("conditions")
             else Conditions(),
         )
@@ -361,45 +358,9 @@ def _walk(table: Table, version: int) -> dict[str, Any]:
     return found
 
 
-def _conditions(record: list[Any]) -> Conditions:
-    try:
-        found = Conditions.from_record(record)
-    except ConfigError as error:
-        raise ExportError(f"model card: {error}") from None
-    if found.width > MAX_TOLD or found.planes > MAX_TOLD:
-        raise ExportError(
-            f"model card: its conditions are {found.width} numbers and {found.planes} planes; at "
-            f"most {MAX_TOLD} of either are read"
-        )
-    return found
-
-
 def _of_one_call(latent: Latent) -> dict[str, str]:
     """How images are made in one call, for a person."""
     return {"latent": f"{latent.size} numbers, {latent.distribution}", "sampling": "one call"}
-
-
-def _recipes(table: Table, slots: tuple[Slot, ...]) -> dict[str, GroupShuffle]:
-    """The recipes, each unpacked only after its size was held against a slot that uses it."""
-    recipes: dict[str, GroupShuffle] = {}
-    entries = 0
-    for key in table.values:
-        recipe = table.take(key, checks.json_object)
-        lengths = {slot.tokens for slot in slots if slot.recipe == key}
-        tokens, rows = recipe.get("length"), recipe.get("directions")
-        if type(tokens) is not int or lengths != {tokens}:
-            raise ExportError(
-                f"model card: recipe {key!r:.60} is for {checks.shown(tokens)} tokens; the slots "
-                f"that use it have {sorted(lengths) or 'none'}"
-            )
-        entries += tokens * (rows if type(rows) is int else 1)
-        if entries > MAX_ENTRIES:
-            raise ExportError(f"model card: the recipes hold over {MAX_ENTRIES} places")
-        try:
-            recipes[key] = GroupShuffle.from_json(recipe)
-        except ContractError as error:
-            raise ExportError(f"model card: recipe {key!r:.60}: {error}") from error
-    return recipes
 
 
 def _check_slots(card: ModelCard) -> None:

@@ -9,10 +9,26 @@ from typing import Any, ClassVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from ssmdiff import DIFFUSION, FLOW, BetaSchedule, Distribution, Prediction, make_betas
+from ssmdiff import (
+    DIFFUSION,
+    FLOW,
+    MAX_ENTRIES,
+    BetaSchedule,
+    Conditions,
+    ConfigError,
+    ContractError,
+    Distribution,
+    ExportError,
+    GroupShuffle,
+    Prediction,
+    make_betas,
+)
 
 from ssmdiff_export.runtime import checks
 from ssmdiff_export.runtime.checks import Table
+
+MAX_TOLD = 1 << 14
+"""Numbers, and planes, that a file may be told."""
 
 
 @dataclass(frozen=True)
@@ -173,3 +189,39 @@ def external_of(table: Table) -> ExternalData:
     )
     table.finish()
     return external
+
+
+def told_of(record: list[Any]) -> Conditions:
+    try:
+        found = Conditions.from_record(record)
+    except ConfigError as error:
+        raise ExportError(f"model card: {error}") from None
+    if found.width > MAX_TOLD or found.planes > MAX_TOLD:
+        raise ExportError(
+            f"model card: its conditions are {found.width} numbers and {found.planes} planes; at "
+            f"most {MAX_TOLD} of either are read"
+        )
+    return found
+
+
+def recipes_of(table: Table, slots: tuple[Slot, ...]) -> dict[str, GroupShuffle]:
+    """The recipes, each unpacked only after its size was held against a slot that uses it."""
+    recipes: dict[str, GroupShuffle] = {}
+    entries = 0
+    for key in table.values:
+        recipe = table.take(key, checks.json_object)
+        lengths = {slot.tokens for slot in slots if slot.recipe == key}
+        tokens, rows = recipe.get("length"), recipe.get("directions")
+        if type(tokens) is not int or lengths != {tokens}:
+            raise ExportError(
+                f"model card: recipe {key!r:.60} is for {checks.shown(tokens)} tokens; the slots "
+                f"that use it have {sorted(lengths) or 'none'}"
+            )
+        entries += tokens * (rows if type(rows) is int else 1)
+        if entries > MAX_ENTRIES:
+            raise ExportError(f"model card: the recipes hold over {MAX_ENTRIES} places")
+        try:
+            recipes[key] = GroupShuffle.from_json(recipe)
+        except ContractError as error:
+            raise ExportError(f"model card: recipe {key!r:.60}: {error}") from error
+    return recipes
