@@ -104,7 +104,7 @@ def wrong(**told: Any) -> dict[str, Any]:
         (wrong(mask=PIXELS.astype(np.int8) - 1), "holds the number -1"),
         (wrong(mask=PIXELS / 2), "mask is of float64; expected 0 background"),
         (wrong(t1=IMAGE[:1]), "image t1 is 1 x 2 x 3; expected 2 x 2 x 3"),
-        (wrong(t1=IMAGE * 2), "t1 holds other values; expected 2 channels of floating"),
+        (wrong(t1=IMAGE * 2), "t1 holds other values; expected 2 channel"),
         (wrong(t1=IMAGE * np.nan), "t1 holds other values"),
     ],
 )  # fmt: skip

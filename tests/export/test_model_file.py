@@ -124,7 +124,7 @@ class TestCard:
         after = ModelCard.from_json(dataclasses.replace(card(), conditions=told).to_json())
         assert after.told == told
         assert after.input_shape == (card().channels + 1, *card().image_size)
-        assert "age: expected 1 to 9; t1: expected 1 channels" in str(after)
+        assert "age: expected 1 to 9; t1: expected 1 channel" in str(after)
         old = dataclasses.replace(card(), class_conditional=True, class_names=("a", "b"))
         assert "conditions" not in json.loads(old.to_json())
         assert old.told == Conditions([Condition("label", "label", ("a", "b"))])

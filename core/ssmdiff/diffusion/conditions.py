@@ -175,7 +175,7 @@ class Condition:
         if self.kind == "number":
             return f"expected {self.low:g} to {self.high:g} {self.unit}".rstrip()
         if self.kind == "image":
-            return f"expected {self.channels} channels of floating point, -1 to 1"
+            return f"expected {self.channels} channel(s) of floating point, -1 to 1"
         shown = ", ".join(f"{i} {name}" for i, name in enumerate(self.names[:_LISTED]))
         more = len(self.names) - _LISTED
         return f"expected {shown}" + (f" and {more} more" if more > 0 else "")
