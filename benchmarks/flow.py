@@ -148,9 +148,10 @@ def plot(record: Mapping[str, Any], target: Path) -> None:
         axis.plot(calls, means, style, color=colour, marker=marker, label=f"{way}, {sampler}")
         ends = [(min(values[n]), max(values[n])) for n in calls]
         axis.fill_between(calls, *zip(*ends, strict=True), color=colour, alpha=0.12, linewidth=0)
-    axis.axhline(record["real"][FEATURE], color="grey", linewidth=1, label="heads held out")
     axis.set_xscale("log")
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
     axis.set_xticks(CALLS, [str(n) for n in CALLS])
     axis.set_xticks([], minor=True)
     axis.set_xlabel("calls of the network for an image")
@@ -160,7 +161,7 @@ def plot(record: Mapping[str, Any], target: Path) -> None:
     images = {row["images"] for row in record["rows"]}
     axis.set_title(
         f"the same network, {max(seen):,} images seen, {max(images)} images drawn, "
-        f"{seeds} seed{'s' * (seeds > 1)}",
+        f"{seeds} seed{'s' * (seeds > 1)}; {FRESH} heads held out: {record['real'][FEATURE]:.1f}",
         fontsize=10,
     )
     axis.legend(fontsize=8)
