@@ -18,6 +18,7 @@ def ssmdiff_commands() -> Iterable[Command]:
             "ssmdiff train --gan sagan --data images --image-size 64",
             "ssmdiff train --preset paper-128 --data images --set model.scan.base=cross",
             "ssmdiff train --out runs/mine --resume --steps 20000",
+            "ssmdiff train --data images --init-from runs/heads --lr 3e-4 --steps 500",
         ),
     )
 

@@ -42,6 +42,18 @@ def train(
         float | None,
         typer.Option("--max-hours", help="Stop and save before a queue's limit; --resume goes on."),
     ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            "--init-from",
+            metavar="RUN",
+            help="Begin with that run's averaged weights; other channels, classes are mapped.",
+        ),
+    ] = None,
+    init_checkpoint: Annotated[
+        str | None,
+        typer.Option("--init-checkpoint", help="Of RUN: latest (default), best, or step-NNNNNNNN."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder; by default a new one under runs/.")
     ] = None,
@@ -83,6 +95,8 @@ def train(
         "--compile": ("train.compile", compile or None),
         "--kernel": ("train.kernel", kernel),
         "--max-hours": ("train.max_hours", max_hours),
+        "--init-from": ("train.init_from", init_from),
+        "--init-checkpoint": ("train.init_checkpoint", init_checkpoint),
     }
     from ssmdiff import RunFolder, resolve_flags
 

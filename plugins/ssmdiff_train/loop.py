@@ -35,7 +35,7 @@ from ssmdiff import (
     validate,
 )
 
-from ssmdiff_train import faults, of_diffusion, reports
+from ssmdiff_train import faults, init_from, of_diffusion, reports
 from ssmdiff_train.augment import changes_of, settled
 from ssmdiff_train.callbacks import LossCurve, MetricsFile
 from ssmdiff_train.limit import OUT_OF_TIME, TimeLimit
@@ -68,25 +68,30 @@ class Trainer:
         folder: RunFolder,
         accelerator: Accelerator,
         callbacks: Sequence[object] = (),
+        resumed: bool = False,
     ) -> None:
         self.folder, self.accelerator = folder, accelerator
         named = [create("callback", table) for table in config.train.callbacks]
         self.events = event_hooks([MetricsFile(), LossCurve(), *named, *callbacks])
         self.dataset = build_dataset(config)
         self.config = config = settled(config, self.dataset)
-        self.of_data = {"data": record} if (record := data_record(self.dataset)) else {}
+        self.made_of = {"data": record} if (record := data_record(self.dataset)) else {}
         # What cannot work is refused now, before anything is written.
         share_of(config.train.batch_size, accelerator.num_processes)
         torch.manual_seed(stream_seed(config.seed, "weights"))
         self.telling = Telling.of(config, self.dataset)
         channels = self.dataset.channels
         self.method = build_method(config, channels, self.telling.conditions)
+        self.begun = None if resumed else init_from.begin(config, folder, self.method, self.dataset)
         doubt = of_diffusion.proven(self.method, config, channels)
         if accelerator.is_main_process and doubt:
             warnings.warn(doubt, stacklevel=2)
         self.watching = Watching(config, self.dataset, self.method, accelerator, self.telling)
         self.networks = Networks(self.method, config, accelerator)
         self.parameters, self.ema = self.networks.parameters, self.networks.ema
+        if self.begun:
+            self.made_of[init_from.KEY] = dict(self.begun.record)
+            self.ema.n_averaged.fill_(1)  # of what it begins with
         self.training_step = TrainingStep(
             config, self.method, self.networks, accelerator, self._fallback
         )
@@ -113,7 +118,7 @@ class Trainer:
             "config": self.config.to_dict(),
             "provenance": provenance(self.config)
             | {"kernels": kernels_used(), "orders": order_digests(self.method.plan)}
-            | self.of_data,
+            | self.made_of,
         }
         start_s = time.monotonic()
         written = self.folder.save_checkpoint(self.step, self.networks.tensors(), state)
@@ -148,9 +153,11 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.images_seen = int(state["step"]), int(state["images_seen"])
         self.saved_step = self.step
+        if begun := state.get("provenance", {}).get(init_from.KEY):
+            self.made_of[init_from.KEY] = begun
         if self.accelerator.is_main_process:
             self.folder.make_folders()
-            self.folder.write_config(self.config, self.of_data)
+            self.folder.write_config(self.config, self.made_of)
 
     # The loop
 

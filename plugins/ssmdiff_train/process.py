@@ -56,7 +56,7 @@ def run_training(
             locked = main and folder.path.is_dir()
             if locked:  # before anything of a run that may be alive is touched
                 stack.enter_context(run_lock(folder.path))
-            trainer = Trainer(config, folder, accelerator, callbacks)
+            trainer = Trainer(config, folder, accelerator, callbacks, resume)
             told = summary_of(trainer.dataset)
             folder.refuse_data_in(told.folders)
             if main:
@@ -66,7 +66,7 @@ def run_training(
                 if not locked:
                     stack.enter_context(run_lock(folder.path))
                 if not resume:
-                    folder.create(trainer.config, overwrite, trainer.of_data)
+                    folder.create(trainer.config, overwrite, trainer.made_of)
                 folder.sweep()
             accelerator.wait_for_everyone()
             stop = stack.enter_context(stop_on_signals())
@@ -86,9 +86,11 @@ def run_training(
 
 def _tell(trainer: Trainer, told: DatasetSummary, console: ConsoleProgress | None) -> None:
     """What will be trained on and what will be trained, to whoever looks; doubts to everyone."""
-    doubts = list(told.warnings)
+    begun = trainer.begun
+    doubts = [*told.warnings, *(begun.doubts if begun else ())]
     if console:
-        for line in (*summary.of_data(trainer, told), *summary.of_model(trainer)):
+        begins = begun.lines if begun else ()
+        for line in (*summary.of_data(trainer, told), *summary.of_model(trainer), *begins):
             console.say(line)
         console.compiles = summary.kernel_of(trainer) not in ("torch", "of no scan")
         line, doubt = summary.of_memory(trainer)

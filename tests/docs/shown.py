@@ -30,6 +30,8 @@ FLAGS = {
     "--precision": "train.precision",
     "--kernel": "train.kernel",
     "--max-hours": "train.max_hours",
+    "--init-from": "train.init_from",
+    "--init-checkpoint": "train.init_checkpoint",
     "--seed": "seed",
 }
 SWITCHES = {

@@ -28,8 +28,11 @@ def test_bits_are_the_methods_of_evenly_spread_held_out_images(run: Path) -> Non
     with torch.no_grad():
         wanted = opened.method.bits_per_dim(opened.model, {"x_0": x_0, "label": label}, 4)
     assert value == pytest.approx(float(wanted.mean()), rel=1e-9)
-    nothing_held_out = [held_out[0], held_out[1]]
-    (name,) = bits_of(opened, nothing_held_out, 5, seed=4)
+
+    class NothingHeldOut(list):
+        class_names = ()
+
+    (name,) = bits_of(opened, NothingHeldOut([held_out[0], held_out[1]]), 5, seed=4)
     assert name == "bits per dimension of 2 training images"
 
 

@@ -10,13 +10,14 @@ import ssmdiff
 from ssmdiff import ConfigError, merge
 from ssmdiff.registry.registry import registry
 
+OF_OTHER_TESTS = ("callbacks", "evaluate", "init_from", "init_checkpoint")
 PLAIN = ssmdiff.resolve({"train": {"micro_batch_size": 2}, "diffusion": {"min_snr_gamma": 5.0}})
 LEAVES = {
     "data.flip": True,  # none by default, as are the next
     **{f"data.augment.{key}": 0.25 for key, _ in PLAIN.data.augment},
     "data.workers": 0,
     **{f"diffusion.{key}": value for key, value in PLAIN.diffusion},
-    **{f"train.{key}": value for key, value in PLAIN.train if key not in ("callbacks", "evaluate")},
+    **{f"train.{key}": value for key, value in PLAIN.train if key not in OF_OTHER_TESTS},
     "train.evaluate.n": 256,
     "train.evaluate.batch_size": 32,
     "train.max_hours": 1.5,  # none by default, and of no type then

@@ -45,7 +45,9 @@ def told_entries(
         ConfigError: It cannot be told.
     """
     counts = {CONTEXT: conditions.width, PLACE: conditions.planes}
-    arrays = conditions.encoded(known, image_size)
+    names = set(conditions.names)
+    told = [{name: image[name] for name in image if name in names} for image in known]
+    arrays = conditions.encoded(told, image_size)
     keys = [key for key, count in counts.items() if count]
     return {key: torch.from_numpy(one) for key, one in zip(keys, arrays, strict=True)}
 

@@ -136,6 +136,10 @@ class EvaluateConfig(Section):
 class TrainConfig(Section):
     """Optimisation. Batch sizes count images over all processes."""
 
+    init_from: Annotated[str, Field(min_length=1)] | None = None
+    """A run's folder, whose averaged weights this run begins with; None: it begins at random."""
+    init_checkpoint: Annotated[str, Field(pattern=r"^(latest|best|step-\d{8,})$")] | None = None
+    """Which of its checkpoints; None: the latest."""
     steps: Positive = 1000
     batch_size: Positive = 16
     micro_batch_size: Positive | None = None
