@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from ssmdiff import (
     CheckpointError,
     Config,
+    ConfigError,
     DataError,
     OutOfTimeError,
     RunFolder,
@@ -145,6 +146,13 @@ class Trainer:
         prints = (str(state["data_fingerprint"]), self.dataset.fingerprint())
         before = settled(validate(Config, state["config"], ""), self.dataset)
         made = made_otherwise(state, self.config, self.method.plan, "method", "model", "data")
+        known = found.conditions(state, self.config.model.class_conditional)
+        if known != self.telling.conditions:
+            raise ConfigError(
+                f"{found.path}: the model is told {known.record()}, and the data set tells "
+                f"{self.telling.conditions.record()} now; expected the same names and ranges. Try: "
+                "the data that it was trained on, or a new run"
+            )
         told = refuse_changes(before, self.config, prints, allow_changes, found.path, made)
         if told and self.accelerator.is_main_process:
             warnings.warn(told, stacklevel=2)

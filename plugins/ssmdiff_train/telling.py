@@ -79,6 +79,9 @@ class Telling(NamedTuple):
     def batch(self, dataset: ImageDataset, items: Sequence[ImageItem]) -> dict[str, Tensor]:
         """All that is known of some images as they are: entries of an ``ssmdiff.Batch``.
 
+        A number of a held-out image may lie beyond those of the images trained on; the nearest of
+        these is told.
+
         Raises:
             DataError: The data set tells what cannot be told.
         """

@@ -12,6 +12,7 @@ import torch
 from ssmdiff import Condition, Conditions, ConfigError, DataError, ImageItem
 from ssmdiff.runs.diffusion_method import DiffusionDraws
 from ssmdiff_train.augment import Augmentation, left_out, settled
+from ssmdiff_train.job import train
 from ssmdiff_train.stream import TrainingStream, Unread
 from ssmdiff_train.telling import Telling
 
@@ -150,6 +151,15 @@ def test_what_would_make_it_untrue_is_left_out_or_refused() -> None:
             settled(config(**given), Blobs())
     untold = settled(ssmdiff.resolve({}), Blobs())
     assert (untold.data.flip, untold.data.augment.rotate_deg) == (True, 10.0)
+
+
+def test_a_run_does_not_go_on_when_other_names_are_told(tiny, tmp_path, monkeypatch) -> None:
+    config = tiny(train={"steps": 1, "bound_images": 0}, model={"conditions": ["label"]})
+    train(config, tmp_path / "run")
+    monkeypatch.setattr("ssmdiff_data.phantom.PhantomDataset.class_names", ("healthy", "sick"))
+    longer = tiny(train={"steps": 2, "bound_images": 0}, model={"conditions": ["label"]})
+    with pytest.raises(ConfigError, match=r"'lesion'.* now; expected the same names"):
+        train(longer, tmp_path / "run", resume=True)
 
 
 def test_what_a_model_is_told_by_its_configuration() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssmdiff.diffusion.conditions import Conditions
+from ssmdiff.diffusion.conditions import Condition, Conditions
 from ssmdiff.diffusion.denoisers import TensorDenoiser
 from ssmdiff.diffusion.interfaces import NoiseScheduler
 from ssmdiff.diffusion.schedulers import DIFFUSION
@@ -41,15 +41,25 @@ def told_entries(
 ) -> dict[str, Tensor]:
     """The entries of a batch that :func:`told_in` finds, of what is known of each image.
 
+    A number of a held-out image may lie beyond those of the images trained on; the nearest of these
+    is told. What the model is not told may be known.
+
     Raises:
         ConfigError: It cannot be told.
     """
     counts = {CONTEXT: conditions.width, PLACE: conditions.planes}
-    names = set(conditions.names)
-    told = [{name: image[name] for name in image if name in names} for image in known]
+    told = [
+        {one.name: _within(one, image[one.name]) for one in conditions if one.name in image}
+        for image in known
+    ]
     arrays = conditions.encoded(told, image_size)
     keys = [key for key, count in counts.items() if count]
     return {key: torch.from_numpy(one) for key, one in zip(keys, arrays, strict=True)}
+
+
+def _within(one: Condition, value: Any) -> Any:
+    known = one.kind == "number" and value is not None
+    return min(max(value, one.low), one.high) if known else value
 
 
 class Draws(Protocol):
