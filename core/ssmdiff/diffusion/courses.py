@@ -18,6 +18,9 @@ from ssmdiff.diffusion.interfaces import Array, Mark, NoiseScheduler
 from ssmdiff.errors import ConfigError
 from ssmdiff.orders.seeds import stream
 
+Given = Sequence[Any] | NDArray[Any]
+"""An array for each image."""
+
 
 class Start(NamedTuple):
     """The images of a batch, as they begin."""
@@ -77,7 +80,7 @@ class FromImage:
         ConfigError: The strength is out of range.
     """
 
-    def __init__(self, images: Sequence[Any], strength: float) -> None:
+    def __init__(self, images: Given, strength: float) -> None:
         if not 0 < strength <= 1:
             raise ConfigError(f"strength is {strength!r}; expected more than 0, and at most 1")
         self.images, self.strength = images, strength
@@ -111,17 +114,21 @@ class FillIn:
             how many there are.
         unknown: (1 or C, *image_size) likewise: true where pixels are drawn.
         repeats: How often each stretch of the walk is gone; 1 goes straight down.
-        jump: Steps that are gone back.
+        jump: Steps that are gone back; None for a tenth of the walk.
 
     Raises:
         ConfigError: A number is out of range.
     """
 
     def __init__(
-        self, images: Sequence[Any], unknown: Sequence[Any], repeats: int = 1, jump: int = 1
+        self,
+        images: Given,
+        unknown: Given,
+        repeats: int = 5,
+        jump: int | None = None,
     ) -> None:
         for name, number in (("repeats", repeats), ("jump", jump)):
-            if number < 1:
+            if number is not None and number < 1:
                 raise ConfigError(f"{name} is {number}; expected at least 1")
         self.images, self.unknown, self.repeats, self.jump = images, unknown, repeats, jump
 
@@ -156,7 +163,8 @@ class FillIn:
         """The calls; and by the number of a call the mark that it reaches, and the one to go back
         to from there."""
         marks = marks_of(scheduler)
-        path = there_and_back(len(marks) - 1, self.repeats, self.jump)
+        steps = len(marks) - 1
+        path = there_and_back(steps, self.repeats, self.jump or max(1, steps // 10))
         calls: list[int] = []
         reached: dict[int, tuple[Mark, Mark | None]] = {}
         for before, now, then in zip(path, path[1:], [*path[2:], len(marks)], strict=False):
@@ -171,7 +179,7 @@ class FillIn:
         return asarray(np.stack([s.standard_normal(noise.shape[1:], np.float32) for s in streams]))
 
 
-def _of(values: Sequence[Any], batch: Start, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
+def _of(values: Given, batch: Start, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
     """(B, *shape) of what is given for each image."""
     try:
         found = [np.asarray(values[i % len(values)], kind) for i in batch.indices]
