@@ -15,6 +15,25 @@ def ssmdiff_commands() -> Iterable[Command]:
             "ssmdiff sample runs/mine --n 64 --steps 100 --out drawn",
             "ssmdiff sample runs/mine --scheduler dpmpp --steps 20 --seed 7 --format npy",
             "ssmdiff sample mine.onnx --n 16 --out from_file",
+            "ssmdiff sample runs/mine --label lesion --guidance 2 --out lesions",
+        ),
+    )
+    yield Command(
+        "translate",
+        "ssmdiff_cli.translate:translate",
+        "make an image of each image: another modality, another resolution, another drawing",
+        examples=(
+            "ssmdiff translate runs/t1-to-t2 t1_images --out t2_drawn",
+            "ssmdiff translate runs/mine sketches --strength 0.6 --out redrawn",
+        ),
+    )
+    yield Command(
+        "inpaint",
+        "ssmdiff_cli.translate:inpaint",
+        "draw the masked part of images, and keep the rest",
+        examples=(
+            "ssmdiff inpaint runs/mine images --mask masks --out filled",
+            "ssmdiff inpaint mine.onnx scan.png --mask hole.png --repeats 10 --out filled",
         ),
     )
     yield Command(

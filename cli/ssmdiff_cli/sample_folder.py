@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from rich.progress import (
 )
 from ssmdiff import __version__
 from ssmdiff.diffusion.conditions import LABEL
+from ssmdiff.diffusion.courses import Course
+from ssmdiff.diffusion.guidance import Guidance
 from ssmdiff.diffusion.image_model import ImageModel, SamplingSettings
 from ssmdiff.errors import CheckpointError, ConfigError
 from ssmdiff.runs.checkpoint import load_json, write_atomically
@@ -36,19 +38,33 @@ from ssmdiff.runs.pictures import write_grid
 from torch import Tensor
 
 from ssmdiff_cli.sample_format import SampleFormat
+from ssmdiff_cli.sample_share import Share
 
 RECORD = "samples.json"
 GRID = "grid.png"
 GRID_IMAGES = 64
 TEMPORARY = ".tmp-"
-TOLD = ("made_by", "classes", "labels", "each")
+TOLD = ("made_by", "classes", "labels", "each", "names", "reading")
 """Keys of the record that do not decide the images."""
 
-ROWS = 4
-"""The rows that matrix products of the CPU compute at once. A row that is left over is computed
-otherwise, and rounded otherwise, so the last batch of a set is a multiple of it."""
-
 _IMAGE = re.compile(r"(\d{6,})\.[a-z0-9]+(\.gz)?")
+
+
+@dataclass(frozen=True)
+class MadeOf:
+    """The images that those of a set are made of, one of each.
+
+    Args:
+        how: What decides what is made, as JSON, for the record.
+        names: What the files are called, without a suffix.
+        reading: Options that the images were read by.
+        images: (C, H, W) each, to show beside what was made.
+    """
+
+    how: Mapping[str, Any]
+    names: Sequence[str]
+    reading: Mapping[str, Any]
+    images: Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -62,54 +78,10 @@ class SampleRequest:
     """What the images are told, by name; see :meth:`ssmdiff.ImageModel.sample`."""
     format: str | Mapping[str, Any] = "png"
     """A writer: its name, or a table with its options."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """The images of a set that one process draws, and in which batches.
-
-    A batch is made of the images from k ``batch_size`` on, wherever the share begins and ends: an
-    image has the same neighbours in every process, so the same bits. What others asked for is
-    drawn along and thrown away.
-
-    Args:
-        indices: What was asked for.
-        size: Of the whole set, 0 to size - 1; None if it is not known.
-        batch_size: Images drawn at once.
-        rank: Which of ``processes`` this is; they take the batches in turn.
-    """
-
-    indices: range
-    size: int | None = None
-    batch_size: int = 16
-    rank: int = 0
-    processes: int = 1
-
-    def batches(self) -> Iterator[tuple[range, range]]:
-        """Each batch, and those of its images that are wanted."""
-        first, last = self.indices[0] // self._at_once, self.indices[-1] // self._at_once
-        for k in range(first + self.rank, last + 1, self.processes):
-            start, stop = k * self._at_once, (k + 1) * self._at_once
-            wanted = range(max(start, self.indices.start), min(stop, self.indices.stop))
-            yield range(start, min(stop, self._end)), wanted
-
-    @functools.cached_property
-    def _at_once(self) -> int:
-        """The batch size; less, where a process would go without."""
-        if self.processes == 1:
-            return self.batch_size
-        return min(self.batch_size, _rounded_up(-(-len(self.indices) // self.processes)))
-
-    @property
-    def _end(self) -> int:
-        """Where the last batch may end."""
-        if self.size is None:
-            return sys.maxsize
-        return self.size if self.size <= ROWS else _rounded_up(self.size)
-
-
-def _rounded_up(count: int) -> int:
-    return -(-count // ROWS) * ROWS
+    guidance: Guidance | None = None
+    course: Course | None = None
+    """Where images begin; from noise by default."""
+    made_of: MadeOf | None = None
 
 
 @dataclass(frozen=True)
@@ -139,9 +111,14 @@ class SampleFolder:
             DivergedError: The network gave numbers that are not finite.
         """
         sampling = model.sampling(request.scheduler, request.steps, request.seed, told=request.told)
-        calls = model.calls(sampling)
-        record = self._record(model, sampling, request.format)
+        sampling = model.guided(sampling, request.guidance)
+        calls = model.calls(sampling, request.course)
+        record = self._record(model, sampling, request)
         form = SampleFormat.of(request.format, model, sampling, record)
+        if request.made_of:
+            form = replace(form, names=request.made_of.names)
+            record["reading"] = dict(request.made_of.reading)
+            record["names"] = [form.name(i) for i in share.indices]
         replaced = self._to_replace(record, overwrite)
         self._refuse_unwritable()
         left_behind = self._left_behind(share.indices)
@@ -157,7 +134,7 @@ class SampleFolder:
         with _progress(progress, -(-len(drawn) // at_once) * calls) as bar:
             step = functools.partial(bar.advance, bar.task_ids[0])
             begun = False
-            for indices, images in model.draw(sampling, drawn, at_once, step):
+            for indices, images in model.draw(sampling, drawn, at_once, step, request.course):
                 if not begun:
                     self._begin(record, overwrite)
                     begun = True
@@ -167,10 +144,12 @@ class SampleFolder:
                         self._write(i, form, image, name)
         if not begun:
             self._begin(record, overwrite)
-        return self._finish(model, sampling, form, record, left_behind)
+        return self._finish(model, sampling, form, record, left_behind, request.made_of)
 
     def _write(self, i: int, form: SampleFormat, image: Tensor, name: str) -> None:
         path = form.path(self.path, i)
+        with contextlib.suppress(OSError):  # told when it is written
+            path.parent.mkdir(parents=True, exist_ok=True)
         try:
             form.write(path, image, i, name)
         except CheckpointError:  # unless another process has drawn it meanwhile
@@ -187,14 +166,17 @@ class SampleFolder:
 
     @staticmethod
     def _record(
-        model: ImageModel[Tensor], sampling: SamplingSettings, form: str | Mapping[str, Any]
+        model: ImageModel[Tensor], sampling: SamplingSettings, request: SampleRequest
     ) -> dict[str, Any]:
+        form, made_of = request.format, request.made_of
         return {
             **model.origin(),
             "seed": sampling.seed,
             "steps": sampling.steps,
             "scheduler": dict(sampling.scheduler),
             **_asked_for(model, sampling),
+            "guidance": _guidance_of(model, sampling),
+            "made_of": dict(made_of.how) if made_of else None,
             "format": form if isinstance(form, str) else dict(form),
             "made_by": f"ssmdiff {__version__}",
             "classes": list(model.class_names),
@@ -247,8 +229,10 @@ class SampleFolder:
             raise CheckpointError(f"cannot create {self.path}: {error.strerror}") from error
         with self._alone():
             if self._to_replace(record, overwrite):  # another process may have begun meanwhile
-                for path in (*self.path.iterdir(), self.path / GRID):
-                    if path.name == GRID or _IMAGE.fullmatch(path.name):
+                names = load_json(self.path / RECORD).get("names", ())
+                named = [self.path / name for name in names if ".." not in Path(name).parts]
+                for path in (*self.path.iterdir(), *named, self.path / GRID):
+                    if path.name == GRID or _IMAGE.fullmatch(path.name) or path in named:
                         path.unlink(missing_ok=True)
             elif (self.path / RECORD).exists():
                 return
@@ -263,6 +247,7 @@ class SampleFolder:
         form: SampleFormat,
         record: dict[str, Any],
         left_behind: dict[Path, int],
+        made_of: MadeOf | None,
     ) -> Path | None:
         """What all images that are there were told, the grid of the first of them."""
         for path, changed_ns in left_behind.items():
@@ -272,7 +257,7 @@ class SampleFolder:
         with self._alone():
             there = self._there(form)
             told = model.told(sampling, there)
-            files = [form.path(self.path, i).name for i in there]
+            files = [form.name(i) for i in there]
             if model.labels(sampling, there):
                 names = self._class_names(model, sampling, there)
                 record["labels"] = dict(zip(files, names, strict=True))
@@ -289,10 +274,19 @@ class SampleFolder:
             title = str(record.get("checkpoint", ""))
             words = [model.conditions.caption(one) for one in told[:GRID_IMAGES]]
             captions = words if any(words) else []
-            write_grid(self.path / GRID, torch.stack(shown), captions, title)
+            sheet, given = torch.stack(shown), None
+            if made_of:
+                given = torch.stack(
+                    [torch.as_tensor(made_of.images[i]) for i in there[:GRID_IMAGES]]
+                )
+                given = given if given.shape[1:] == sheet.shape[1:] else None
+            write_grid(self.path / GRID, sheet, captions, title, given, real_title="given")
         return self.path / GRID
 
     def _there(self, form: SampleFormat) -> list[int]:
+        if form.names is not None:
+            everyone = range(len(form.names))
+            return [i for i in everyone if form.is_whole(form.path(self.path, i))]
         numbers = (form.number_of(path.name) for path in self.path.iterdir())
         return sorted(number for number in numbers if number is not None)
 
@@ -302,7 +296,7 @@ class SampleFolder:
         One that is still there, unchanged, when all is drawn is of a process that was killed.
         """
         found = {}
-        for path in self.path.glob(f"{TEMPORARY}*"):
+        for path in self.path.rglob(f"{TEMPORARY}*"):
             image = _IMAGE.match(path.name.removeprefix(TEMPORARY))
             if image is None or int(image[1]) in indices:
                 with contextlib.suppress(OSError):
@@ -332,6 +326,15 @@ def _asked_for(model: ImageModel[Tensor], sampling: SamplingSettings) -> dict[st
     labels = told.pop(LABEL, None)
     label = labels[0] if labels and len(labels) == 1 and labels[0] is not None else labels
     return {"label": label, **({"told": told} if told else {})}
+
+
+def _guidance_of(model: ImageModel[Tensor], sampling: SamplingSettings) -> dict[str, Any] | None:
+    """How the images were led, None where they were not."""
+    chosen = sampling.guidance
+    if chosen.is_none:
+        return None
+    negative = model.conditions.recorded_asked(model.conditions.asked(chosen.negative))
+    return {**chosen.record(), "negative": negative}
 
 
 def drawn_before_0_2(before: dict[str, Any], record: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ssmdiff.runs.reading import ImageFacts, Writer
 from ssmdiff.runs.run import Run
 from torch import Tensor
 
-SETTINGS = ("seed", "made_by", "classes", "format", "labels", "each")
+SETTINGS = ("seed", "made_by", "classes", "format", "labels", "each", "names", "reading")
 """Keys of a folder's record that do not say which run drew its images."""
 
 
@@ -32,6 +32,8 @@ class SampleFormat:
     key: str | dict[str, Any]
     """As the folder's record has it: the name, with its options where some were given."""
     facts: ImageFacts
+    names: Sequence[str] | None = None
+    """Of the images, without the suffix; their numbers by default."""
 
     @classmethod
     def of(
@@ -53,8 +55,12 @@ class SampleFormat:
             found.write(found.path(Path(place), 0), torch.zeros(model.shape), 0, "")
         return found
 
+    def name(self, i: int) -> str:
+        """The file of an image, relative to the folder."""
+        return (f"{i:06d}" if self.names is None else self.names[i]) + self.writer.suffix
+
     def path(self, folder: Path, i: int) -> Path:
-        return folder / f"{i:06d}{self.writer.suffix}"
+        return folder / self.name(i)
 
     def number_of(self, name: str) -> int | None:
         """Which image a file of ours is; None of any other."""
@@ -83,7 +89,12 @@ def _facts(
     model: ImageModel[Tensor], sampling: SamplingSettings, record: Mapping[str, Any]
 ) -> ImageFacts:
     """What the run knows of its data, and which run that is: a hash, no name of a folder."""
-    deciding = {key: value for key, value in record.items() if key not in SETTINGS}
+    since = {"guidance": None, "made_of": None}  # the word of a plain draw is as it was before
+    deciding = {
+        key: value
+        for key, value in record.items()
+        if key not in SETTINGS and since.get(key, ...) != value
+    }
     word = hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()
     step = re.search(r"\d+", str(record.get("checkpoint", "")))
     return replace(

@@ -17,7 +17,11 @@ MOST_IMAGES = 100_000
 
 
 def told_of_flags(
-    conditions: Conditions, label: str | None, tells: Sequence[str], count: int | None
+    conditions: Conditions,
+    label: str | None,
+    tells: Sequence[str],
+    count: int | None,
+    flag_of_tells: str = "--tell",
 ) -> dict[str, Any]:
     """Values by name, as :meth:`ssmdiff.ImageModel.sampling` takes them.
 
@@ -26,6 +30,7 @@ def told_of_flags(
         label: Of ``--label``: it is of the condition ``label``, or of the one with names.
         tells: Of ``--tell``: ``NAME=VALUE`` each.
         count: Images of the set, which a range is spread over; None where nothing says.
+        flag_of_tells: What messages call ``tells``.
 
     Raises:
         ConfigError: A value is none of its condition, or one is told twice.
@@ -35,8 +40,10 @@ def told_of_flags(
     for word in tells:
         name, given, text = word.partition("=")
         if not given:
-            raise ConfigError(f"--tell {word}: expected NAME=VALUE, such as {_example(conditions)}")
-        words.append(("--tell", name, text))
+            raise ConfigError(
+                f"{flag_of_tells} {word}: expected NAME=VALUE, such as {_example(conditions)}"
+            )
+        words.append((flag_of_tells, name, text))
     for flag, name, text in words:
         if name in found:
             raise ConfigError(f"{name} is told twice, now by {flag} {text!r}; give it once")

@@ -193,6 +193,11 @@ class FolderDataset:
         return None if self._groups is None else tuple(self._groups[i] for i in self._own)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The file of each image, relative to the folder; kept out of run folders."""
+        return tuple(self._names[i] for i in self._own)
+
+    @property
     def held_out(self) -> FolderDataset | None:
         """The images that nothing is trained on, None without ``held_out``."""
         if not self._sides[1]:

@@ -21,6 +21,7 @@ def ssmdiff_commands() -> Iterable[Command]:
             "ssmdiff evaluate runs/mine",
             "ssmdiff evaluate runs/mine --n 1000 --features texture --set frechet.infinite=false",
             "ssmdiff evaluate samples --against runs/mine --json",
+            "ssmdiff evaluate translated --targets t2_images",
         ),
     )
     yield Command(

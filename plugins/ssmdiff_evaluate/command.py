@@ -23,6 +23,13 @@ def evaluate(
             "default the data of the run."
         ),
     ] = None,
+    targets: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a folder of images: a folder with what each should have been, by its name. "
+            "PSNR, SSIM and mean absolute error are the figures then, unless --metric names others."
+        ),
+    ] = None,
     n: Annotated[int, typer.Option("--n", "--count", min=2, help="Images that are judged.")] = 256,
     features: Annotated[
         list[str] | None,
@@ -62,7 +69,7 @@ def evaluate(
     Goes on where it was stopped. On several devices: torchrun --nproc-per-node N -m ssmdiff
     evaluate ...
     """
-    from ssmdiff_evaluate.evaluation import FEATURES
+    from ssmdiff_evaluate.evaluation import FEATURES, usual_metrics
     from ssmdiff_evaluate.job import default_folder
     from ssmdiff_evaluate.job import evaluate as run_evaluation
     from ssmdiff_evaluate.page import PAGE, row_of
@@ -72,9 +79,7 @@ def evaluate(
     networks = [{"name": name, **options.pop(name, {})} for name in features or FEATURES]
     metrics = None
     if metric or options:
-        from ssmdiff import registry
-
-        names = metric or registry().names("metric")
+        names = metric or usual_metrics(targets is not None)
         metrics = [{"name": name, **options.pop(name, {})} for name in names]
     if options:
         known = ", ".join(str(table["name"]) for table in [*networks, *(metrics or [])])
@@ -99,6 +104,7 @@ def evaluate(
         show_real=show_real,
         bits=bits,
         progress=True,
+        targets=targets,
     )
     if processes()[0] != 0:
         return

@@ -56,6 +56,8 @@ class Sets:
     reference: ImageSet
     samples: ImageSet
     held_out: ImageSet | None = None
+    targets: ImageSet | None = None
+    """What each sample should have been, in the order of the samples."""
 
 
 @dataclass(frozen=True)
@@ -144,13 +146,14 @@ class Asked:
 def components(
     features: Sequence[str | Mapping[str, Any]],
     metrics: Sequence[str | Mapping[str, Any]] | None,
+    targets: bool = False,
 ) -> tuple[dict[str, Network], dict[str, Asked]]:
-    """Feature networks and metrics by name; None is all metrics that are installed.
+    """Feature networks and metrics by name; None is :func:`usual_metrics`.
 
     Raises:
         ConfigError: A component is not there, or an option does not fit.
     """
-    names = registry().names("metric") if metrics is None else metrics
+    names = usual_metrics(targets) if metrics is None else metrics
     chosen = {
         _name(table): Asked(create("metric", table), _options("metric", table)) for table in names
     }
@@ -159,6 +162,13 @@ def components(
         for table in features
     }
     return networks, chosen
+
+
+def usual_metrics(targets: bool) -> list[str]:
+    """Those of an evaluation that names none: of the installed ones, those that need targets where
+    there are some, and the others where there are none."""
+    installed = registry().names("metric")
+    return [name for name in installed if ("targets" in create("metric", name).needs) == targets]
 
 
 def judge(
@@ -192,7 +202,9 @@ def judge(
             with progress(f"{seen}: {name}", 1) as done:
                 try:
                     if missing:
-                        raise ConfigError(no_held_out(sets.reference))
+                        raise ConfigError(
+                            NO_TARGETS if "targets" in missing else no_held_out(sets.reference)
+                        )
                     found = metric(evaluation)
                 except ConfigError as error:
                     refusals.append(Refusal(metric.section, name, seen, str(error)))
@@ -220,6 +232,10 @@ def judge(
     return Record(_stamp(sets, known, options, origin), figures, refusals, model)
 
 
+NO_TARGETS = (
+    "it needs what each image should have been; give a folder of images of the same names by "
+    "--targets"
+)
 NO_HELD_OUT = (
     "it needs images of other patients that nothing was trained on, and the data holds none out. "
     "The built-in heads have them; a store has them by --split of ssmdiff data prepare; for a "
@@ -262,6 +278,7 @@ def _evaluation(
         seen(Mirrored(sets.reference), "the mirrored reference"),
         keep_in(cache),
         progress,
+        None if sets.targets is None else seen(sets.targets, "targets"),
     )
 
 
@@ -287,6 +304,7 @@ def _stamp(
             "features": networks,
             "reference": of(sets.reference),
             "held_out": of(sets.held_out),
+            **({} if sets.targets is None else {"targets": of(sets.targets)}),
             "samples": {"count": len(sets.samples), "shape": list(sets.samples.shape)},
             "levels": "8 bits, -1 is 0 and 1 is 255",
             "seed": SEED,

@@ -42,6 +42,7 @@ from ssmdiff_evaluate.sets import (
     SampledFolder,
     processes,
 )
+from ssmdiff_evaluate.targets import names_of, size_of_first, targets_of
 
 if TYPE_CHECKING:
     from ssmdiff_evaluate.watching import RunWatch
@@ -72,6 +73,7 @@ class Evaluate:
         show_real: bool = False,
         bits: int = 0,
         progress: bool = False,
+        targets: str | Path | None = None,
     ) -> Record:
         """Judge the images of a model, and write the evaluation.
 
@@ -84,7 +86,8 @@ class Evaluate:
                 ``evaluations/NAME``.
             n: Images drawn of a model; of a folder, how many are looked at.
             features: Feature networks, by name or as tables with options.
-            metrics: Metrics likewise; None for all that are installed.
+            metrics: Metrics likewise; None for all that are installed, with targets for those that
+                need them.
             reference: Reference images at most, evenly spread.
             seed: Of the images.
             steps: Sampling steps; by default the model's.
@@ -95,6 +98,8 @@ class Evaluate:
             bits: Of so many real images, held out if there are some, tell bits per dimension under
                 the model: of a flow its likelihood, of a diffusion L_vb.
             progress: Show bars.
+            targets: A folder with what each image of a folder should have been, by the same name;
+                it is the reference too, unless one is given.
 
         Returns:
             The record; it is in ``out`` too, with tables, plots and one HTML page.
@@ -108,16 +113,21 @@ class Evaluate:
 
         if n < 2:
             raise ConfigError(f"n is {n}; expected at least two images to judge")
-        networks, asked_metrics = components(features, metrics)  # refused before work is done
+        paired = targets is not None
+        networks, asked_metrics = components(features, metrics, paired)  # before work is done
         model = Path(model)
+        folder = Path(out) if out is not None else default_folder(model, n, seed)
         opened = Opened(model, checkpoint)
         if bits:
             refuse_bits(opened.model)
-        dataset, source, is_open = self._data(opened, against)
-        folder = Path(out) if out is not None else default_folder(model, n, seed)
-        known = DataImages(dataset, reference, source)
-        held_out = getattr(dataset, "held_out", None)
-        fresh = None if held_out is None else DataImages(held_out, reference, "held out")
+        wanted = None if targets is None else _targets(model, n, Path(targets))
+        if wanted is not None and against is None:
+            known, source, is_open, fresh = wanted, wanted.name, False, None
+        else:
+            dataset, source, is_open = self._data(opened, against)
+            known = DataImages(dataset, reference, source)
+            held_out = getattr(dataset, "held_out", None)
+            fresh = None if held_out is None else DataImages(held_out, reference, "held out")
         bars = _Bars() if progress and processes()[0] == 0 else silent
         asked = {"scheduler": scheduler, "steps": steps, "checkpoint": checkpoint}
         samples, origin, facts = self._samples(
@@ -131,8 +141,8 @@ class Evaluate:
         if processes()[0] != 0:
             return Record({}, (), ())  # this process drew its part; the first one judges
         if bits:
-            facts |= bits_of(opened.model, dataset, bits, seed)
-        sets = Sets(known, samples, fresh)
+            facts |= bits_of(opened.model, self._data(opened, against)[0], bits, seed)
+        sets = Sets(known, samples, fresh, wanted)
         cache = folder.parent / "cache"
         record = judge(sets, networks, asked_metrics, cache, origin, facts, bars)
         folder.mkdir(parents=True, exist_ok=True)
@@ -205,7 +215,7 @@ class Evaluate:
                 found = SampledFolder(model, n)
                 return found, found.stamp(), {}
             size = reference.shape[1:]
-            images = create("dataset", {"name": "folder", "path": str(model)}, image_size=size)
+            images = create("dataset", _folder(model), image_size=size)
             return DataImages(images, n, str(model)), {"folder": str(model)}, {}
         trained = opened.model
         sampling = trained.sampling(asked["scheduler"], asked["steps"], seed)
@@ -222,6 +232,29 @@ class Evaluate:
         else:
             facts = {}
         return drawn, {"path": str(model), **drawn.stamp()}, facts
+
+
+def _targets(model: Path, n: int, targets: Path) -> DataImages:
+    """What the images of a folder should have been, in the order in which they are judged.
+
+    Raises:
+        ConfigError: No folder of images is judged, or an image has no target.
+    """
+    if not model.is_dir() or (model / CONFIG).is_file():
+        raise ConfigError(
+            f"--targets {targets}: {model} is no folder of images, so none of them has a target by "
+            "its name. Translate images with it first: ssmdiff translate"
+        )
+    if (model / SAMPLES_RECORD).is_file():
+        sampled = SampledFolder(model, n)
+        return targets_of(names_of(sampled), targets, sampled.shape, sampled.reading)
+    images = create("dataset", _folder(model), image_size=size_of_first(model))
+    judged = DataImages(images, n, str(model))
+    return targets_of(names_of(judged), targets, judged.shape, {})
+
+
+def _folder(path: Path) -> dict[str, str]:
+    return {"name": "folder", "path": str(path)}
 
 
 evaluate = Evaluate()

@@ -23,6 +23,7 @@ from PIL import Image
 from ssmdiff import (
     ConfigError,
     DataError,
+    ImageItem,
     ImageModel,
     ImageSet,
     SamplingSettings,
@@ -64,15 +65,25 @@ class DataImages(_Images):
         dataset: An ``ssmdiff.ImageDataset``.
         count: At most so many.
         name: For people.
+        indices: These instead, in this order.
     """
 
-    def __init__(self, dataset: Any, count: int | None = None, name: str = "data") -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        count: int | None = None,
+        name: str = "data",
+        indices: Sequence[int] | None = None,
+    ) -> None:
         self.dataset, self.name = dataset, name
         total = len(dataset)
         count = total if count is None else min(count, total)
         if count < 1:
             raise ConfigError(f"{name} has no images to judge by")
         self.indices = np.linspace(0, total - 1, count).astype(int)
+        self._own_order = indices is not None
+        if indices is not None:
+            self.indices = np.asarray(indices, int)
         self._kept: dict[int, Levels] = {}
         self._labels: dict[int, int] = {}
         self.class_names = tuple(getattr(dataset, "class_names", ()))
@@ -95,17 +106,20 @@ class DataImages(_Images):
     def _one(self, i: int) -> Levels:
         # Drawing a phantom or decoding a file is dearer than to keep a byte a pixel of it.
         if i not in self._kept:
-            image, label = self.dataset[int(self.indices[i])][:2]
-            self._kept[i], self._labels[i] = to_levels(np.asarray(image)), int(label)
+            item = ImageItem(*self.dataset[int(self.indices[i])])
+            self._kept[i], self._labels[i] = to_levels(np.asarray(item.image)), int(item.label)
         return self._kept[i]
 
     def digest(self) -> str:
         text = f"data {self.dataset.fingerprint()} {len(self.dataset)} {len(self)}"
+        if self._own_order:
+            text += f" {self.indices.tolist()}"
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 class SampledFolder(_Images):
-    """A folder that ``ssmdiff sample`` filled: its numbered images, PNG or .npy.
+    """A folder that ``ssmdiff sample`` filled: its numbered images, PNG or .npy; or ``ssmdiff
+    translate`` and ``inpaint``, whose record names its images.
 
     Args:
         path: The folder.
@@ -126,7 +140,7 @@ class SampledFolder(_Images):
                 f"{told.get('units', 'model')}; evaluate reads png and npy in units of the model. "
                 "Draw them again, or give it the run"
             )
-        self.files = sorted(p for p in path.iterdir() if _FILE.fullmatch(p.name))[:count]
+        self.files = self._files()[:count]
         if not self.files:
             raise DataError(
                 f"{path} holds no images such as 000000.png; expected --out of ssmdiff sample"
@@ -143,6 +157,20 @@ class SampledFolder(_Images):
         if not set(names) <= set(self.class_names):
             return None
         return np.array([self.class_names.index(name) for name in names], np.int64)
+
+    def _files(self) -> list[Path]:
+        names = self._known.get("names")
+        if not isinstance(names, list):
+            return sorted(p for p in self.path.iterdir() if _FILE.fullmatch(p.name))
+        inside = [name for name in names if isinstance(name, str) and ".." not in Path(name).parts]
+        there = [self.path / name for name in inside if not Path(name).is_absolute()]
+        return [path for path in there if path.is_file()]
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Options of the data set ``folder`` by which the images were read that these are of."""
+        told = self._known.get("reading")
+        return dict(told) if isinstance(told, dict) else {}
 
     def __len__(self) -> int:
         return len(self.files)

@@ -11,6 +11,7 @@ _COPIES = "Dar et al., Unconditional Latent Diffusion Models Memorize Patient Im
 _RADIOLOGY = "Mei et al., RadImageNet, Radiology: AI 4(5), 2022, doi:10.1148/ryai.210315"
 _DINO = "Oquab et al., DINOv2: Learning Robust Visual Features, TMLR 2024, arXiv:2304.07193"
 _SSIM = "Wang et al., Multiscale Structural Similarity, Asilomar 2003"
+_PAIRED = "Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, IEEE TIP 13(4), 2004, doi:10.1109/TIP.2003.819861"  # noqa: E501
 _USE = "Esteban et al., Real-valued (Medical) Time Series Generation, 2017, arXiv:1706.02633"
 _AUTHENTIC = "Alaa et al., How Faithful is your Synthetic Data?, ICML 2022, arXiv:2102.08921"
 
@@ -75,6 +76,12 @@ def ssmdiff_metrics() -> Iterable[Component]:
         "ssmdiff_metrics.metrics:Nearness",
         "nearer to training than to images never seen?",
         _AUTHENTIC,
+    )
+    yield Component(
+        "paired",
+        "ssmdiff_metrics.paired:Paired",
+        "PSNR, SSIM and mean absolute error to targets",
+        _PAIRED,
     )
     yield Component(
         "classifier",

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import ssmdiff
 import torch
+from ssmdiff.diffusion.courses import FillIn, FromImage
 from ssmdiff.diffusion.flow_schedulers import FLOW_SCHEDULERS, shifted_times
 from ssmdiff.diffusion.schedulers import SCHEDULERS
 from ssmdiff.errors import ConfigError
+from ssmdiff.testing.probes import ProbeScan
 
 MEAN, SPREAD = 0.1, 0.25
 TABLES = [
@@ -209,3 +211,49 @@ def test_walks_along_a_flow_need_numpy_alone() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [word for name in FLOW_SCHEDULERS for word in (name, "float32")]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: "-".join(map(str, table.values())))
+def test_marks_say_what_the_sample_is_there(table):
+    """With the velocity of a known image and noise as its answer it is on the line between."""
+    scheduler = ssmdiff.make_flow_scheduler(table, 2.0)
+    scheduler.set_timesteps(7)
+    *marks, end = scheduler.marks()
+    assert end == (len(scheduler.timesteps), 1.0, 0.0)
+    assert len(marks) == 7
+    x_0, e = 0.3, np.random.default_rng(0).standard_normal(50)
+    for first in (0, 3):  # entered there, nothing of an earlier walk is left
+        x, ahead = marks[first].alpha * x_0 + marks[first].sigma * e, marks[first:]
+        for i in range(marks[first].call, len(scheduler.timesteps)):
+            if ahead and ahead[0].call == i:
+                mark, *ahead = ahead
+                assert scheduler.timesteps[i] == pytest.approx(1000 * mark.sigma)
+                np.testing.assert_allclose(x, mark.alpha * x_0 + mark.sigma * e, atol=1e-9)
+            x = scheduler.step(e - x_0, i, x, None)
+        np.testing.assert_allclose(x, x_0, atol=1e-9)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: "-".join(map(str, table.values())))
+def test_images_are_begun_and_filled_in_along_a_flow(table):
+    """From samples of a Gaussian with noise on them it comes out again; known pixels to the bit."""
+    images = MEAN + SPREAD * np.random.default_rng(1).standard_normal((64, 1, 8, 8))
+    images = images.clip(-1, 1).astype(np.float32)
+    plan = ssmdiff.OrderPlan(ProbeScan(), (ssmdiff.ScanSlot((4, 4)),), seed=0)
+
+    def drawn(course):
+        return ssmdiff.sample(
+            lambda x, told, orders: velocity(x, told[:, None, None, None]).astype(np.float32),
+            ssmdiff.make_flow_scheduler(table, 1.0), plan, seed=3, shape=(1, 8, 8),
+            indices=range(64), steps=100, course=course,
+        )  # fmt: skip
+
+    for strength in (0.1, 0.5, 1.0):
+        found = drawn(FromImage(images, strength))
+        assert found.mean() == pytest.approx(MEAN, abs=0.02)
+        assert found.std() == pytest.approx(SPREAD, rel=0.06), strength
+    unknown = np.zeros((64, 1, 8, 8), bool)
+    unknown[..., :4] = True
+    found = drawn(FillIn(images, unknown, repeats=2))
+    np.testing.assert_array_equal(found[~unknown], images[~unknown])
+    assert found[unknown].std() == pytest.approx(SPREAD, rel=0.06)
+    assert np.abs(found - images)[unknown].mean() > 0.1

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 from ssmdiff_cli.main import app
-from ssmdiff_cli.sample_folder import ROWS, Share
+from ssmdiff_cli.sample_share import ROWS, Share
 from tiny_runs import STACK, UNET, tiny_run
 from typer.testing import CliRunner
 

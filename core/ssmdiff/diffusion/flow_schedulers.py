@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ssmdiff.diffusion.interfaces import Array, Floats
+from ssmdiff.diffusion.interfaces import Array, Floats, Mark
 from ssmdiff.errors import ConfigError
 
 FLOW = "rectified-flow"
@@ -66,6 +66,10 @@ class FlowScheduler(ABC):
         self.timesteps = FLOW_TIMES * times[:-1]
         self.times: list[float] = times.tolist()
 
+    def marks(self) -> list[Mark]:
+        """Before every call, where the sample is (1 - t) x_0 + t e."""
+        return [Mark(i, 1 - t, t) for i, t in enumerate(self.times)]
+
     def scaled(self, x: Array, i: int) -> Array:
         """x_t itself."""
         return x
@@ -94,6 +98,10 @@ class FlowHeun(FlowScheduler):
         super().set_timesteps(steps)
         self.timesteps = np.repeat(self.timesteps, 2)[1:]
         self.times = [*np.repeat(self.times[:-1], 2)[1:].tolist(), 0.0]
+
+    def marks(self) -> list[Mark]:
+        """Before the first call of every step."""
+        return [mark for mark in super().marks() if not mark.call % 2 or not mark.sigma]
 
     def step(self, output: Array, i: int, x: Array, noise: Array) -> Array:
         if i % 2 == 0:
@@ -135,15 +143,16 @@ class FlowAdams(FlowScheduler):
 
     def set_timesteps(self, steps: int) -> None:
         super().set_timesteps(steps)
-        self.known: list[
-            tuple[float, Array]
-        ] = []  # time and answer of the last calls, newest first
+        self.known: list[tuple[float, Array]] = []
+        """Time and answer of the calls right before the next one, the newest first."""
+        self.next = 0
 
     def step(self, output: Array, i: int, x: Array, noise: Array) -> Array:
-        answers = [(self.times[i], output), *self.known]
-        if i:
+        before = self.known if i == self.next else []
+        answers = [(self.times[i], output), *before]
+        if before:
             x = self._moved(self.start, i - 1, answers)
-        self.start, self.known = x, answers[: self.order]
+        self.start, self.known, self.next = x, answers[: self.order], i + 1
         return self._moved(x, i, self.known)
 
     def _moved(self, x: Array, i: int, answers: list[tuple[float, Array]]) -> Array:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from ssmdiff.diffusion.conditions import LABEL, Conditions, Told
+from ssmdiff.diffusion.courses import Course, FromNoise
+from ssmdiff.diffusion.guidance import NO_GUIDANCE, Guidance, GuidedDenoiser, timesteps_inside
 from ssmdiff.diffusion.interfaces import Array, Denoiser, NoiseScheduler, Plan
 from ssmdiff.diffusion.sampling import sample
 from ssmdiff.errors import ConfigError
@@ -26,6 +28,8 @@ class SamplingSettings:
     seed: int = 0
     told: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """What the images are told, from :meth:`ImageModel.asked`: of each name values in turn."""
+    guidance: Guidance = NO_GUIDANCE
+    """From :meth:`ImageModel.guided`."""
 
 
 class ImageModel(ABC, Generic[Images]):
@@ -139,11 +143,53 @@ class ImageModel(ABC, Generic[Images]):
         given = [self.conditions.told(asked, i)[LABEL] for i in indices]
         return None if None in given else [label.index(one) for one in given]
 
-    def calls(self, sampling: SamplingSettings) -> int:
-        """How often the network is called for a batch: Heun does it twice a step."""
+    def guided(
+        self, sampling: SamplingSettings, guidance: Guidance | float | None
+    ) -> SamplingSettings:
+        """The same, led towards what the images are told.
+
+        Raises:
+            ConfigError: The model is told nothing, or nothing may be left out; or no step is led.
+        """
+        chosen = guidance if isinstance(guidance, Guidance) else Guidance(guidance or 0.0)
+        if guidance is None or chosen.is_none:
+            return sampling
+        asked = f"guidance {chosen.scale:g} was asked for, and"
+        if not sampling.scheduler:
+            raise ConfigError(f"{asked} the model makes an image in one call, which is not led")
+        if not self.conditions:
+            raise ConfigError(
+                f"{asked} the model is told nothing; train one that is, such as with "
+                "--set 'model.conditions=[\"label\"]'"
+            )
+        if not chosen.negative and not any(one.optional for one in self.conditions):
+            raise ConfigError(
+                f"{asked} nothing that the model is told may be left out; train with "
+                "model.conditions and train.condition_dropout above 0, or say what to lead away "
+                "from: --negative NAME=VALUE"
+            )
+        self.conditions.asked(chosen.negative)
         scheduler = self.new_scheduler(sampling.scheduler)
         scheduler.set_timesteps(sampling.steps)
-        return len(scheduler.timesteps)
+        timesteps_inside(scheduler.timesteps, chosen.interval)
+        return replace(sampling, guidance=chosen)
+
+    def away(self, sampling: SamplingSettings, indices: Sequence[int]) -> list[Told]:
+        """What each image is led away from: what may not be left out, and what is negative."""
+        negative = self.conditions.asked(sampling.guidance.negative)
+        needed = {one.name for one in self.conditions if not one.optional}
+        told = zip(indices, self.told(sampling, indices), strict=True)
+        return [
+            {name: value for name, value in image.items() if name in needed}
+            | {name: values[i % len(values)] for name, values in negative.items()}
+            for i, image in told
+        ]
+
+    def calls(self, sampling: SamplingSettings, course: Course | None = None) -> int:
+        """How often the network is asked for a batch: Heun does it twice a step."""
+        scheduler = self.new_scheduler(sampling.scheduler)
+        scheduler.set_timesteps(sampling.steps)
+        return len((course or FromNoise()).calls(scheduler))
 
     def draw(
         self,
@@ -151,6 +197,7 @@ class ImageModel(ABC, Generic[Images]):
         indices: Sequence[int],
         batch_size: int = 16,
         on_step: Callable[[], None] | None = None,
+        course: Course | None = None,
     ) -> Iterator[tuple[Sequence[int], Images]]:
         """The images of these indices, ``batch_size`` at a time; no batch is kept.
 
@@ -159,13 +206,18 @@ class ImageModel(ABC, Generic[Images]):
             indices: Which images of the seed, in any order.
             batch_size: Images drawn at once.
             on_step: Called after each call of the network.
+            course: Where images begin, and what happens on the way; from noise by default.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
         scheduler, plan = self.new_scheduler(sampling.scheduler), self.plan()
-        denoiser = self.denoiser()
+        network = denoiser = self.denoiser()
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
+            if not sampling.guidance.is_none:
+                scheduler.set_timesteps(sampling.steps)
+                away = self.encoded(self.away(sampling, batch))
+                denoiser = GuidedDenoiser(network, sampling.guidance, away, scheduler.timesteps)
             images = sample(
                 denoiser,
                 scheduler,
@@ -177,6 +229,7 @@ class ImageModel(ABC, Generic[Images]):
                 told=self.encoded(self.told(sampling, batch)),
                 on_step=on_step,
                 distribution=self.noise.distribution,
+                course=course,
             )
             yield batch, self.joined([images])
 
@@ -192,6 +245,8 @@ class ImageModel(ABC, Generic[Images]):
         batch_size: int = 16,
         indices: Iterable[int] | None = None,
         on_step: Callable[[], None] | None = None,
+        guidance: Guidance | float | None = None,
+        course: Course | None = None,
     ) -> Images:
         """Draw images 0 to n - 1 of a seed.
 
@@ -208,6 +263,9 @@ class ImageModel(ABC, Generic[Images]):
             batch_size: Images drawn at once.
             indices: Draw these images instead of 0 to n - 1.
             on_step: Called after each call of the network.
+            guidance: How strongly images are led towards what they are told: 1 is not at all.
+            course: Where images begin, and what happens on the way: a ``FromImage``, a ``FillIn``;
+                from noise by default.
 
         Returns:
             (n, C, *image_size) float32, -1 to 1.
@@ -218,6 +276,6 @@ class ImageModel(ABC, Generic[Images]):
         chosen = list(range(n) if indices is None else indices)
         if not chosen:
             raise ConfigError(f"n is {n} and indices {indices}; expected at least one image")
-        sampling = self.sampling(scheduler, steps, seed, label, told)
-        drawn = self.draw(sampling, chosen, batch_size, on_step)
+        sampling = self.guided(self.sampling(scheduler, steps, seed, label, told), guidance)
+        drawn = self.draw(sampling, chosen, batch_size, on_step, course)
         return self.joined([images for _, images in drawn])

@@ -7,7 +7,7 @@ alone, so that an exported model is sampled where numpy is all there is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +41,25 @@ class Denoiser(Protocol):
         ...
 
 
+class Mark(NamedTuple):
+    """Where a walk may be entered, or gone back to."""
+
+    call: int
+    """The next call there; that after the last one at the end."""
+    alpha: float
+    sigma: float
+    """The sample there is alpha x_0 + sigma e, with e standard normal; at the end 1 and 0."""
+
+
 class NoiseScheduler(Protocol):
     """Turns a denoiser into images: where the network is called, and what is made of its answers.
 
     A factory is called as ``factory(betas=..., prediction_type=..., **options)`` with betas (T,)
     float64 and prediction_type ``epsilon``, ``sample`` or ``v_prediction``. One of a rectified flow
     says so by an attribute ``process``, and is called as ``factory(trained_shift=..., **options)``.
+    Images are begun from and filled in with one that has a method ``marks() -> Sequence[Mark]``,
+    after ``set_timesteps``: from any mark on its calls are done in order as from the first, and
+    earlier ones are forgotten.
     """
 
     initial_scale: float

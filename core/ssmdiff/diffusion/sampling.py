@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmdiff.diffusion.courses import Course, FromNoise, Start
 from ssmdiff.diffusion.interfaces import Array, Denoiser, NoiseScheduler, Plan
 from ssmdiff.errors import DivergedError
 from ssmdiff.orders.seeds import Distribution, first_noise, step_noise
@@ -30,6 +31,7 @@ def sample(
     told: Sequence[Array] = (),
     on_step: Callable[[], None] | None = None,
     distribution: Distribution = "normal",
+    course: Course | None = None,
 ) -> Array:
     """Draw the images with the given indices, in one batch.
 
@@ -45,6 +47,8 @@ def sample(
             gives it; the same at every step.
         on_step: Called after each call of the denoiser.
         distribution: Of the first noise.
+        course: Which calls are done in which order, and what the sample begins as; by default all
+            of them, from noise.
 
     Returns:
         (len(indices), C, *image_size), clipped to -1 .. 1, an array of the denoiser's.
@@ -56,25 +60,28 @@ def sample(
     asarray: Callable[[Any], Array] = getattr(denoiser, "asarray", np.asarray)
     scheduler.set_timesteps(steps)
     first = np.stack([first_noise(seed, i, shape, distribution) for i in indices])
-    x = asarray(first) * scheduler.initial_scale
     told = [asarray(one) for one in told]
+    course = course or FromNoise()
+    calls = course.calls(scheduler)
+    x = course.begin(scheduler, Start(seed, indices, first, asarray))
     finite = []
-    for call, t in enumerate(scheduler.timesteps):
+    for number, call in enumerate(calls):  # the same, but where a course goes back or begins late
+        t = scheduler.timesteps[call]
         timesteps = asarray(np.full(len(indices), t, dtype=np.float32))
-        output = denoiser(scheduler.scaled(x, call), timesteps, plan.draw(call, seed), *told)
+        output = denoiser(scheduler.scaled(x, call), timesteps, plan.draw(number, seed), *told)
         # Looked at after the run: a GPU is not waited for at every step.
         finite.append((abs(output) < math.inf).all())
         noise = None
         if scheduler.random:
-            noise = asarray(np.stack([step_noise(seed, i, call, shape) for i in indices]))
-        x = scheduler.step(output, call, x, noise)
+            noise = asarray(np.stack([step_noise(seed, i, number, shape) for i in indices]))
+        x = course.after(scheduler.step(output, call, x, noise), number)
         if on_step:
             on_step()
-    for call, fine in enumerate(finite, start=1):
+    for number, (call, fine) in enumerate(zip(calls, finite, strict=True), start=1):
         if not fine:
             raise DivergedError(
-                f"call {call} of {len(finite)} of the network, at timestep "
-                f"{scheduler.timesteps[call - 1]:g}, gave numbers that are not finite, so no image "
+                f"call {number} of {len(finite)} of the network, at timestep "
+                f"{scheduler.timesteps[call]:g}, gave numbers that are not finite, so no image "
                 "was made. Try: another checkpoint, or precision fp32"
             )
     return x.clip(-1, 1)

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from ssmdiff.diffusion.interfaces import Array, Floats
+from ssmdiff.diffusion.interfaces import Array, Floats, Mark
 from ssmdiff.errors import ConfigError
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # of alpha_bar: images are divided by it
@@ -93,6 +93,10 @@ class _Whole(Scheduler):
     def set_timesteps(self, steps: int) -> None:
         super().set_timesteps(steps)
         self.path = [*self.alpha_bar[self.timesteps.astype(int)].tolist(), 1.0]
+
+    def marks(self) -> list[Mark]:
+        """Before every call."""
+        return [Mark(i, math.sqrt(a), math.sqrt(1 - a)) for i, a in enumerate(self.path)]
 
 
 class DDPM(_Whole):
@@ -188,6 +192,12 @@ class _Levels(Scheduler):
             self.timesteps = np.interp(np.log(levels), np.log(self.trained), np.arange(self.T))
         self.levels = [*levels.tolist(), 0.0]
 
+    def marks(self) -> list[Mark]:
+        """Before every call, where alpha x_0 + sigma e has s_t = sigma / alpha."""
+        alphas = [1 / math.sqrt(s**2 + 1) for s in self.levels]
+        pairs = zip(self.levels, alphas, strict=True)
+        return [Mark(i, alpha, s * alpha) for i, (s, alpha) in enumerate(pairs)]
+
 
 class _Multistep(_Levels):
     """Steps over h = log(s_t / s_u) that use the x_0 of the last ``order`` calls, 1 to 3."""
@@ -204,9 +214,13 @@ class _Multistep(_Levels):
         super().set_timesteps(steps)
         self.timesteps = self.timesteps.round()
         self.images: list[Array] = []  # x_0 of the last calls, the newest first
+        self.next = 0
 
     def remember(self, output: Array, i: int, x: Array) -> Array:
-        """x_0 at call i, where the level is s_t."""
+        """x_0 at call i, where the level is s_t; earlier ones are of the calls right before it."""
+        if i != self.next:
+            self.images = []
+        self.next = i + 1
         x_0 = self.image(output, x, 1 / (self.levels[i] ** 2 + 1))
         self.images = [x_0, *self.images[: self.order - 1]]
         return x_0
@@ -236,7 +250,7 @@ class DPMpp(_Multistep):
             return D0
         x, alpha, h = self.first_order(i, x, D0)
         B, calls = math.expm1(-h), len(self.timesteps)
-        order = min(self.order, i + 1, calls - i if calls < 15 else self.order)
+        order = min(len(self.images), calls - i if calls < 15 else self.order)
         if order == 1:
             return x
         r = math.log(self.levels[i - 1] / self.levels[i]) / h
@@ -264,9 +278,9 @@ class UniPC(_Multistep):
     """The sample of the call before, corrected."""
 
     def step(self, output: Array, i: int, x: Array, noise: Array) -> Array:
-        before = self.images
+        before = self.images if i == self.next else []
         x_0 = self.remember(output, i, x)
-        if i:
+        if before:
             x = self._move(i - 1, self.start, before, x_0)
         self.start = x
         return x_0 if self.levels[i + 1] == 0 else self._move(i, x, self.images)
@@ -275,7 +289,7 @@ class UniPC(_Multistep):
         """x_u from x_t of call i; ``answer`` is x_0 at u, where it is known already."""
         x_0, *earlier = images
         x, alpha, h = self.first_order(i, x, x_0)
-        order = min(self.order, i + 1, len(self.timesteps) - i)
+        order = min(len(images), len(self.timesteps) - i)
         r = [math.log(self.levels[i] / self.levels[i - k]) / h for k in range(1, order)]
         others = earlier[: order - 1]
         if answer is not None:
@@ -312,6 +326,10 @@ class Euler(_Levels):
         super().set_timesteps(steps)
         self.initial_scale = self.levels[0]
 
+    def marks(self) -> list[Mark]:
+        """Before every call; samples are x_0 + s e."""
+        return [Mark(i, 1.0, s) for i, s in enumerate(self.levels)]
+
     def scaled(self, x: Array, i: int) -> Array:
         return x / math.sqrt(self.levels[i] ** 2 + 1)
 
@@ -337,6 +355,11 @@ class Heun(Euler):
         super().set_timesteps(steps)
         self.timesteps = np.repeat(self.timesteps, 2)[1:]
         self.levels = [*np.repeat(self.levels[:-1], 2)[1:].tolist(), 0.0]
+
+    def marks(self) -> list[Mark]:
+        """Before the first call of every step."""
+        calls = [*range(0, len(self.timesteps), 2), len(self.timesteps)]
+        return [Mark(call, 1.0, self.levels[call]) for call in calls]
 
     def step(self, output: Array, i: int, x: Array, noise: Array) -> Array:
         if i % 2 == 0:

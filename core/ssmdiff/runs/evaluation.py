@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ssmdiff.errors import ContractError
 
 Section = Literal["quality", "diversity", "novelty", "use"]
-SetName = Literal["reference", "samples", "held_out"]
+SetName = Literal["reference", "samples", "held_out", "targets"]
 Keep = Callable[[str, Callable[[], NDArray[Any]]], NDArray[Any]]
 """``keep(key, make)``: the array of this key as it was kept, else made now and kept. The key is a
 text that holds everything that the array depends on."""
@@ -118,6 +118,8 @@ class Evaluation:
             on; by default nothing is kept.
         progress: For what takes over two seconds: ``with progress("trainings", 9) as done:`` and
             ``done(1)`` after each. Of ``ssmdiff evaluate`` it is a bar.
+        targets: What each sample should have been, as many and in the same order; None where there
+            are none.
     """
 
     network: str
@@ -128,9 +130,10 @@ class Evaluation:
     mirrored: Evaluated | None = None
     keep: Keep = keep_nothing
     progress: Shown = show_nothing
+    targets: Evaluated | None = None
 
     def set(self, name: SetName) -> Evaluated | None:
-        """One of the three, by name."""
+        """One of those that a metric may need, by name."""
         found: Evaluated | None = getattr(self, name)
         return found
 

@@ -77,6 +77,7 @@ def write_grid(
     title: str = "",
     real: Tensor | None = None,
     real_captions: Sequence[str] = (),
+    real_title: str = "real",
 ) -> None:
     """(n, C, H, W) in -1 .. 1 as one PNG, near square, two pixels apart, small images enlarged.
 
@@ -87,10 +88,11 @@ def write_grid(
         title: Over all of them.
         real: Images of the data set, beside the others.
         real_captions: A word over each of these.
+        real_title: Over all of these.
     """
     sheet = _sheet(images, captions, title)
     if real is not None:
-        other = _sheet(real, real_captions, "real")
+        other = _sheet(real, real_captions, real_title)
         tall = max(len(sheet), len(other))
         blocks = [_padded(block, tall, EDGE * (block is sheet)) for block in (sheet, other)]
         sheet = np.concatenate(blocks, axis=1)

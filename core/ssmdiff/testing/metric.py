@@ -167,7 +167,9 @@ def order(subject: MetricSubject) -> str:
     evaluation = subject.evaluation
     shuffled = np.random.default_rng(5).permutation(subject.count)
     samples = chosen(evaluation.samples, shuffled.tolist())
-    others = _values(subject.metric(dataclasses.replace(evaluation, samples=samples)))
+    targets = evaluation.targets and chosen(evaluation.targets, shuffled.tolist())
+    moved = dataclasses.replace(evaluation, samples=samples, targets=targets)
+    others = _values(subject.metric(moved))
     for figure in subject.found:
         low, high = figure.interval or (figure.value, figure.value)
         allowed = max(high - low, WITHIN * max(abs(figure.value), 1e-3))
@@ -205,9 +207,12 @@ def ranking(subject: MetricSubject) -> str:
 
 @suite.check
 def fewer_sets(subject: MetricSubject) -> str:
-    """It does without what it does not need: held-out images, groups, mirrored features."""
+    """It does without what it does not need: held-out, targets, groups, mirrored features."""
     evaluation, everyone = subject.evaluation, range(subject.count)
-    held_out = evaluation.held_out if "held_out" in subject.metric.needs else None
+    held_out, targets = (
+        evaluation.set(name) if name in subject.metric.needs else None
+        for name in ("held_out", "targets")
+    )
 
     def bare(side: Evaluated) -> Evaluated:
         return chosen(side, everyone, groups=False)
@@ -218,6 +223,7 @@ def fewer_sets(subject: MetricSubject) -> str:
             reference=bare(evaluation.reference),
             samples=bare(evaluation.samples),
             held_out=held_out and bare(held_out),
+            targets=targets and bare(targets),
             mirrored=None,
         )
     )

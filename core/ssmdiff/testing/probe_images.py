@@ -126,4 +126,5 @@ def probe_evaluation(count: int, network: str = "probe", away: float = 0.0) -> E
         side(3, 0.0),
         seed=4,
         mirrored=mirrored,
+        targets=side(1, 0.0),  # so that the reference itself is what it should be
     )

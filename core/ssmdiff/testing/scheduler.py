@@ -12,14 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from ssmdiff.diffusion.betas import Prediction, make_betas
+from ssmdiff.diffusion.courses import Course, FromImage, marks_of
 from ssmdiff.diffusion.denoisers import TorchDenoiser
 from ssmdiff.diffusion.flow_schedulers import FLOW, FLOW_TIMES
 from ssmdiff.diffusion.interfaces import Array, Floats, NoiseScheduler
 from ssmdiff.diffusion.sampling import sample
 from ssmdiff.diffusion.schedulers import DIFFUSION
 from ssmdiff.orders.scan import OrderPlan, ScanSlot
+from ssmdiff.orders.seeds import stream
 from ssmdiff.testing import probes
-from ssmdiff.testing.report import ViolationError
+from ssmdiff.testing.report import NotApplicableError, ViolationError
 from ssmdiff.testing.suite import Subject, Suite
 
 T = 1000
@@ -146,6 +148,36 @@ def distribution(subject: SchedulerSubject) -> str:
 
 
 @suite.check
+def marks(subject: SchedulerSubject) -> str:
+    """A walk that is entered at a mark ends as one from its beginning does."""
+    scheduler = subject.new()
+    scheduler.set_timesteps(STEPS[0])
+    if not hasattr(scheduler, "marks"):
+        raise NotApplicableError("it has no marks, so no image is begun from or filled in with it")
+    found = list(marks_of(scheduler))
+    calls, end = [mark.call for mark in found], (len(scheduler.timesteps), 1.0, 0.0)
+    if calls[0] != 0 or (np.diff(calls) < 1).any() or found[-1] != end:
+        raise ViolationError(
+            f"marks at calls {calls[:3]} ... {calls[-3:]}, the last {tuple(found[-1])}",
+            f"the first at 0, rising, and the last {end}",
+        )
+    known = stream(3, "known images").standard_normal((8, *SHAPE), dtype=np.float32)
+    for strength in (0.3, 0.7):
+        course = FromImage(MEAN + SPREAD * known, strength)
+        images = _draw(subject, "epsilon", range(8), STEPS[0], course=course)
+        mean, spread = float(images.mean()), float(images.std())
+        if not (abs(mean - MEAN) <= MEAN_WITHIN and abs(spread / SPREAD - 1) <= SPREAD_WITHIN):
+            raise ViolationError(
+                f"entered at {strength} of its steps, it draws mean {mean:.3f} and spread "
+                f"{spread:.3f}",
+                f"{MEAN} and {SPREAD}, the data that was entered with and whose denoiser it has",
+                "alpha and sigma of a mark: the sample there is alpha x_0 + sigma e; and forget "
+                "calls before the mark",
+            )
+    return f"{len(found)} marks; entered at two of them it ends where it should"
+
+
+@suite.check
 def arrays(subject: SchedulerSubject) -> str:
     """numpy's arrays and torch's tensors come out as the same images."""
     ours = _draw(subject, subject.predictions[0], range(2), 10)
@@ -189,6 +221,7 @@ def _draw(
     steps: int,
     spread: float = SPREAD,
     tensors: bool = False,
+    course: Course | None = None,
 ) -> Array:
     betas = make_betas("linear", T)
     plan = OrderPlan(probes.ProbeScan(1), (ScanSlot((1,)),), seed=7)
@@ -200,7 +233,16 @@ def _draw(
 
     scheduler = subject.new(prediction)
     denoiser = TorchDenoiser(denoise) if tensors else denoise
-    return sample(denoiser, scheduler, plan, seed=7, shape=SHAPE, indices=indices, steps=steps)
+    return sample(
+        denoiser,
+        scheduler,
+        plan,
+        seed=7,
+        shape=SHAPE,
+        indices=indices,
+        steps=steps,
+        course=course,
+    )
 
 
 def exact_denoiser(

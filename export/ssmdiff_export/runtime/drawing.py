@@ -36,6 +36,7 @@ def arguments(parser: argparse.ArgumentParser, batch_size: int = 16) -> None:
         help="NAME=VALUE of another condition: a number, "
         "names joined by +, none, or for a mask or an image a .npy file; may be given again.",
     )
+    add("--guidance", type=float, help="uncond + S (cond - uncond): 1, none, by default.")
     add("--batch-size", type=int, default=batch_size, help="Images drawn at once.")
 
 
@@ -57,6 +58,7 @@ def draw(model: ArrayModel, asked: argparse.Namespace) -> str:
     sampling = model.sampling(
         asked.scheduler, asked.steps, asked.seed, asked.label, told(model, asked.tell)
     )
+    sampling = model.guided(sampling, asked.guidance)
     numbers = range(asked.first, asked.first + asked.n)
     draft = out.with_name(f".tmp-{out.name}")
     start_s = time.perf_counter()

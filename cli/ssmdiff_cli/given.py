@@ -1,0 +1,228 @@
+"""The images that ``translate`` and ``inpaint`` are given, read as the model's own data is read."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from ssmdiff.diffusion.image_model import ImageModel
+from ssmdiff.errors import ConfigError, DataError, did_you_mean, printable
+from ssmdiff.orders.scan import size_text
+from ssmdiff.registry.registry import create
+from ssmdiff.runs.reading import Refused, make_readers, reader_of
+from ssmdiff.runs.run import Run
+
+from ssmdiff_cli.sample_folder import MadeOf
+
+FOLDER = "folder"
+READING = ("resize", "value_range", "clip", "alpha", "max_pixels")
+"""Options of the data set ``folder`` that say how a picture is read."""
+UNTOUCHED = -1 + 1e-3
+"""A mask's pixel that no part of a white one is scaled into, -1 to 1."""
+
+
+class PerImage(Sequence[Any]):
+    """What is known of each image, made when it is asked for."""
+
+    fingerprint: str | None = None
+
+    def __init__(self, size: int, make: Callable[[int], Any]) -> None:
+        self.size, self.make = size, make
+
+    def __len__(self) -> int:
+        return self.size
+
+    @overload
+    def __getitem__(self, i: int) -> Any: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[Any]: ...
+    def __getitem__(self, i: int | slice) -> Any:
+        if isinstance(i, slice):
+            return [self.make(k) for k in range(*i.indices(self.size))]
+        return self.make(range(self.size)[i])
+
+
+@dataclass(frozen=True)
+class Given:
+    """Images by their names.
+
+    Args:
+        names: What the files that are made of them are called, without a suffix.
+        images: (C, H, W) float32 each, -1 to 1.
+        digest: Of what they are made from.
+        reading: Options that they were read by.
+        files: Their own names, relative to ``root``; empty where they are of a store.
+        root: The folder.
+    """
+
+    names: tuple[str, ...]
+    images: Sequence[NDArray[np.float32]]
+    digest: str
+    reading: dict[str, Any]
+    files: tuple[str, ...]
+    root: Path
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def as_told(self) -> PerImage:
+        """Them as values of a condition, whose record is their digest."""
+        told = PerImage(len(self), self.images.__getitem__)
+        told.fingerprint = self.digest
+        return told
+
+    def made_of(self, how: Mapping[str, Any]) -> MadeOf:
+        """For the folder of what is made of them."""
+        return MadeOf({"images": self.digest, **how}, self.names, self.reading, self.images)
+
+
+def reading_of(model: ImageModel[Any]) -> dict[str, Any]:
+    """How a run reads pictures, where its data is a folder of them; else as a folder is by default.
+    An exported file does not say how its data was read."""
+    table = model.config.data.dataset if isinstance(model, Run) else {}
+    if table.get("name") != FOLDER:
+        return {}
+    return {key: table[key] for key in READING if table.get(key) is not None}
+
+
+def given_images(
+    path: Path, image_size: Sequence[int], channels: int, reading: dict[str, Any]
+) -> Given:
+    """A folder of pictures, one picture, or a store.
+
+    Args:
+        path: Of them.
+        image_size: That they are read at.
+        channels: That they are to have.
+        reading: How; see :func:`reading_of`.
+
+    Raises:
+        ConfigError: Two would be written under one name, or they are of other channels.
+        DataError: They cannot be read.
+    """
+    if not path.exists():
+        raise DataError(f"there is no {printable(path)}; expected a picture, or a folder of them")
+    if (path / "store.json").is_file():
+        table: dict[str, Any] = {"name": "store", "path": str(path)}
+        dataset, place = create("dataset", table, image_size=tuple(image_size)), None
+    else:
+        root, place = _folder_of(path)
+        table = {**reading, "name": FOLDER, "path": str(root), "channels": channels}
+        dataset = create("dataset", table, image_size=tuple(image_size))
+    if dataset.channels != channels:
+        raise ConfigError(
+            f"images in {printable(path)} have {dataset.channels} channels; expected {channels}, "
+            "as the model takes them"
+        )
+    files = tuple(getattr(dataset, "names", ()))
+    names = tuple(_stem(name) for name in files)
+    if len(set(names)) < len(names):
+        name = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(
+            f"{printable(path)} holds several images named {printable(name)} that differ by their "
+            "suffix alone, and what is made of them would have one name; expected one of each"
+        )
+
+    def image(i: int, keep: Any = place) -> NDArray[np.float32]:  # a folder of links lives as long
+        return np.asarray(dataset[i].image, np.float32)
+
+    return Given(
+        names or tuple(f"{i:06d}" for i in range(len(dataset))),
+        PerImage(len(dataset), image),
+        dataset.fingerprint(),
+        reading,
+        files,
+        root if files else path,
+    )
+
+
+def masks_of(path: Path, given: Given, image_size: Sequence[int]) -> tuple[Sequence[Any], str]:
+    """Where the pixels of each image are to be drawn, (1, H, W) bool, and a digest of it.
+
+    A mask lies in the folder under the name of its image, or is one file for all. Every pixel of it
+    that is not 0 is drawn; it goes through the geometry of its image, and a pixel that a drawn one
+    is scaled into is drawn too.
+
+    Raises:
+        ConfigError: A mask is missing, of another size than its image, or masks nothing or all.
+        DataError: One cannot be read.
+    """
+    if not given.files:
+        raise ConfigError(
+            f"{printable(given.root)} is a store, whose images have no names that a mask could be "
+            "found by; give a folder of pictures"
+        )
+    reading = {key: given.reading[key] for key in ("resize",) if key in given.reading}
+    if not path.exists():
+        raise DataError(f"--mask {path}: there is no such file or folder")
+    masks = given_images(path, image_size, 1, reading)
+    one_for_all = path.is_file()
+    place = {name: i for i, name in enumerate(masks.names)}
+    if one_for_all:
+        place = dict.fromkeys(given.names, 0)
+    missing = [name for name in given.names if name not in place]
+    if missing:
+        raise ConfigError(
+            f"--mask {path}: there is no mask for {printable(missing[0])}"
+            + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+            + f"; expected one of the name of each image ({did_you_mean(missing[0], place)}), or "
+            "one file for all"
+        )
+    for name, file in zip(given.names, given.files, strict=True):
+        mask = masks.files[place[name]]
+        got, expected = _size(masks.root / mask), _size(given.root / file)
+        if got != expected:
+            raise ConfigError(
+                f"mask {printable(path if one_for_all else path / mask)} is {size_text(got)}, and "
+                f"the image {printable(file)} is {size_text(expected)}; expected one size"
+            )
+
+    def unknown(i: int) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = masks.images[place[given.names[i]]] > UNTOUCHED
+        return found
+
+    for i in [0] if one_for_all else range(len(given)):
+        drawn, what = unknown(i), f"mask {printable(path)}"
+        what += "" if one_for_all else f" of {printable(given.names[i])}"
+        if not drawn.any():
+            raise ConfigError(f"{what} is 0 everywhere, so there is nothing to fill in")
+        if drawn.all():
+            raise ConfigError(
+                f"{what} is nowhere 0, so nothing of the image would be kept. For whole images: "
+                "ssmdiff sample"
+            )
+    digest = hashlib.sha256(f"{masks.digest} {one_for_all}".encode()).hexdigest()
+    return PerImage(len(given), unknown), digest
+
+
+def _folder_of(path: Path) -> tuple[Path, Any]:
+    """The folder that a path is; of a single file one that holds a link to it alone, with what
+    keeps that folder there."""
+    if path.is_dir():
+        return path, None
+    place = tempfile.TemporaryDirectory(prefix="ssmdiff-")
+    (Path(place.name) / path.name).symlink_to(path.resolve())
+    return Path(place.name), place
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """(H, W) of a picture's file."""
+    readers, _ = make_readers()
+    name = reader_of(path, readers)
+    if name is None:
+        raise DataError(f"{printable(path)} is no picture that can be read")
+    source = next(iter(readers[name].sources(path.parent, [path])))
+    if isinstance(source, Refused):
+        raise DataError(f"{printable(path)}: {source.reason}")
+    header = readers[name].header(source)
+    return header.size("y"), header.size("x")
