@@ -86,7 +86,7 @@ def test_what_is_told_moves_no_other_draw_and_is_a_function_of_seed_and_number()
 
 def test_it_is_left_out_as_often_as_it_says() -> None:
     """All at once with probability p, and each alone as often: p + (1 - p) p of the images."""
-    p, count = 0.3, 1500
+    p, count = 0.3, 500
     images = stream_of(["label", "angle", "mask"], p, Blobs((4, 4)))
     gone = []
     for i in range(count):
@@ -153,6 +153,7 @@ def test_what_would_make_it_untrue_is_left_out_or_refused() -> None:
     assert (untold.data.flip, untold.data.augment.rotate_deg) == (True, 10.0)
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_when_other_names_are_told(tiny, tmp_path, monkeypatch) -> None:
     config = tiny(train={"steps": 1, "bound_images": 0}, model={"conditions": ["label"]})
     train(config, tmp_path / "run")
