@@ -137,6 +137,19 @@ def test_a_shift_of_the_walk_stands_for_that_of_training() -> None:
     np.testing.assert_array_equal(given.timesteps, trained.timesteps)
 
 
+@pytest.mark.parametrize("table", TABLES[2:], ids=str)
+def test_a_walk_that_is_entered_later_forgets_the_calls_before(table: dict[str, Any]) -> None:
+    """From call 40 of 80 on, x on the exact path ends at the image, whatever was called before."""
+    scheduler = ssmdiff.make_flow_scheduler(table, 1.0)
+    scheduler.set_timesteps(80)
+    scheduler.step(np.full(1, 1e6), 0, np.ones(1), None)
+    t = scheduler.timesteps[40] / 1000
+    x = (1 - t) * MEAN + np.sqrt((1 - t) ** 2 * SPREAD**2 + t**2) * np.ones(1)
+    for i in range(40, 80):
+        x = scheduler.step(velocity(x, scheduler.timesteps[i]), i, x, None)
+    assert float(x[0]) == pytest.approx(MEAN + SPREAD, abs=1e-3)
+
+
 @pytest.mark.parametrize("table", TABLES, ids=str)
 def test_numpy_and_torch_give_the_same_and_a_walk_begins_anew(table: dict[str, Any]) -> None:
     x = np.random.default_rng(0).standard_normal((2, 1, 4, 4), dtype=np.float32)

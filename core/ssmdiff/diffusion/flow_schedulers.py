@@ -112,6 +112,10 @@ class FlowHeun(FlowScheduler):
         return self.start + (there - here) / 2 * (self.first + output)
 
 
+Answers = list[tuple[float, Array]]
+"""Time of a call, and v there."""
+
+
 class FlowAdams(FlowScheduler):
     """Adams' multistep method, predicted and corrected by one call a step (PEC).
 
@@ -129,6 +133,8 @@ class FlowAdams(FlowScheduler):
 
     start: Array
     """The sample of the call before, corrected."""
+    known: Answers
+    """The last calls, newest first."""
 
     def __init__(
         self,
@@ -143,24 +149,20 @@ class FlowAdams(FlowScheduler):
 
     def set_timesteps(self, steps: int) -> None:
         super().set_timesteps(steps)
-        self.known: list[tuple[float, Array]] = []
-        """Time and answer of the calls right before the next one, the newest first."""
-        self.next = 0
+        self.known, self.next = [], 0
 
     def step(self, output: Array, i: int, x: Array, noise: Array) -> Array:
-        before = self.known if i == self.next else []
-        answers = [(self.times[i], output), *before]
-        if before:
+        known = self.known if i == self.next else []  # of the calls right before it
+        answers = [(self.times[i], output), *known]
+        if known:
             x = self._moved(self.start, i - 1, answers)
         self.start, self.known, self.next = x, answers[: self.order], i + 1
         return self._moved(x, i, self.known)
 
-    def _moved(self, x: Array, i: int, answers: list[tuple[float, Array]]) -> Array:
+    def _moved(self, x: Array, i: int, answers: Answers) -> Array:
         """From the time of call i to the next, along the polynomial through some answers."""
-        here, there = self.times[i : i + 2]
-        for weight, (_, v) in zip(
-            _integral([t for t, _ in answers], here, there), answers, strict=True
-        ):
+        weights = _integral([t for t, _ in answers], *self.times[i : i + 2])
+        for weight, (_, v) in zip(weights, answers, strict=True):
             x = x + weight * v
         return x
 

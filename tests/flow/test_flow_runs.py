@@ -163,7 +163,7 @@ def test_a_file_refuses_a_scheduler_of_the_other_process(made: tuple[Path, Path]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["pt2", "triton-server"])
+@pytest.mark.parametrize("target", ["pt2", pytest.param("triton-server", marks=pytest.mark.night)])
 def test_other_targets_hold_a_flow(made: tuple[Path, Path], target: str, tmp_path: Path) -> None:
     out = tmp_path / ("model.pt2" if target == "pt2" else "repository")
     ssmdiff.job("export")(made[0], out, target)
