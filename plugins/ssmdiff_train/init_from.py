@@ -42,7 +42,8 @@ NAMED = ("backbone", "block", "gan")
 """Kinds of component that have to be the same."""
 SHAPING = ("model.", "method.", "data.image_size")
 """What the keys begin with that may be of the shapes of a network."""
-TOLD = ("method.", "model.", "diffusion.", "data.image_size", "train.kernel")
+PROCESS = "diffusion."
+TOLD = ("method.", "model.", PROCESS, "data.image_size", "train.kernel")
 """What the keys begin with that are told where they differ and the weights fit."""
 SHOWN = 3
 AVERAGED = "ema"
@@ -124,7 +125,7 @@ class _Taken:
 
     def doubts(self) -> Iterator[str]:
         """A network that was trained to answer something else."""
-        if then_now := self.differs.get("diffusion.prediction"):
+        if then_now := self.differs.get(f"{PROCESS}prediction"):
             then, now = then_now
             yield (
                 f"the network of {self.where} predicts {then!r} and this run trains it to predict "
@@ -184,9 +185,15 @@ def begin(config: Config, folder: RunFolder, method: Method, dataset: ImageDatas
     for name, network in method.networks.items():
         load_state(network, fits[name].tensors, run.checkpoint.path)
         fitting.settle_norms(network, fits[name].mapped)
-    differs = {k: v for k, v in differences(run.config, config).items() if k.startswith(TOLD)}
+    differs = _told_differences(run.config, config)
     taken = _Taken(run, where, fits, _parameters(method, fits), differs)
     return Begun(taken.record(), tuple(taken.lines()), tuple(taken.doubts()))
+
+
+def _told_differences(then: Config, now: Config) -> dict[str, tuple[Any, Any]]:
+    """The keys that are told; of another method not each of those that it does not read."""
+    keys = tuple(key for key in TOLD if key != PROCESS or then.method["name"] == now.method["name"])
+    return {k: pair for k, pair in differences(then, now).items() if k.startswith(keys)}
 
 
 def _fitted(
