@@ -62,6 +62,23 @@ def test_marks_say_what_the_sample_is_there(name):
     np.testing.assert_allclose(x, x_0, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_what_was_before_a_mark_is_forgotten(name):
+    """Gone back to, a mark is as in a run that begins there, as long as calls are remembered."""
+    rng = np.random.default_rng(2)
+    used, fresh = (DATA.scheduler({"name": name}) for _ in range(2))
+    for scheduler in (used, fresh):
+        scheduler.set_timesteps(8)
+    for i in range(7):
+        used.step(*rng.standard_normal((1, 5)), i, *rng.standard_normal((2, 5)))
+    start = used.marks()[3].call
+    x = [rng.standard_normal(5)] * 2
+    for i in range(start, start + 4):
+        output, noise = rng.standard_normal((2, 5))
+        x = [s.step(output, i, y, noise) for s, y in zip((used, fresh), x, strict=True)]
+        np.testing.assert_array_equal(*x)
+
+
 # From an image
 
 

@@ -2,9 +2,12 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from ssmdiff.diffusion.cuda_graphs import CaptureError, RecordedDenoiser, capture_cuda
+from ssmdiff.diffusion.denoisers import TorchDenoiser
+from ssmdiff.diffusion.guidance import Guidance, GuidedDenoiser
 from ssmdiff.ops import note_order, restarts_in
 
 
@@ -69,6 +72,29 @@ def test_other_shapes_and_types_are_recorded_apart():
         for form in forms:
             torch.testing.assert_close(graphed(*call(1, **form)), denoiser(*call(1, **form)))
     assert len(captures) == len(forms)
+
+
+@pytest.mark.parametrize(("calls", "recorded"), [(1, 2), (2, 1)])
+def test_guidance_records_a_graph_for_each_number_of_images(calls, recorded):
+    """Twice the images inside of the interval, as many outside; both branches of two calls replay
+    one graph, and the second does not write over the first."""
+    captures = []
+
+    def network(x, timesteps, orders, context):
+        return denoiser(x, timesteps, orders) * (1 + context[:, :1, None, None])
+
+    told, away = torch.tensor([[2.0], [3.0]]), torch.tensor([[0.5], [1.0]])
+    chosen = Guidance(3.0, interval=(0.0, 0.5), calls=calls)
+    walk = np.array([11.0, 10.0])
+    graphed = TorchDenoiser(RecordedDenoiser(network, replayed_on_cpu(captures)))
+    guided = GuidedDenoiser(graphed, chosen, [away.numpy()], walk)
+    for seed in (0, 1, 0, 1):
+        x, timesteps, _ = call(seed)
+        found = guided(x, timesteps.float(), [], told)
+        cond, uncond = (network(x, timesteps, [], one) for one in (told, away))
+        expected = uncond + 3 * (cond - uncond) if seed else cond
+        torch.testing.assert_close(found, expected)
+    assert len(captures) == recorded
 
 
 def test_what_cannot_be_recorded_runs_as_it_is_and_says_why_once():

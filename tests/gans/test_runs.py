@@ -226,6 +226,19 @@ def test_what_a_walk_needs_is_refused(
     assert run("sample", trained, "--label", 0, "--out", tmp_path / "drawn").exit_code == 2
 
 
+def test_a_gan_is_neither_guided_nor_begun_from_an_image(trained: Path, tmp_path: Path) -> None:
+    model = load_run(trained)
+    with pytest.raises(ConfigError, match="guidance 2 was asked for, and the model makes an image"):
+        model.sample(2, guidance=2.0)
+    images = torch.zeros(1, *model.shape)
+    for course in (ssmdiff.FromImage(images, 0.5), ssmdiff.FillIn(images, images[:, :1] == 0)):
+        with pytest.raises(ConfigError, match="in one call, so none is begun from another or fill"):
+            model.sample(2, course=course)
+    done = run("sample", trained, "--guidance", 2, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_gan_is_judged_and_compared(trained: Path, tmp_path: Path) -> None:
     other = ssmdiff.train(small(method={"loss": {"name": "hinge"}}), tmp_path / "other").path

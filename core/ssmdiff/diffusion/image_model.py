@@ -186,7 +186,15 @@ class ImageModel(ABC, Generic[Images]):
         ]
 
     def calls(self, sampling: SamplingSettings, course: Course | None = None) -> int:
-        """How often the network is asked for a batch: Heun does it twice a step."""
+        """How often the network is asked for a batch: Heun does it twice a step.
+
+        Raises:
+            ConfigError: The walk cannot go so.
+        """
+        if course and not sampling.scheduler:
+            raise ConfigError(
+                "the model makes an image in one call, so none is begun from another or filled in"
+            )
         scheduler = self.new_scheduler(sampling.scheduler)
         scheduler.set_timesteps(sampling.steps)
         return len((course or FromNoise()).calls(scheduler))
@@ -210,6 +218,8 @@ class ImageModel(ABC, Generic[Images]):
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
+        if course:
+            self.calls(sampling, course)  # refused before the network is asked for
         scheduler, plan = self.new_scheduler(sampling.scheduler), self.plan()
         network = denoiser = self.denoiser()
         for start in range(0, len(indices), batch_size):
