@@ -47,7 +47,7 @@ def train(
         typer.Option(
             "--init-from",
             metavar="RUN",
-            help="Begin with that run's averaged weights; other channels, classes are mapped.",
+            help="Begin with that run's averaged weights; other channels, conditions are mapped.",
         ),
     ] = None,
     init_checkpoint: Annotated[

@@ -6,9 +6,7 @@ runs are. What fits neither as it is nor by a rule of :mod:`ssmdiff_train.fittin
 
 from __future__ import annotations
 
-import json
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,36 +14,27 @@ from typing import Any
 import torch
 from ssmdiff import (
     CheckpointError,
+    Conditions,
     Config,
     ConfigError,
-    ImageDataset,
     Method,
     Run,
     RunFolder,
-    SsmdiffError,
-    build_method,
     differences,
     load_run,
     load_state,
-    resolve,
     terms_of,
-    told_conditions,
 )
-from torch import Tensor
 
 from ssmdiff_train import fitting
-from ssmdiff_train.fitting import Change, Fit, Shapes
+from ssmdiff_train.fitting import Fit
+from ssmdiff_train.matching import Built, fitted, in_words, some
 
 KEY = "init_from"
 """Of the record, in the provenance of config.toml and of each checkpoint."""
-NAMED = ("backbone", "block", "gan")
-"""Kinds of component that have to be the same."""
-SHAPING = ("model.", "method.", "data.image_size")
-"""What the keys begin with that may be of the shapes of a network."""
 PROCESS = "diffusion."
 TOLD = ("method.", "model.", PROCESS, "data.image_size", "train.kernel")
 """What the keys begin with that are told where they differ and the weights fit."""
-SHOWN = 3
 AVERAGED = "ema"
 
 
@@ -113,11 +102,11 @@ class _Taken:
         for name, how in self.mapped().items():
             ways.setdefault(how, []).append(name)
         for how, names in ways.items():
-            yield f"  mapped, {how}: {_some(names)}"
+            yield f"  mapped, {how}: {some(names)}"
         if new := self._all("new"):
-            yield f"  new, at zero, so that the answers are those of before: {_some(new)}"
+            yield f"  new, at zero, so that the answers are those of before: {some(new)}"
         if left_out := self._all("left_out"):
-            yield f"  left out: {_some(left_out)}"
+            yield f"  left out: {some(left_out)}"
         for line in self._differences():
             yield f"  differs: {line}"
         for terms in _terms(self.record()):
@@ -149,13 +138,24 @@ class _Taken:
         return tensor if len(self.fits) == 1 else f"{network}.{tensor}"
 
     def _differences(self) -> list[str]:
-        return [f"{key}: {_text(old)} -> {_text(new)}" for key, (old, new) in self.differs.items()]
+        return [
+            f"{key}: {in_words(old)} -> {in_words(new)}" for key, (old, new) in self.differs.items()
+        ]
 
 
-def begin(config: Config, folder: RunFolder, method: Method, dataset: ImageDataset) -> Begun | None:
+def begin(
+    config: Config, folder: RunFolder, method: Method, channels: int, conditions: Conditions
+) -> Begun | None:
     """Give the networks of a new run the weights that it is to begin with; None where it is none.
 
     No random stream is moved.
+
+    Args:
+        config: Of the new run.
+        folder: Where it will be.
+        method: What is trained, built for these:
+        channels: C of its images.
+        conditions: What its model is told of each.
 
     Raises:
         ConfigError: They do not fit; nothing was loaded.
@@ -181,11 +181,12 @@ def begin(config: Config, folder: RunFolder, method: Method, dataset: ImageDatas
             run = load_run(where, train.init_checkpoint or "latest")
         except (CheckpointError, ConfigError) as error:
             raise type(error)(f"train.init_from: {error}") from error
-        fits = _fitted(config, run, method, dataset, where)
+        place = f"train.init_from = {where} ({run.checkpoint.path.name})"
+        fits = fitted(config, run, method, Built(channels, conditions), place)
     for name, network in method.networks.items():
         load_state(network, fits[name].tensors, run.checkpoint.path)
         fitting.settle_norms(network, fits[name].mapped)
-    differs = _told_differences(run.config, config)
+    differs = _told_differences(run.config, config) | _ranges(run.conditions, conditions)
     taken = _Taken(run, where, fits, _parameters(method, fits), differs)
     return Begun(taken.record(), tuple(taken.lines()), tuple(taken.doubts()))
 
@@ -196,185 +197,15 @@ def _told_differences(then: Config, now: Config) -> dict[str, tuple[Any, Any]]:
     return {k: pair for k, pair in differences(then, now).items() if k.startswith(keys)}
 
 
-def _fitted(
-    config: Config, run: Run, method: Method, dataset: ImageDataset, where: Path
-) -> dict[str, Fit]:
-    """The old weights for each network.
-
-    Raises:
-        ConfigError: Some do not fit.
-    """
-    place = f"train.init_from = {where} ({run.checkpoint.path.name})"
-    _refuse_other_parts(config, run, place)
-    missing = sorted(method.networks.keys() - run.method.networks.keys())
-    if missing:
-        raise ConfigError(
-            f"{place} has weights of {', '.join(run.method.networks)}, and this run of method "
-            f"{config.method['name']!r} needs those of {', '.join(missing)} too. Begin with a run "
-            "that has them, or without --init-from"
-        )
-    weights = {name: _tensors(run, name) for name in method.networks}
-    here, count = _shapes(_states(method)), dataset.channels
-    conditions = told_conditions(config, dataset)
-    classes = fitting.classes_in(conditions)
-    if fitting.besides_classes(conditions) != fitting.besides_classes(run.conditions):
-        there, now = fitting.names_of(run.conditions), fitting.names_of(conditions)
-        raise ConfigError(
-            f"{place} is told {there} and this run {now}; expected the same, but for the classes. "
-            "Try: --set "
-            f"{shlex.quote(f'model.conditions={json.dumps(run.conditions.names)}')}, or begin "
-            "without --init-from"
-        )
-    of_channels = _changes(
-        here,
-        [str(i) for i in range(run.channels)],
-        [str(i) for i in range(count)],
-        run.channels != count,
-        lambda channels: build_method(config, channels, conditions),
-    )
-    # Of the same classes there may be rows besides theirs, which a tensor's shape tells.
-    others = list(run.class_names) != list(classes) or bool(classes and _shapes(weights) != here)
-    of_classes = _changes(
-        here,
-        run.class_names,
-        classes,
-        others,
-        lambda number: build_method(config, count, fitting.with_classes(conditions, number)),
-    )
-    fits = {
-        name: fitting.fit(network, weights[name], of_channels[name], of_classes[name])
-        for name, network in method.networks.items()
-    }
-    several = len(fits) > 1
-    misfits = [f"{n}.{m}" if several else m for n, found in fits.items() for m in found.misfits]
-    if misfits:
-        keys = _causes(config, run, lambda other: build_method(other, count, conditions), here)
-        raise ConfigError(_misfit(place, misfits, keys))
-    return fits
-
-
-def _tensors(run: Run, network: str) -> Mapping[str, Tensor]:
-    """Of a network of the old run: averaged where an average is kept."""
-    if network == run.method.drawing:
-        return run.model.state_dict()
-    return run.checkpoint.tensors(network)
-
-
-def _states(method: Method) -> dict[str, Mapping[str, Tensor]]:
-    return {name: network.state_dict() for name, network in method.networks.items()}
-
-
-def _shapes(networks: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Shapes]:
-    return {n: {key: tuple(v.shape) for key, v in held.items()} for n, held in networks.items()}
-
-
-def _changes(
-    here: Mapping[str, Shapes],
-    old: Sequence[str],
-    new: Sequence[str],
-    asked: bool,
-    build: Callable[[int], Method],
-) -> dict[str, Change]:
-    """By network, what depends on channels or classes; nothing where that is not asked.
-
-    Args:
-        here: Shapes of the new networks.
-        old: Channels or classes of the other run.
-        new: Of this one.
-        asked: Whether to look.
-        build: The new networks for so many of them.
-    """
-    same = {name: Change(old, new) for name in here}
-    if not asked:
-        return same
-    count = len(old) if len(old) != len(new) else len(new) + 1
-    try:
-        there = _shapes(_states(build(count)))
-    except SsmdiffError:  # it cannot be for so many: then nothing is known to depend on them
-        return same
-    return {
-        name: fitting.change(old, new, shapes, there.get(name, shapes), count)
-        for name, shapes in here.items()
-    }
-
-
-def _refuse_other_parts(config: Config, run: Run, place: str) -> None:
-    """Check that both runs have a backbone, a block or a GAN of one name.
-
-    Raises:
-        ConfigError: They have not.
-    """
-    then, now = run.config.components(), config.components()
-    for path in sorted(then.keys() & now.keys()):
-        (kind, old), (_, new) = then[path], now[path]
-        if kind in NAMED and old["name"] != new["name"]:
-            differing = differences(run.config, config).items()
-            chosen = {key: pair for key, pair in differing if key.startswith(f"{path}.")}
-            raise ConfigError(
-                f"{place} has the {kind} {old['name']!r} and this run {new['name']!r}; weights of "
-                f"one are none of another. {_advice(chosen)}"
-            )
-
-
-def _causes(
-    config: Config, run: Run, build: Callable[[Config], Method], here: Mapping[str, Shapes]
-) -> dict[str, tuple[Any, Any]]:
-    """The keys that differ, with the values there and here, by which the shapes are others: each is
-    tried by itself."""
+def _ranges(old: Conditions, new: Conditions) -> dict[str, tuple[str, str]]:
+    """Numbers that are told on another scale: the same weights read them as others."""
     found = {}
-    for key, (old, new) in differences(run.config, config).items():
-        if old is None or key == "model.class_conditional" or not key.startswith(SHAPING):
-            continue
-        table: Any = old
-        for part in reversed(key.split(".")):
-            table = {part: table}
-        try:
-            other = resolve(config, table)
-        except SsmdiffError:  # an option of a component that this run has not
-            continue
-        try:
-            same = _shapes(_states(build(other))) == here
-        except SsmdiffError:  # it does not go with the others
-            same = False
-        if not same:
-            found[key] = (old, new)
+    for one in new:
+        then = next((x for x in old if (x.name, x.kind) == (one.name, one.kind)), one)
+        texts = [f"{x.low:g} to {x.high:g} {x.unit}".rstrip() for x in (then, one)]
+        if one.kind == "number" and texts[0] != texts[1]:
+            found[f"range of {one.name}"] = (texts[0], texts[1])
     return found
-
-
-def _misfit(place: str, misfits: Sequence[str], keys: Mapping[str, tuple[Any, Any]]) -> str:
-    """The sentence on weights that do not fit."""
-    told = [f"{key} ({_text(old)} there, {_text(new)} here)" for key, (old, new) in keys.items()]
-    why = "No key of the configurations accounts for it; was it made with other code?"
-    if told:
-        why = f"It comes of {', '.join(told)}."
-    return (
-        f"{place}: its weights do not fit this run's network: {_some(misfits, '; ')}. {why} "
-        f"{_advice(keys)}"
-    )
-
-
-def _advice(keys: Mapping[str, tuple[Any, Any]]) -> str:
-    """How this run would have the old values."""
-    sets = " ".join(
-        f"--set {shlex.quote(f'{key}={_value(old)}')}"
-        for key, (old, _) in keys.items()
-        if old is not None
-    )
-    return f"Try: {sets + ', or ' if sets else ''}begin without --init-from"
-
-
-def _value(value: Any) -> str:
-    """As ``--set`` takes it."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _text(value: Any) -> str:
-    return "not set" if value is None else repr(value)
-
-
-def _some(names: Sequence[str], between: str = ", ") -> str:
-    more = len(names) - SHOWN
-    return between.join(names[:SHOWN]) + (f"{between}and {more} more" if more > 0 else "")
 
 
 def _parameters(method: Method, fits: Mapping[str, Fit]) -> int:

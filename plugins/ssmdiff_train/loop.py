@@ -81,9 +81,11 @@ class Trainer:
         share_of(config.train.batch_size, accelerator.num_processes)
         torch.manual_seed(stream_seed(config.seed, "weights"))
         self.telling = Telling.of(config, self.dataset)
-        channels = self.dataset.channels
-        self.method = build_method(config, channels, self.telling.conditions)
-        self.begun = None if resumed else init_from.begin(config, folder, self.method, self.dataset)
+        channels, conditions = self.dataset.channels, self.telling.conditions
+        self.method = build_method(config, channels, conditions)
+        self.begun = None
+        if not resumed:
+            self.begun = init_from.begin(config, folder, self.method, channels, conditions)
         doubt = of_diffusion.proven(self.method, config, channels)
         if accelerator.is_main_process and doubt:
             warnings.warn(doubt, stacklevel=2)

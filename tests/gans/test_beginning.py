@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,9 +19,8 @@ def begun(
 ) -> tuple[Method, init_from.Begun]:
     config = small(name, train={"init_from": str(run)}, **changes)
     torch.manual_seed(1)
-    method = ssmdiff.build_method(config, channels, ssmdiff.Conditions())
-    images = SimpleNamespace(channels=channels, class_names=())
-    found = init_from.begin(config, RunFolder(out), method, images)  # type: ignore[arg-type]
+    method = ssmdiff.build_method(config, channels)
+    found = init_from.begin(config, RunFolder(out), method, channels, ssmdiff.Conditions())
     assert found is not None
     return method, found
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from ssmdiff import Config, Method, RunFolder, build_method, told_conditions
+from ssmdiff import Condition, Conditions, Config, Method, RunFolder, build_method
 from ssmdiff_train import init_from
 from torch import Tensor
 
@@ -23,6 +22,7 @@ def written(
     config: Config,
     channels: int = 1,
     classes: tuple[str, ...] = (),
+    conditions: Conditions | None = None,
     **provenance: Any,
 ) -> dict[str, dict[str, Tensor]]:
     """A run's folder with one checkpoint, whose averages are other weights than its networks have.
@@ -33,12 +33,16 @@ def written(
         The tensors of the checkpoint, by file.
     """
     torch.manual_seed(11)
-    method = build_method(config, channels, told_conditions(config, images(channels, classes)))
+    told = conditions or told_classes(config, classes)
+    method = build_method(config, channels, told)
     found = {name: _moved(network.state_dict()) for name, network in method.networks.items()}
     found["ema"] = _moved(found[method.drawing])
     run = RunFolder(folder)
     run.create(config)
-    state = {"channels": channels, "class_names": list(classes), "provenance": provenance}
+    state = {
+        "channels": channels, "class_names": list(classes), "conditions": told.record(),
+        "provenance": provenance,
+    }  # fmt: skip
     run.save_checkpoint(7, found, state)
     return found
 
@@ -50,17 +54,23 @@ def _moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def images(channels: int = 1, classes: tuple[str, ...] = ()) -> Any:
-    """What a run is told of its images."""
-    return SimpleNamespace(channels=channels, class_names=classes)
+def told_classes(config: Config, classes: tuple[str, ...]) -> Conditions:
+    """What a conditional model of these classes is told."""
+    named = classes if config.model.class_conditional else ()
+    return Conditions([Condition("label", "label", named)] if named else [])
 
 
 def begun(
-    config: Config, out: Path, channels: int = 1, classes: tuple[str, ...] = ()
+    config: Config,
+    out: Path,
+    channels: int = 1,
+    classes: tuple[str, ...] = (),
+    conditions: Conditions | None = None,
 ) -> tuple[Method, init_from.Begun]:
     """The networks of a new run with what they begin with, and what is told of it."""
     torch.manual_seed(12)
-    method = build_method(config, channels, told_conditions(config, images(channels, classes)))
-    found = init_from.begin(config, RunFolder(out), method, images(channels, classes))
+    told = conditions or told_classes(config, classes)
+    method = build_method(config, channels, told)
+    found = init_from.begin(config, RunFolder(out), method, channels, told)
     assert found is not None
     return method, found

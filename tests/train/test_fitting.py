@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 from other_runs import begun, written
-from ssmdiff import load_run, order_tensors
-from ssmdiff_train import init_from
-from ssmdiff_train.fitting import for_channels, for_rows, in_words, rows_of
+from ssmdiff import Condition, Conditions, load_run, order_tensors
+from ssmdiff_train.fitting import Row, for_channels, for_rows, in_words
 from torch import nn
 
 NETWORKS = {
@@ -75,7 +77,7 @@ def test_classes_go_by_name_in_another_order_added_and_left_out(tiny, tmp_path):
     torch.testing.assert_close(rows[1].detach(), old.mean(0))
     (how,) = found.record["mapped"].values()
     assert how == (
-        "classes kept by name: lesion, healthy; new, the mean of the old: tumour; left out: other"
+        "label: kept by name lesion, healthy / new, the mean of the old tumour / left out other"
     )
     assert "new" not in found.record
 
@@ -136,58 +138,133 @@ def test_channels_and_classes_at_once(tiny, tmp_path):
     )
 
 
+def told(method, conditions, x, **values):
+    """The answer to images that are told this; what is missing is left out."""
+    arrays = conditions.encoded([values] * len(x), tuple(x.shape[2:]))
+    network = method.networks[method.drawing].eval()
+    orders = order_tensors(method.plan.draw(0), torch.device("cpu"))
+    with torch.no_grad():
+        t = torch.full((len(x),), 40)
+        return method.denoiser(network)(x, t, orders, *map(torch.from_numpy, arrays))
+
+
+LABEL = Condition("label", "label", OLD)
+AGE = Condition("age", "number", low=0, high=80, unit="years")
+TISSUE = Condition("tissue", "mask", ("air", "bone", "brain"))
+OTHER = Condition("t2", "image")
+MASK = np.arange(256).reshape(16, 16) % 3
+PICTURE = np.linspace(-1, 1, 256, dtype=np.float32).reshape(1, 16, 16)
+EVERYTHING = {"label": "other", "age": 70, "tissue": MASK, "t2": PICTURE}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ([LABEL], [AGE, LABEL, TISSUE]),
+        pytest.param([], [AGE, OTHER], marks=SLOW),
+        pytest.param([TISSUE], [OTHER, TISSUE, AGE], marks=SLOW),
+        pytest.param([AGE, TISSUE, LABEL], [LABEL, OTHER, TISSUE, AGE], marks=SLOW),
+    ],
+)
+@pytest.mark.parametrize(
+    "name", ["vmddpm", pytest.param("isotropic", marks=SLOW), pytest.param("unet", marks=SLOW)]
+)
+def test_conditions_that_are_new_change_no_answer_and_the_others_keep_theirs(
+    tiny, tmp_path, name, old, new
+):
+    """In any order, whatever they are told."""
+    before, now = Conditions(old), Conditions(new)
+    written(tmp_path / "old", model(tiny, name), conditions=before)
+    config = model(tiny, name, train={"init_from": str(tmp_path / "old")})
+    method, found = begun(config, tmp_path / "new", conditions=now)
+    x, run = torch.randn(2, 1, 16, 16), load_run(tmp_path / "old")
+    for label, age in (("lesion", 3), ("other", 77)):
+        values = {**EVERYTHING, "label": label, "age": age}
+        expected = told(run.method, before, x, **{c.name: values[c.name] for c in old})
+        got = told(method, now, x, **{c.name: values[c.name] for c in new})
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    assert not found.record.keys() & {"left_out"}
+    said = " ".join([*found.record["mapped"].values(), *found.record.get("new", [])])
+    for one in set(now.names) - set(before.names):
+        assert f"{one} new, at zero" in said or found.record["new"], said
+
+
 @pytest.mark.slow
-def test_a_row_besides_the_classes_is_found_by_its_shape(tiny, tmp_path, monkeypatch):
-    """A network that has a row more, for images of no class: the same classes, another shape."""
-    from ssmdiff.nn import ImageBackbone
+def test_conditions_that_may_be_left_out_from_now_on(tiny, tmp_path):
+    """Left out, a class has the mean of the classes; what was told is answered as before."""
+    before = Conditions([LABEL, AGE, TISSUE, OTHER])
+    now = before.chosen(["t2", "tissue", "age", "label"], optional=True)
+    tensors = written(tmp_path / "old", model(tiny), conditions=before)["ema"]
+    config = model(tiny, train={"init_from": str(tmp_path / "old")})
+    method, found = begun(config, tmp_path / "new", conditions=now)
+    x = torch.randn(2, 1, 16, 16)
+    expected = told(load_run(tmp_path / "old").method, before, x, **EVERYTHING)
+    got = told(method, now, x, **EVERYTHING)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    rows = method.model.embedding.label.weight.detach()  # age 9 + 1, label 3 + 1
+    assert torch.equal(rows[9], torch.zeros_like(rows[9]))
+    torch.testing.assert_close(rows[13], tensors["embedding.label.weight"][:3].mean(0))
+    assert "t2: kept by name image 0 / new, at zero image 1" in str(found.record["mapped"])
 
-    plain = ImageBackbone.__init__
 
-    def with_one_more(self, in_channels, scan, num_classes, channels, time_channels):
-        more = num_classes + 1 if num_classes else 0
-        plain(self, in_channels, scan, more, channels, time_channels)
+@pytest.mark.slow
+def test_conditions_that_are_no_more_are_left_out_and_said_to_be(tiny, tmp_path):
+    before, now = Conditions([LABEL, TISSUE, OTHER, AGE]), Conditions([OTHER])
+    tensors = written(tmp_path / "old", model(tiny), channels=3, conditions=before)["ema"]
+    config = model(tiny, train={"init_from": str(tmp_path / "old")})
+    method, found = begun(config, tmp_path / "new", channels=3, conditions=now)
+    stem = tensors["stem.weight"]
+    assert torch.equal(method.model.stem.weight, stem[:, [0, 1, 2, 6]])
+    assert found.record["left_out"] == ["embedding.label.weight"]
+    assert found.record["mapped"]["stem.weight"] == "t2 kept; tissue left out"
 
-    conditional = {"class_conditional": True}
-    tensors = written(tmp_path / "old", model(tiny, model=conditional), classes=OLD)["ema"]
-    config = model(tiny, model=conditional, train={"init_from": str(tmp_path / "old")})
-    old = tensors["embedding.label.weight"]
-    loaded = init_from.load_run
 
-    def as_it_was(*arguments):
-        monkeypatch.undo()
-        run = loaded(*arguments)
-        monkeypatch.setattr(ImageBackbone, "__init__", with_one_more)
-        return run
+@pytest.mark.slow
+def test_channels_and_planes_at_once(tiny, tmp_path):
+    before, now = Conditions([TISSUE]), Conditions([OTHER, TISSUE])
+    written(tmp_path / "old", model(tiny), conditions=before)
+    config = model(tiny, train={"init_from": str(tmp_path / "old")})
+    method, found = begun(config, tmp_path / "new", channels=3, conditions=now)
+    grey = torch.randn(2, 1, 16, 16)
+    expected = told(load_run(tmp_path / "old").method, before, grey, tissue=MASK)
+    got = told(method, now, grey.expand(-1, 3, -1, -1), tissue=MASK, t2=PICTURE)
+    torch.testing.assert_close(got, expected.expand(-1, 3, -1, -1), rtol=1e-4, atol=1e-5)
+    how = found.record["mapped"]["stem.weight"]
+    assert how == "1 -> 3 channels; t2 new, at zero; tissue kept"
 
-    for new in (OLD, OLD[::-1], OLD[:2]):
-        monkeypatch.setattr(ImageBackbone, "__init__", with_one_more)
-        monkeypatch.setattr(init_from, "load_run", as_it_was)
-        method, found = begun(config, tmp_path / "new", classes=new)
-        monkeypatch.undo()
-        rows = method.model.embedding.label.weight.detach()
-        torch.testing.assert_close(rows[:-1], torch.stack([old[OLD.index(c)] for c in new]))
-        torch.testing.assert_close(rows[-1], old.mean(0))
-        (how,) = found.record["mapped"].values()
-        assert "new, the mean of the old: of none" in how
+
+def test_another_range_of_a_number_is_told(tiny, tmp_path):
+    written(tmp_path / "old", model(tiny), conditions=Conditions([AGE]))
+    config = model(tiny, train={"init_from": str(tmp_path / "old")})
+    older = Conditions([dataclasses.replace(AGE, low=20)])
+    _, found = begun(config, tmp_path / "new", conditions=older)
+    assert found.record["differs"] == ["range of age: '0 to 80 years' -> '20 to 80 years'"]
 
 
 # The rules by themselves
 
 
-def test_rows_go_by_name_and_those_besides_by_their_place():
-    """A row after the classes, such as that of no class being told, stays what it is."""
+def rows(words, *more):
+    """Of a label's classes, and others after them."""
+    return [*(Row("label", word, True) for word in words), *(Row("label", w, False) for w in more)]
+
+
+def test_rows_go_by_name():
+    """A row of no class, such as that of a class that is not told, goes by its name too."""
     values = torch.arange(8.0).reshape(4, 2)  # a, b, c, not told
-    old = rows_of("abc", 1)
-    assert for_rows(values, 0, old, rows_of("cxa", 1)).tolist() == [[4, 5], [2, 3], [0, 1], [6, 7]]
-    assert for_rows(values, 0, old, rows_of("b", 0)).tolist() == [[2, 3]]
-    first = values[:3]
-    assert for_rows(first, 0, rows_of("abc", 0), rows_of("ab", 1)).tolist() == [
-        [0, 1], [2, 3], [2, 3],
-    ]  # fmt: skip
-    columns = for_rows(values.T.contiguous(), 1, old, rows_of("ca", 1))
+    old = rows("abc", "not")
+    found = for_rows(values, 0, old, rows("cxa", "not"))
+    assert found.tolist() == [[4, 5], [2, 3], [0, 1], [6, 7]]
+    assert for_rows(values, 0, old, rows("b")).tolist() == [[2, 3]]
+    assert for_rows(values, 0, old, []).shape == (0, 2)
+    first = for_rows(values[:3], 0, rows("abc"), rows("ab", "not"))
+    assert first.tolist() == [[0, 1], [2, 3], [2, 3]]
+    columns = for_rows(values.T.contiguous(), 1, old, rows("ca", "not"))
     assert columns.tolist() == [[4, 0, 6], [5, 1, 7]]
-    assert in_words(old, rows_of("xa", 0)) == (
-        "classes kept by name: a; new, the mean of the old: x; left out: b, c, of none"
+    other = [Row("age", "number 0", False)]
+    assert for_rows(values, 0, old, [*other, *rows("a")]).tolist() == [[0, 0], [0, 1]]
+    assert in_words(old, [*other, *rows("xa")]) == (
+        "age new, at zero; label: kept by name a / new, the mean of the old x / left out b, c, not"
     )
 
 

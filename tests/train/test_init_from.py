@@ -43,7 +43,7 @@ def test_the_averaged_weights_are_taken_to_the_bit(tiny, old, tmp_path):
     config = tiny(model=STILL, train={"init_from": path})
     method, found = begun(config, tmp_path / "new")
     torch.manual_seed(12)
-    ssmdiff.build_method(tiny(), 1, ssmdiff.Conditions())
+    ssmdiff.build_method(tiny(), 1)
     after = torch.get_rng_state()
     own = method.model.state_dict()
     assert own.keys() == tensors["ema"].keys()
@@ -239,8 +239,8 @@ def test_the_command_tells_what_was_taken_and_goes_on_with_the_same_words(tiny, 
     for line in (
         f"begins with: the averaged weights of {tmp_path / 'old'}, step-00000007 (sha256 ",
         "  mapped, 1 -> 3 channels: stem.weight, out_conv.weight, out_conv.bias",
-        "  mapped, classes kept by name: lesion; new, the mean of the old: tumour; "
-        "left out: healthy: embedding.label.weight",
+        "  mapped, label: kept by name lesion / new, the mean of the old tumour / "
+        "left out healthy: embedding.label.weight",
         "  differs: diffusion.timesteps: 100 -> 1000",
     ):
         assert line in done.output, done.output

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import ssmdiff
 import torch
-from other_runs import SHORT, begun, images
+from other_runs import SHORT, begun
 from ssmdiff import CheckpointError, ConfigError, RunFolder, load_run
-from ssmdiff_train import init_from
+from ssmdiff_train import init_from, matching
 from ssmdiff_train.job import train
 
 
@@ -123,15 +123,15 @@ def test_a_resumed_run_cannot_begin_anew(tiny, old, tmp_path):
 
 def test_images_of_a_number_of_channels_that_a_network_refuses(tiny, old, tmp_path, monkeypatch):
     """Where it cannot be built as the other run has it, nothing is mapped."""
-    plain = init_from.build_method
+    plain = matching.build_method
 
-    def picky(config, channels, classes):
+    def picky(config, channels, conditions):
         if channels != 2:
             raise ConfigError("two channels alone")
-        return plain(config, channels, classes)
+        return plain(config, channels, conditions)
 
     config = tiny(train={"init_from": old[0]})
-    method = plain(config, 2, ssmdiff.Conditions())
-    monkeypatch.setattr(init_from, "build_method", picky)
+    method = plain(config, 2)
+    monkeypatch.setattr(matching, "build_method", picky)
     with pytest.raises(ConfigError, match=r"stem\.weight is \(8, 1, 3, 3\) there"):
-        init_from.begin(config, RunFolder(tmp_path / "new"), method, images(2))
+        init_from.begin(config, RunFolder(tmp_path / "new"), method, 2, ssmdiff.Conditions())
