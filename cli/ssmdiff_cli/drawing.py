@@ -78,7 +78,7 @@ OrtLibrary = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the images of other flags.")]
 
 
-class Given(NamedTuple):
+class Opening(NamedTuple):
     """Flags that say how a model is opened."""
 
     checkpoint: str | None
@@ -89,7 +89,7 @@ class Given(NamedTuple):
 
 
 def prepared(
-    model: Path, form: str, sets: list[str] | None, scheduler: str | None, given: Given
+    model: Path, form: str, sets: list[str] | None, scheduler: str | None, given: Opening
 ) -> tuple[str | dict[str, Any], ImageModel[Any]]:
     """The format, and what draws; names that are misspelt are told before anything is opened."""
     chosen = format_of(form, sets or [])

@@ -54,7 +54,7 @@ def sample(
     Goes on where it was stopped.
     """
     asked = _asked(indices, n)
-    given = drawing.Given(checkpoint, kernel, compile, provider, ort_library)
+    given = drawing.Opening(checkpoint, kernel, compile, provider, ort_library)
     form, trained = drawing.prepared(model, format, set_, scheduler, given)
 
     from ssmdiff_cli.sample_folder import SampleFolder

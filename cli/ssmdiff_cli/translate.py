@@ -53,7 +53,7 @@ def translate(
 
     Goes on where it was stopped.
     """
-    given = drawing.Given(checkpoint, kernel, compile, provider, ort_library)
+    given = drawing.Opening(checkpoint, kernel, compile, provider, ort_library)
     form, trained = drawing.prepared(model, format, set_, scheduler, given)
 
     from ssmdiff.diffusion.courses import FromImage
@@ -134,7 +134,7 @@ def inpaint(
 
     Goes on where it was stopped.
     """
-    given = drawing.Given(checkpoint, kernel, compile, provider, ort_library)
+    given = drawing.Opening(checkpoint, kernel, compile, provider, ort_library)
     form, trained = drawing.prepared(model, format, set_, scheduler, given)
 
     from ssmdiff.diffusion.courses import FillIn

@@ -121,7 +121,13 @@ def page(
     """
     shown = min(SHOWN, len(sets.samples))
     holds = "This page holds synthetic images alone, and no real one."
-    if is_open:
+    made_of_others = sets.targets is not None
+    if made_of_others:
+        holds = (
+            f"This page holds images of {model}, which are made of others and may hold parts of "
+            "them: keep it where those may be."
+        )
+    elif is_open:
         holds = f"This page holds images of {source}, which is open data."
     elif show_real:
         holds = f"This page holds real images of {source}: keep it where they may be."
@@ -133,7 +139,7 @@ def page(
         .render(
             model=str(model),
             holds=holds,
-            shows_real=show and not is_open,
+            shows_real=made_of_others or (show and not is_open),
             source=source,
             terms=terms_of(getattr(sets.reference, "dataset", None)),
             samples=len(sets.samples),

@@ -48,7 +48,8 @@ def test_pairs_are_found_by_name_whatever_the_suffix(drawn: Path, targets: Path,
     assert kept["stamp"]["protocol"]["targets"]["count"] == 3
     page = (tmp_path / "found" / "index.html").read_text()
     assert "PSNR to targets" in page
-    assert "no real one" in page
+    assert "no real one" not in page, "what is filled in holds parts of real images"
+    assert "which are made of others and may hold parts of them" in page
 
 
 def test_the_record_of_a_translation_names_its_images_and_how_they_were_read(
