@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from ssmdiff import DataError, ImageData, Reader, Source, create
 
-from ssmdiff_data.folder import scale, with_channels
 from ssmdiff_data.recipe import Recipe
+from ssmdiff_data.scaling import scale, with_channels
 from ssmdiff_data.slicing import (
     as_tensor,
     pictures_of,

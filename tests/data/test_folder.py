@@ -21,7 +21,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from ssmdiff.errors import ConfigError, DataError, printable
 from ssmdiff_data.finding import find_images
-from ssmdiff_data.folder import FolderDataset, scale
+from ssmdiff_data.folder import FolderDataset
+from ssmdiff_data.scaling import scale
 from torch.utils.data import DataLoader
 
 RNG = np.random.default_rng(0)

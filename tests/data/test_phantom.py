@@ -10,7 +10,8 @@ import pytest
 import ssmdiff
 from ssmdiff.errors import ConfigError
 from ssmdiff.orders.seeds import stream
-from ssmdiff_data.phantom import Head, PhantomDataset, draw_head, render
+from ssmdiff_data.heads import Head, draw_head, render
+from ssmdiff_data.phantom import PhantomDataset
 from torch.utils.data import DataLoader
 
 SIZES = [(32, 32), (64, 64), (17, 33), (80, 24), (4, 4)]
