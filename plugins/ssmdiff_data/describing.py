@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from ssmdiff import DataError, ImageHeader, printable, size_text
+from ssmdiff import Condition, DataError, ImageHeader, printable, size_text
 
 from ssmdiff_data.images import ReadRules, Spread, read_spread
 
@@ -45,6 +46,41 @@ def classes_in_words(names: Sequence[str], labels: Sequence[int]) -> str:
     shown = ", ".join(f"{name} {counts[i]}" for i, name in enumerate(names[: 2 * _LISTED]))
     more = f", and {len(names) - 2 * _LISTED} more" if len(names) > 2 * _LISTED else ""
     return f"classes: {shown}{more}"
+
+
+def condition_in_words(condition: Condition, values: Sequence[Any] | None = None) -> str:
+    """``told: age, a number from 20 to 88 years (of 12 of 40 images it is not known)``.
+
+    Args:
+        condition: What can be told.
+        values: Of the images, None where one is not known; for counts.
+    """
+    kind, names = condition.kind, condition.names
+    if kind == "number":
+        what = f"a number from {condition.low:g} to {condition.high:g} {condition.unit}".rstrip()
+    elif kind == "image":
+        what = f"an image of {condition.channels} channel{'s' * (condition.channels > 1)}"
+    else:
+        what = {"label": "a class", "labels": "findings", "mask": "a mask"}[kind] + ": "
+        counts = counts_of(condition, values or ())
+        shown = [
+            f"{name} {counts[i]}" if values is not None else name
+            for i, name in enumerate(names[: 2 * _LISTED])
+        ]
+        more = len(names) - len(shown)
+        what += ", ".join(shown) + (f", and {more} more" if more else "")
+    unknown = sum(value is None for value in values or ())
+    gaps = f" (of {unknown} of {len(values or ())} images it is not known)" if unknown else ""
+    return f"told: {condition.name}, {what}{gaps}"
+
+
+def counts_of(condition: Condition, values: Sequence[Any]) -> list[int]:
+    """How many images have each of the condition's names."""
+    sets = condition.kind == "labels"
+    counts = Counter(
+        i for value in values if value is not None for i in (value if sets else (value,))
+    )
+    return [counts[i] for i in range(len(condition.names))]
 
 
 def spread_over(count: int) -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-import math
 import operator
 import os
 import warnings
@@ -19,14 +18,15 @@ import torch
 from PIL import Image
 from pydantic import Field
 from ssmdiff import ConfigError, DataError, DatasetSummary, ImageHeader, ImageItem, printable
-from torch import Tensor
-from torch.nn import functional
 
+from ssmdiff_data.beside import without
 from ssmdiff_data.describing import classes_in_words, sizes_in_words, spread_over, values_in_words
 from ssmdiff_data.finding import find_images, in_words
+from ssmdiff_data.folder_told import Asked, FolderTells
 from ssmdiff_data.images import ReadRules, read_header, read_image
 from ssmdiff_data.patients import groups_of, held_out_of
 from ssmdiff_data.pictures import PILLOW_LIMIT
+from ssmdiff_data.scaling import Resize, scale, with_channels
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,6 @@ _READING = "folder-1"
 _LISTED = 5
 _THREADS = 8
 _CHUNK = 64
-_LUMA = (0.299, 0.587, 0.114)
-"""ITU-R BT.601 weights of red, green and blue."""
 
 
 class BadFile(NamedTuple):
@@ -84,6 +82,12 @@ class FolderDataset:
         group: A regular expression that finds the patient in a file's name: its first bracket.
         held_out: Images that nothing is trained on, for evaluations: a share of the patients (of
             the files without ``group``), or a text file with a name a line.
+        table: A CSV file of what is known of each image, see ``table.py``; this and the following
+            paths are relative to ``path``.
+        columns: Which columns are told, ``age`` or with its kind ``age:number``; all by default.
+        masks: A folder of the labels of their pixels, files of the same names.
+        mask_names: What these labels stand for, from the smallest.
+        others: Folders of further pictures of the same names, as ``t1=t1_images``.
 
     Raises:
         ConfigError: ``image_size`` or ``value_range`` cannot be used.
@@ -101,7 +105,7 @@ class FolderDataset:
         *,
         path: str,
         channels: Literal[1, 3] | None = None,
-        resize: Literal["center", "pad", "stretch"] = "center",
+        resize: Resize = "center",
         value_range: tuple[float, float] | None = None,
         clip: bool = False,
         alpha: Literal["error", "black", "white"] = "error",
@@ -111,6 +115,11 @@ class FolderDataset:
         max_pixels: Annotated[int, Field(ge=1, le=PILLOW_LIMIT)] = 2**25,
         group: str | None = None,
         held_out: Annotated[float, Field(gt=0, lt=1)] | str | None = None,
+        table: str | None = None,
+        columns: tuple[str, ...] | None = None,
+        masks: str | None = None,
+        mask_names: tuple[str, ...] | None = None,
+        others: tuple[str, ...] = (),
     ) -> None:
         if len(image_size) != 2 or min(image_size) < 1:
             raise ConfigError(
@@ -127,8 +136,15 @@ class FolderDataset:
         self._resize = resize
         self._rules = ReadRules(max_pixels, value_range, clip, alpha)
 
+        asked = Asked(table, columns, masks, mask_names, others)
         found = find_images(self.root)
-        checked = self._check_all(found.images, decode=on_bad == "quarantine")
+        images = without(found.images, self.root, asked.folders(self.root))
+        if not images:
+            raise DataError(
+                f"all images in {printable(self.root)} lie in folders of masks or others; expected "
+                "the images beside them"
+            )
+        checked = self._check_all(images, decode=on_bad == "quarantine")
         bad = [item for item in checked if isinstance(item, BadFile)]
         good = [item for item in checked if isinstance(item, _File)]
         self._judge(bad, len(checked), on_bad, max_bad_fraction)
@@ -140,17 +156,32 @@ class FolderDataset:
         self._sizes = [item.size_bytes for item in good]
         self.class_names, self._labels = (), [0] * len(good)
         if labels == "folders":
-            self.class_names, self._labels = _classes(self.root, found.folders, self._names)
+            folders = without(found.folders, self.root, asked.folders(self.root))
+            self.class_names, self._labels = _classes(self.root, folders, self._names)
         self._groups = groups_of(self._names, group)
         out = held_out_of(self.root, self._names, self._groups, held_out)
         self._sides = [[i for i, flag in enumerate(out) if flag is side] for side in (False, True)]
         self._own = self._sides[0]
+        headers = [item.header for item in good]
+        self._tells = FolderTells(
+            self.root, self._names, headers, self._own, self.channels, asked, self._rules
+        )
+        if (column := self._tells.label) is not None:
+            if self.class_names:
+                raise ConfigError(
+                    "the table has a column 'label' and labels = 'folders': one class an image; "
+                    "give --set data.dataset.labels=none, or rename the column"
+                )
+            self.class_names, self._labels = column.condition.names, list(column.values)
+        self.conditions = self._tells.conditions
         self._looked_at = {good[i].name: good[i].header for i in spread_over(len(good))}
         self._told = (
-            sizes_in_words([item.header for item in good], self.image_size, resize),
+            sizes_in_words(headers, self.image_size, resize),
             classes_in_words(self.class_names, self._labels),
+            *self._tells.in_words(self._own),
         )
-        self._places, self._left_out = found.places, in_words(found.left_out)
+        self._places = (*found.places, *self._tells.places)
+        self._left_out = in_words(found.left_out)
         self._others = sum(len(names) for names in found.left_out.values())
 
     def __len__(self) -> int:
@@ -171,7 +202,7 @@ class FolderDataset:
         return others
 
     def __getitem__(self, index: int) -> ImageItem:
-        """Image ``index``: (channels, H, W) float32 in -1 to 1, and its class.
+        """Image ``index``: (channels, H, W) float32 in -1 to 1, its class, and what else is told.
 
         Raises:
             IndexError: ``index`` is not from 0 to len - 1.
@@ -183,7 +214,8 @@ class FolderDataset:
         index = self._own[index]
         values = torch.from_numpy(read_image(self.root / self._names[index], self._rules))
         values = scale(with_channels(values, self.channels), self.image_size, self._resize)
-        return ImageItem(values, self._labels[index])
+        told = self._tells.of(index, values, self._resize)
+        return ImageItem(values, self._labels[index], told)
 
     def fingerprint(self) -> str:
         """sha256, in hex, over the names (hashed), the file sizes and the options.
@@ -200,6 +232,8 @@ class FolderDataset:
             name, size = self._names[i], self._sizes[i]
             digest.update(hashlib.sha256(os.fsencode(name)).digest())
             digest.update(size.to_bytes(8, "little"))
+        for part in self._tells.made_from(self._own):
+            digest.update(part)
         return digest.hexdigest()
 
     def summary(self) -> DatasetSummary:
@@ -224,7 +258,8 @@ class FolderDataset:
             )  # fmt: skip
         values, doubts = values_in_words(self.root, self._looked_at, read, self._rules)
         lines += [*values, *self._told]
-        return DatasetSummary(tuple(lines), tuple(warnings + doubts), self._places)
+        warnings += [*doubts, *self._tells.warnings]
+        return DatasetSummary(tuple(lines), tuple(warnings), self._places)
 
     def _check_all(self, names: Sequence[str], *, decode: bool) -> list[_File | BadFile]:
         """Every file in order; threads, since it is mostly the disk that is waited for."""
@@ -332,49 +367,3 @@ def _classes(
             "data.dataset.labels=none"
         )
     return tuple(printable(folder) for folder in folders), labels
-
-
-def with_channels(image: Tensor, channels: int) -> Tensor:
-    """(C, H, W) to ``channels`` channels, 1 or 3."""
-    if image.shape[0] == channels:
-        return image
-    if channels == 3:
-        return image.expand(3, -1, -1)
-    return (image * torch.tensor(_LUMA).view(3, 1, 1)).sum(0, keepdim=True)
-
-
-def scale(
-    image: Tensor,
-    size: tuple[int, int],
-    how: Literal["center", "pad", "stretch"],
-    labels: bool = False,
-) -> Tensor:
-    """(C, h, w) in -1 to 1 to (C, *size); an image that already has the size is left as it is.
-
-    With ``labels``, the values are numbers of classes: the nearest is taken, and 0 lies around.
-    """
-    height, width = image.shape[1:]
-    if how == "center":
-        # Cut before scaling: a strip of 1 x 1000000 pixels never grows to cover the size.
-        crop_h = min(height, max(1, round(width * size[0] / size[1])))
-        crop_w = min(width, max(1, round(height * size[1] / size[0])))
-        top, left = (height - crop_h) // 2, (width - crop_w) // 2
-        return _interpolate(image[:, top : top + crop_h, left : left + crop_w], size, labels)
-    if how == "stretch":
-        return _interpolate(image, size, labels)
-    factor = min(size[0] / height, size[1] / width)
-    inner = (max(1, math.floor(height * factor + 0.5)), max(1, math.floor(width * factor + 0.5)))
-    inner = (min(inner[0], size[0]), min(inner[1], size[1]))
-    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    sides = (left, size[1] - inner[1] - left, top, size[0] - inner[0] - top)
-    scaled = _interpolate(image, inner, labels)
-    return functional.pad(scaled, sides, value=0.0 if labels else -1.0)
-
-
-def _interpolate(image: Tensor, size: tuple[int, int], labels: bool) -> Tensor:
-    if tuple(image.shape[1:]) == size:
-        return image.contiguous()
-    if labels:
-        return functional.interpolate(image[None], size, mode="nearest-exact")[0]
-    scaled = functional.interpolate(image[None], size, mode="bicubic", antialias=True)[0]
-    return scaled.clamp(-1, 1)  # bicubic overshoots at edges
