@@ -23,7 +23,10 @@ def data() -> None:
 
 @app.command()
 def show(
-    path: Annotated[Path, typer.Argument(help="A folder of images, volumes or series, or a file.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="A folder of images, volumes or series, a file, a store; phantom."),
+    ],
     sample: Annotated[int, typer.Option(min=1, help="Images whose values are looked at.")] = 200,
     all_: Annotated[bool, typer.Option("--all", help="Look at the values of all.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
@@ -38,20 +41,33 @@ def show(
         Path | None, typer.Option(help="Write a contact sheet to this PNG, under the windows.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="A record for programs.")] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE: look at it as training would, with this option."),
+    ] = None,
 ) -> None:
     """Say what a folder holds before anything is trained: what is read, left out, looks wrong.
 
-    Names of all files, values of a sample. No patient is named.
+    Names of all files, values of a sample. No patient is named. Of a store, a data set by its name
+    and with --set: what can be told of an image, and masks beside images in the contact sheet.
     """
     from rich.console import Console
 
     from ssmdiff_data.job import write_sheet
     from ssmdiff_data.showing import find, sheet_of
+    from ssmdiff_data.showing_data import data_at, lines_of, record_of, sheet_of_data, suggestions
     from ssmdiff_data.telling import lines, record
 
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise ConfigError(f"--sheet {sheet}: expected a PNG, such as sheet.png")
     number = None if all_ else sample
+    if (dataset := data_at(path, assignments(set_ or []))) is not None:
+        known = record_of(str(path), dataset, number, seed)
+        if sheet is not None:
+            write_sheet(sheet, *sheet_of_data(dataset))
+        for line in [dumps(known, indent=2)] if json else lines_of(known):
+            typer.echo(line)
+        return
     found = find(path, sample=number, seed=seed, group=group, readers=reader or (), bars=_bars)
     told = record(found)
     if sheet is not None and found.looks:
@@ -63,6 +79,8 @@ def show(
         typer.echo(line)
     if Console().is_terminal:
         _preview(sheet_of(found)[0])
+    for line in suggestions(found):
+        typer.echo(f"  {line}")
     for warning in told["warnings"]:
         typer.echo(f"warning: {warning}")
     if sheet is None:
@@ -115,6 +133,12 @@ def prepare(
     mask: Annotated[
         str | None, typer.Option(help="What a mask's name has more than its image's: _seg.")
     ] = None,
+    table: Annotated[
+        str | None, typer.Option(help="A CSV of what is known of each file; names come first.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Its columns that are kept: age,sex:label,findings:labels.")
+    ] = None,
     group: Annotated[
         str | None, typer.Option(help="A regular expression: the patient in a file's name.")
     ] = None,
@@ -160,6 +184,8 @@ def prepare(
         "bits": bits,
         "labels": labels,
         "mask": mask,
+        "table": table,
+        "columns": columns,
         "group": group,
         "shares": split,
         "lists": {name: read_list(file) for name, file in _lists(split_list)} or None,

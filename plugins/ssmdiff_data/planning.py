@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ssmdiff import (
+    ConfigError,
     DataError,
     ImageHeader,
     Reader,
@@ -28,7 +29,8 @@ from ssmdiff_data.describing import classes_in_words
 from ssmdiff_data.finding import in_words
 from ssmdiff_data.patients import groups_of
 from ssmdiff_data.recipe import Recipe
-from ssmdiff_data.splitting import ENOUGH, SHARES, by_lists, by_shares, refuse_leaks
+from ssmdiff_data.splitting import ENOUGH, SHARES, TRAIN, by_lists, by_shares, refuse_leaks
+from ssmdiff_data.table_columns import columns_of
 from ssmdiff_data.units import IMAGE, MASK, Found, PlannedCase
 from ssmdiff_data.value_rules import rule_for
 from ssmdiff_data.walking import files_in
@@ -53,6 +55,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     told: Mapping[str, str] = field(default_factory=dict)
     """Lines for the store, which name nobody and no file."""
+    columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What columns of its table mean that are no plain numbers."""
 
 
 def plan_folder(root: Path, recipe: Recipe, advance: Callable[[], object] = lambda: None) -> Plan:
@@ -93,12 +97,27 @@ def plan_folder(root: Path, recipe: Recipe, advance: Callable[[], object] = lamb
     patients, told_patients, doubts = _patients(names, [h for *_, h in images], recipe)
     classes, labels = _classes(names, recipe)
     splits = split_of(names, patients, recipe)
+    columns: Mapping[str, Mapping[str, Any]] = {}
+    numbers: list[dict[str, float]] = [{} for _ in names]
+    if recipe.table is not None:
+        own = [i for i, split in enumerate(splits) if split == TRAIN]
+        table = columns_of(recipe, names, own)
+        columns, numbers = table.meant, table.numbers
+        doubts += table.warnings
+        if table.labels is not None:
+            if classes:
+                raise ConfigError(
+                    "--table has a column 'label' and --labels is folders; choose one"
+                )
+            classes, labels = table.labels
     cases = []
     for i, (reader, source, _) in enumerate(images):
         arrays = {IMAGE: Found(reader, (), source, None)}
         if source.name in masks:
             arrays[MASK] = Found(*masks[source.name], None)
-        cases.append(PlannedCase(arrays, source.name, patients[i], splits[i], labels[i]))
+        cases.append(
+            PlannedCase(arrays, source.name, patients[i], splits[i], labels[i], numbers[i])
+        )
     headers = [header for *_, header in images]
     left_out = {kind: list(names) for kind, names in hidden.items()}
     for path in found.unclaimed:
@@ -131,6 +150,7 @@ def plan_folder(root: Path, recipe: Recipe, advance: Callable[[], object] = lamb
             lines=(*lines, told_patients),
             warnings=tuple(doubts),
             told=told,
+            columns=columns,
         ),
         recipe,
     )

@@ -27,6 +27,7 @@ from ssmdiff_data.planning_published import plan_published
 from ssmdiff_data.recipe import Recipe
 from ssmdiff_data.splitting import pseudonym, read_salt
 from ssmdiff_data.store import ArraySpec, Store, StoreWriter, Table
+from ssmdiff_data.stored_told import COLUMNS
 from ssmdiff_data.units import IMAGE, MASK, PlannedCase, Rows, rows_of
 from ssmdiff_data.workplace import is_done, locked, own_salt, place_of, publish, refuse, remove
 
@@ -311,6 +312,7 @@ def _put_together(
         "recipe": recipe.record(),
         "told": told,
     }
+    columns: Mapping[str, Any] = plan.columns
     lines = [f"slices: {kept} of {total} are kept ({recipe.slices})"]
     if bad:
         lines.append(f"cannot be read: {len(bad)} images are left out: {'; '.join(bad[:5])}")
@@ -321,7 +323,10 @@ def _put_together(
         dataset = published_dataset(published)
         facts["dataset"] = published
         facts["terms"] = dataset.TERMS._asdict()
+        columns = getattr(dataset, "COLUMNS", {})
         lines += dataset.notes(kept)
+    if columns:
+        facts[COLUMNS] = dict(columns)
     digest = writer.finish(table, plan.classes, facts)
     lines.append(f"store: {kept} images, {', '.join(specs)}, digest {digest[:16]}")
     return lines, copies.sentence()

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from ssmdiff import ConfigError, did_you_mean
 
+from ssmdiff_data.scaling import Resize
 from ssmdiff_data.slicing import ALL, AXES, Axis, SliceRule, parse_slices
 from ssmdiff_data.splitting import parse_shares
 from ssmdiff_data.value_rules import ValueRule, parse_rule
 
-Resize = Literal["center", "pad", "stretch"]
 SIZE = (128, 128)
 
 
@@ -41,6 +41,10 @@ class Recipe:
     """``folders``: the class is the first folder under the one that is read."""
     mask: str | None = None
     """What the name of a mask has more than that of its image: ``_seg``."""
+    table: str | None = None
+    """A CSV file of what is known of each image, see ``table``."""
+    columns: tuple[str, ...] = ()
+    """Which of its columns go into the store: ``age``, or with its kind ``age:number``."""
     on_bad: Literal["error", "leave-out"] = "error"
 
     def record(self) -> dict[str, Any]:
@@ -93,6 +97,13 @@ def make_recipe(**given: Any) -> Recipe:
         if key in options and options[key] not in allowed:
             words = ", ".join(map(str, allowed))
             raise ConfigError(f"--{key.replace('_', '-')} {options[key]}: expected one of {words}")
+    if bool(options.get("table")) != bool(options.get("columns")):
+        raise ConfigError(
+            "--table and --columns go together: columns are named, since what is in a store is "
+            "told to models; such as --table ages.csv --columns age,sex:label"
+        )
+    if isinstance(options.get("columns"), str):
+        options["columns"] = tuple(part.strip() for part in options["columns"].split(","))
     if options.get("shares") and options.get("lists"):
         raise ConfigError("--split draws the splits and --split-list gives them; choose one")
     return Recipe(**options)

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from ssmdiff import DataError, printable, write_atomically
+from torch import Tensor
 
 FORMAT = 1
 DOCUMENT, TABLE = "store.json", "table.json"
@@ -185,6 +187,16 @@ class Store:
             mapped = np.load(self._file(name), mmap_mode="r", allow_pickle=False)
             self._mapped[name] = np.asarray(mapped)  # numpy's own class for maps is slow to index
         return self._mapped[name]
+
+    def image(self, name: str, i: int) -> Tensor:
+        """(C, ...) float32 in -1 to 1: item ``i`` of an array of images."""
+        values = self.array(name)[i].astype(np.float32)
+        dtype = self.arrays[name].dtype
+        if dtype != "float32":
+            values *= np.float32(2 / float(np.iinfo(dtype).max))
+            values -= np.float32(1)
+            np.minimum(values, np.float32(1), out=values)  # white may be rounded to more
+        return torch.from_numpy(values)
 
     def verify(self) -> None:
         """Hold the values of all arrays against their digests.

@@ -6,11 +6,11 @@ import copy
 import math
 import operator
 from collections import Counter
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 from ssmdiff import (
+    Condition,
     ConfigError,
     DatasetSummary,
     DataTerms,
@@ -21,10 +21,10 @@ from ssmdiff import (
     size_text,
     terms_of,
 )
-from torch import Tensor
 
-from ssmdiff_data.folder import scale
+from ssmdiff_data.scaling import Resize, scale
 from ssmdiff_data.store import Store
+from ssmdiff_data.stored_told import StoreTells
 
 
 class StoreDataset:
@@ -57,7 +57,7 @@ class StoreDataset:
         split: str = "train",
         held_out: str = "test",
         array: str = "image",
-        resize: Literal["center", "pad", "stretch"] = "center",
+        resize: Resize = "center",
         verify: bool = False,
     ) -> None:
         self.store = Store(path)
@@ -84,7 +84,6 @@ class StoreDataset:
                 f"{size_text(self.stored_size)}"
             )
         self.class_names = self.store.classes
-        self._white = 1.0 if spec.dtype == "float32" else float(np.iinfo(spec.dtype).max)
         splits = self.store.table.split
         if split not in splits:
             raise ConfigError(
@@ -93,12 +92,19 @@ class StoreDataset:
             )
         self._split, self._other = split, held_out
         self._own = [i for i, word in enumerate(splits) if word == split]
+        self._tells = StoreTells(self.store, self._own, array, self.image_size, resize)
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """What can be told of an image beside its class; ranges are those of ``split``."""
+        return self._tells.conditions
 
     def __len__(self) -> int:
         return len(self._own)
 
     def __getitem__(self, index: int) -> ImageItem:
-        """Image ``index`` of the split: (channels, *image_size) float32 in -1 to 1, and its class.
+        """Image ``index`` of the split: (channels, *image_size) float32 in -1 to 1, its class, and
+        what else is told.
 
         Raises:
             IndexError: ``index`` is not from 0 to len - 1.
@@ -107,19 +113,11 @@ class StoreDataset:
         if not 0 <= index < len(self._own):
             raise IndexError(f"index {index} of {len(self._own)} images")
         i = self._own[index]
-        image = self._image(i)
+        image = self.store.image(self._array, i)
         if self.image_size != self.stored_size:
             height, width = self.image_size
             image = scale(image, (height, width), self._resize)
-        return ImageItem(image, self.store.table.label[i])
-
-    def _image(self, i: int) -> Tensor:
-        values = self.store.array(self._array)[i].astype(np.float32)
-        if self.store.arrays[self._array].dtype != "float32":
-            values *= np.float32(2 / self._white)
-            values -= np.float32(1)
-            np.minimum(values, np.float32(1), out=values)  # white may be rounded to more
-        return torch.from_numpy(values)
+        return ImageItem(image, self.store.table.label[i], self._tells.of(i, image))
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -206,6 +204,7 @@ class StoreDataset:
             for name, count in zip(self.class_names, self._class_counts(), strict=True)
         )
         lines.append(f"classes: {names or 'none'}")
+        lines += self._tells.in_words()
         return DatasetSummary(tuple(lines), (), (store.path,))
 
     def _class_counts(self) -> list[int]:

@@ -48,6 +48,13 @@ class ChestXray14(Published):
         "https://nihcc.app.box.com/v/ChestXray-NIHCC",
     )
     CLASSES: ClassVar[tuple[str, ...]] = (NONE, *FINDINGS, SEVERAL)
+    COLUMNS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "findings": {
+            "kind": "labels",
+            "names": FINDINGS,
+            "columns": tuple(finding.lower() for finding in FINDINGS),
+        }
+    }
     RECIPE: ClassVar[Mapping[str, Any]] = {
         "values": "range:0,255",
         "resize": "center",

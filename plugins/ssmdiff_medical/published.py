@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ssmdiff import (
     Case,
+    Condition,
     DataError,
     DatasetSummary,
     DataTerms,
@@ -40,6 +41,8 @@ class Published:
     TERMS: ClassVar[DataTerms]
     CLASSES: ClassVar[tuple[str, ...]] = ()
     MASK: ClassVar[tuple[str, ...]] = ()
+    COLUMNS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Columns of numbers that are no plain numbers, see ``ssmdiff.PublishedDataset``."""
     RECIPE: ClassVar[Mapping[str, Any]] = {}
     AUGMENTATION: ClassVar[Mapping[str, Any]] = {}
     MODALITY: ClassVar[str] = ""
@@ -106,6 +109,12 @@ class Published:
     def held_out(self) -> ImageDataset | None:
         """The images that nothing is trained on, if there are some."""
         found: ImageDataset | None = self.images.held_out
+        return found
+
+    @property
+    def conditions(self) -> Sequence[Condition]:
+        """What can be told of an image beside its class: masks, further arrays, columns."""
+        found: Sequence[Condition] = self.images.conditions
         return found
 
     @property

@@ -257,3 +257,70 @@ def test_python_gets_the_record_of_the_command(tmp_path: Path) -> None:
     assert single["images"] == 1
     with pytest.raises(ConfigError, match="did you mean 'picture'"):
         ssmdiff.job("data").show(tmp_path / "data", readers=["pictures"])
+
+
+def test_a_data_set_by_its_name_says_what_it_can_tell(tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    result = run("phantom", "--sample", 20, "--sheet", sheet)
+    assert result.exit_code == 0, result.output
+    said = result.output.splitlines()
+    assert said[0] == "phantom: 4096 images of 1 channel at 96 x 96"
+    (label,) = [line for line in said if line.startswith("    label, a class: healthy ")]
+    assert "    angle, a number from -15 to 15 degrees" in said
+    (findings,) = [line for line in said if line.startswith("    findings, findings: lesion ")]
+    assert "    low, an image of 1 channel" in said
+    (mask,) = [line for line in said if line.startswith("    mask, a mask: outside, scalp")]
+    shown = Image.open(sheet)
+    assert min(shown.size) > 96 * 8  # 24 heads, each with its mask and its low resolution
+    record = told("phantom", "--sample", 20)
+    conditions = {one["name"]: one for one in record["conditions"]}
+    healthy, ill = conditions["label"]["counts"]
+    assert healthy + ill == 20
+    assert label.endswith(f"healthy {healthy}, lesion {ill}")
+    assert conditions["size"]["high"] == pytest.approx(0.92)
+    assert conditions["findings"]["counts"][0] == ill
+    assert f"lesion {ill}, wide ventricles" in findings
+    assert mask.endswith("white matter, lesion")
+
+
+def test_a_folder_says_what_could_be_told_and_with_options_what_is(tmp_path: Path) -> None:
+    for i, name in enumerate(["x/a.png", "x/b.png", "y/c.png", "y/d.png"]):
+        picture(tmp_path / "in" / name)
+        picture(tmp_path / "masks" / name, np.full((20, 16), i % 2, np.uint8))
+    (tmp_path / "in" / "ages.csv").write_text("name,age,kind\na,1,u\nb,2,v\nc,5,u\nd,9,v\n")
+    said = run(tmp_path / "in").output
+    assert "could be told: label, a class by folder: x, y (--set labels=folders)" in said
+    assert "could be told: age, a number from 1 to 9 (--set table=ages.csv)" in said
+    assert "could be told: kind, 2 classes (--set table=ages.csv)" in said
+    arguments = ["--set", "table=ages.csv", "--set", "masks=../masks", "--set", "labels=folders"]
+    said = run(tmp_path / "in", *arguments).output
+    assert "    label, a class: x 2, y 2" in said
+    assert "    kind, a class: u 2, v 2" in said
+    assert "    mask, a mask: 0, 1" in said
+    failed = run(tmp_path / "in", "--set", "tabel=ages.csv")
+    assert failed.exit_code != 0
+    assert "tabel" in failed.output + failed.stderr
+
+
+def test_a_table_of_names_is_counted_and_not_shown(tmp_path: Path) -> None:
+    for name in "abcd":
+        picture(tmp_path / f"{name}.png")
+    (tmp_path / "t.csv").write_text("name,who\na,Smith\nb,Smith\nc,Jones\nd,Jones\n")
+    said = run(tmp_path).output
+    assert "who, 2 classes" in said
+    assert "Smith" not in said
+    assert "Jones" not in said
+
+
+def test_the_mask_lies_beside_its_image_in_the_sheet(tmp_path: Path) -> None:
+    half = np.zeros((96, 96), np.uint8)
+    half[:, 48:] = 1
+    picture(tmp_path / "in" / "a.png", np.full((96, 96), 60, np.uint8))
+    picture(tmp_path / "masks" / "a.png", half)
+    sheet = tmp_path / "sheet.png"
+    result = run(tmp_path / "in", "--set", "masks=../masks", "--sheet", sheet)
+    assert result.exit_code == 0, result.output
+    pixels = np.asarray(Image.open(sheet).convert("L"))
+    black_and_white = np.concatenate([np.zeros(48), np.full(48, 255)])
+    rows = np.lib.stride_tricks.sliding_window_view(pixels, 96, axis=1)
+    assert (rows == black_and_white).all(-1).any(1).sum() >= 96

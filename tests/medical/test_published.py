@@ -131,6 +131,34 @@ def test_brats_of_other_years(
         assert (case.patient, case.label) == (patient, "unknown")
 
 
+def test_brats_tells_masks_and_the_other_modalities(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    for number in (1, 2):
+        place = tmp_path / "in" / f"BraTS20_Training_{number:03d}"
+        place.mkdir(parents=True)
+        values = np.random.default_rng(number).integers(1, 200, (16, 16, 3))
+        for k, ending in enumerate(ENDINGS):
+            stored = (values % 5) % 4 if ending == "_seg" else values + 1000 * k
+            volume = nibabel.Nifti1Image(stored.astype(np.int16), np.eye(4))
+            nibabel.save(volume, place / f"{place.name}{ending}.nii.gz")
+    (tmp_path / "in" / "survival_data.csv").write_text(
+        "ID,Age,Survival\nBraTS20_Training_001,60.5,289\nBraTS20_Training_002,40,ALIVE (361)\n"
+    )
+    recipe = make_recipe(**{**Brats.RECIPE, "image_size": 16, "slices": "all"})
+    options = {"all_modalities": True, "modality": "t1"}
+    prepare(tmp_path / "in", tmp_path / "out", recipe, published="brats2018", options=options)
+    table = {"name": "brats2018", "path": str(tmp_path / "out")}
+    data = ssmdiff.create("dataset", table, image_size=(16, 16))
+    conditions = {one.name: one for one in data.conditions}
+    assert {"position", "age_years", "mask", "t1ce", "t2", "flair", "low"} == set(conditions)
+    assert conditions["mask"].names == Brats.MASK
+    assert (conditions["age_years"].low, conditions["age_years"].high) == (40.0, 60.5)
+    item = data[0]
+    for name in ("t1ce", "t2", "flair"):  # each under its own window, which moves with it
+        np.testing.assert_allclose(item.told[name], item.image, atol=1e-3)
+    assert set(np.unique(item.told["mask"])) == {0, 1, 2, 3}
+
+
 def test_brats_with_the_odd_segmentation_of_2020_and_without_any(tmp_path: Path) -> None:
     name = "BraTS20_Training_355"
     for ending in ENDINGS[:-1]:
@@ -296,6 +324,15 @@ def test_chestxray14_to_a_store_and_its_terms(tmp_path: Path) -> None:
     assert len(data.held_out) == 6
     assert data.value_range == (0, 255)
     assert store.fact_text("body_part") == "CHEST"
+    conditions = {one.name: one for one in data.conditions}
+    assert list(conditions) == ["findings", "posterior_anterior", "low"]
+    assert conditions["findings"].names == FINDINGS
+    for i in range(54):
+        names_of = [FINDINGS[k] for k in data[i].told["findings"]]
+        single = data.class_names[data[i].label]
+        assert {"No Finding": names_of == [], "Several findings": len(names_of) > 1}.get(
+            single, names_of == [single]
+        )
     with pytest.raises(DataError, match=r"a store of ChestX-ray14; expected one of ACDC"):
         ssmdiff.create(
             "dataset", {"name": "acdc", "path": str(tmp_path / "out")}, image_size=(16, 16)

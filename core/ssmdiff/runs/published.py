@@ -76,7 +76,10 @@ class Case:
 class PublishedDataset(Protocol):
     """What the class of a data set has that ``ssmdiff data prepare FOLDER --as NAME`` can read.
 
-    The class reads the official folder; its instances serve the store that was made of it.
+    The class reads the official folder; its instances serve the store that was made of it. It may
+    have ``COLUMNS``, what some numbers of its cases are where they are no plain numbers, by the
+    name of a condition: ``{"findings": {"kind": "labels", "names": ("mass", "nodule"), "columns":
+    ("has_mass", "has_nodule")}}``, each column 0 or 1; or of kind ``label``, one column of numbers.
     """
 
     TERMS: DataTerms
