@@ -86,6 +86,82 @@ def test_datasets(install, item: str, check: str | None, said: str) -> None:
         assert said in found[check] or "Can't" in found[check]
 
 
+TOLD = """
+            told = {{"angle": index * 5.0, "kind": 1, "marks": (0,),
+                     "mask": torch.zeros(self.size, dtype=torch.uint8),
+                     "low": image, "age": 3}}
+            {item}
+            return ImageItem(image, label, told)
+"""
+CONDITIONS = """class_names = ()
+        conditions = (
+            ssmdiff.Condition("angle", "number", low=0.0, high=15.0),
+            ssmdiff.Condition("kind", "label", ("a", "b")),
+            ssmdiff.Condition("marks", "labels", ("x", "y")),
+            ssmdiff.Condition("mask", "mask", ("out", "in")),
+            ssmdiff.Condition("low", "image"),
+            ssmdiff.Condition("age", "number", low=0, high=9, optional=True),
+        )
+"""
+
+
+@pytest.mark.parametrize(
+    ("lie", "said"),
+    [
+        ("", None),
+        ("del told['age']", None),
+        ("told['marks'] = {1}", None),
+        ("told['angle'] = index * 5.1", "image 3, 'angle': 15.2"),
+        ("told['angle'] = float('nan')", "image 0, 'angle': nan; expected a number from 0 to 15"),
+        ("del told['angle']", "image 0 does not tell 'angle'"),
+        ("told['angel'] = 1", "image 0 tells 'angel', which is not declared"),
+        ("told['kind'] = 2", "image 0, 'kind': 2; expected numbers from 0 to 1"),
+        ("told['kind'] = 'a'", "image 0, 'kind': 'a'"),
+        ("told['marks'] = (0, 2)", "image 0, 'marks': (0, 2)"),
+        ("told['marks'] = 1", "image 0, 'marks': 1; expected a tuple"),
+        ("told['mask'] = told['mask'] + 2", "image 0, 'mask': torch.uint8 from 2 to 2"),
+        ("told['mask'] = told['mask'].float()", "image 0, 'mask': torch.float32"),
+        ("told['mask'] = told['mask'][:8]", "image 0, 'mask': (8, 16); expected a tensor"),
+        ("told['mask'] = told['mask'].numpy()", "image 0, 'mask': ndarray"),
+        ("told['low'] = image * 9", "image 1, 'low': torch.float32 up to 2.25"),
+        ("told['low'] = torch.cat([image, image])", "image 0, 'low': (2, 16, 16)"),
+        ("told['age'] = 10", "image 0, 'age': 10"),
+        ("Bad.conditions = Bad.conditions[:1] * 2", "of different names"),
+        ("Bad.conditions = ('angle',)", "of different names"),
+        (
+            "Bad.conditions = (ssmdiff.Condition('label', 'label', ('a', 'b')),)",
+            "another name: that is the class",
+        ),
+    ],
+)
+def test_lies_about_what_is_told(install, lie: str, said: str | None) -> None:
+    source = DATASET.replace("            return ImageItem(image, label)\n", TOLD.lstrip("\n"))
+    source = source.replace("class_names = ()\n", CONDITIONS)
+    source = source.replace("            {item}\n            told", "            told")
+    install("ssmdiff-bad", source.format(item=lie, fingerprint="'abc'"))
+    found = failures(check_dataset("bad"))
+    if said is None:
+        assert not found
+    else:
+        assert said in found["conditions"]
+
+
+def test_what_is_told_differently_each_time(install) -> None:
+    source = DATASET.replace(
+        "ImageItem(image, label)", "ImageItem(image, label, {{'a': next(TIME)}})"
+    )
+    source = source.replace(
+        "    class Bad:", "    import itertools\n    TIME = itertools.count()\n\n    class Bad:"
+    )
+    source = source.replace(
+        "class_names = ()\n",
+        "class_names = ()\n        conditions = (ssmdiff.Condition('a', 'number', high=1e6),)\n",
+    )
+    install("ssmdiff-bad", source.format(item="", fingerprint="'abc'"))
+    found = failures(check_dataset("bad"))
+    assert "differ in 'a'" in found["determinism"]
+
+
 @pytest.mark.parametrize("value", ["str(id(self))", "''", "7"])
 def test_a_fingerprint_that_changes_or_is_no_word(install, value: str) -> None:
     install("ssmdiff-bad", DATASET.format(item="", fingerprint=value))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssmdiff.diffusion.conditions import LABEL, Condition
 from ssmdiff.errors import ConfigError
 from ssmdiff.orders.scan import Grid, size_text
 from ssmdiff.runs.datasets import DatasetSummary, ImageDataset, summary_of
@@ -69,7 +70,9 @@ def images(subject: DatasetSubject) -> str:
 
 def _image(dataset: ImageDataset, index: int, size: Grid) -> None:
     item = dataset[index]
-    image, label = item[:2]
+    if not hasattr(item, "image"):
+        raise ViolationError(f"item {index} is a {type(item).__name__}", "an ssmdiff ImageItem")
+    image, label = item.image, item.label
     expected = (dataset.channels, *size)
     if not isinstance(image, Tensor) or image.dtype != torch.float32:
         got = image.dtype if isinstance(image, Tensor) else type(image).__name__
@@ -88,8 +91,6 @@ def _image(dataset: ImageDataset, index: int, size: Grid) -> None:
         raise ViolationError(
             f"image {index} has label {label!r}", f"an int from 0 to {classes - 1}"
         )
-    if not hasattr(item, "image"):
-        raise ViolationError(f"item {index} is a {type(item).__name__}", "an ssmdiff ImageItem")
 
 
 @suite.check
@@ -115,6 +116,78 @@ def class_names(subject: DatasetSubject) -> str:
     if len(set(names)) != len(names):
         raise ViolationError(f"class_names is {names!r}", "names that differ")
     return f"{len(names)} classes"
+
+
+@suite.check
+def conditions(subject: DatasetSubject) -> str:
+    """What it declares that it can tell of an image is told, of its kind and within its range."""
+    dataset = subject.new()
+    size = tuple(dataset[0].image.shape[1:])
+    declared = getattr(dataset, "conditions", ())
+    found = {one.name: one for one in declared if isinstance(one, Condition)}
+    if len(found) != len(declared):
+        raise ViolationError(f"conditions is {declared!r}", "ssmdiff.Condition, of different names")
+    if LABEL in found:
+        raise ViolationError(
+            f"conditions has one called {LABEL!r}",
+            "another name: that is the class, see class_names",
+        )
+    told = [(index, dataset[index].told) for index in _indices(dataset)]
+    for index, values in told:
+        for name in values:
+            if name not in found:
+                raise ViolationError(
+                    f"image {index} tells {name!r}, which is not declared",
+                    f"one of {', '.join(found) or 'no conditions'}",
+                )
+    for name, one in found.items():
+        known = [(index, values[name]) for index, values in told if name in values]
+        if not one.optional and len(known) < len(told):
+            missing = next(index for index, values in told if name not in values)
+            raise ViolationError(
+                f"image {missing} does not tell {name!r}",
+                "a value of every image",
+                "optional=True where some images lack it",
+            )
+        for index, value in known:
+            _told(one, value, size, f"image {index}, {name!r}:")
+    if not found:
+        raise NotApplicableError("tells nothing beside the class")
+    return f"{', '.join(found)} of {len(told)} images"
+
+
+def _told(one: Condition, value: Any, size: tuple[int, ...], where: str) -> None:
+    """One value of one image: of its kind, as :class:`ssmdiff.Condition` has it, and in range."""
+    count = len(one.names)
+    if one.kind == "number":
+        if type(value) not in (int, float) or not one.low <= value <= one.high:
+            raise ViolationError(
+                f"{where} {value!r}", f"a number from {one.low:g} to {one.high:g}, low to high"
+            )
+    elif one.kind in ("label", "labels"):
+        members = value if one.kind == "labels" else (value,)
+        if not isinstance(members, tuple | list | set | frozenset):
+            raise ViolationError(f"{where} {value!r}", f"a tuple of numbers from 0 to {count - 1}")
+        for member in members:
+            if type(member) is not int or not 0 <= member < count:
+                raise ViolationError(f"{where} {value!r}", f"numbers from 0 to {count - 1}, as int")
+    else:
+        shape = size if one.kind == "mask" else (one.channels, *size)
+        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ViolationError(f"{where} {got}", f"a tensor of {shape}")
+        if one.kind == "mask":
+            least, most = int(value.min()), int(value.max())
+            if value.is_floating_point() or not 0 <= least <= most < count:
+                raise ViolationError(
+                    f"{where} {value.dtype} from {least} to {most}",
+                    f"whole numbers from 0 to {count - 1}, those of its names",
+                )
+        elif value.dtype != torch.float32 or not value.abs().max() <= 1:
+            raise ViolationError(
+                f"{where} {value.dtype} up to {float(value.abs().max()):.9g}",
+                "float32 from -1 to 1",
+            )
 
 
 @suite.check
@@ -175,5 +248,14 @@ def summary(subject: DatasetSubject) -> str:
 
 
 def _assert_equal(a: Any, b: Any, items: str) -> None:
-    if a[1] != b[1] or not torch.equal(a[0], b[0]):
+    if a.label != b.label or not torch.equal(a.image, b.image):
         raise ViolationError(f"{items} differ", "equal bits and labels")
+    told = (dict(a.told), dict(b.told))
+    for name in told[0].keys() | told[1].keys():
+        one, other = (values.get(name) for values in told)
+        if isinstance(one, Tensor) and isinstance(other, Tensor):
+            same = torch.equal(one, other)
+        else:
+            same = one == other
+        if not same:
+            raise ViolationError(f"{items} differ in {name!r}", "what is told is equal too")
