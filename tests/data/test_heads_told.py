@@ -141,3 +141,13 @@ def test_low_is_the_picture_without_what_is_fine(size: tuple[int, int]) -> None:
         waves = [np.abs(np.fft.fft2(x[0].numpy())) ** 2 for x in (image, low)]
         fine = np.maximum(*np.abs(np.meshgrid(*[np.fft.fftfreq(32)] * 2))) > 1 / 6
         assert waves[1][fine].sum() < 0.05 * waves[0][fine].sum()
+
+
+def test_what_is_told_with_the_class_is_as_lazy(monkeypatch) -> None:
+    dataset = PhantomDataset((32, 32))
+    monkeypatch.setattr(phantom, "tissues", None)
+    told = ssmdiff.told_of(dataset, dataset[1])
+    assert told["label"] == 1
+    assert "mask" in told
+    assert told.get("age") is None
+    assert told["angle"] == dataset[1].told["angle"]
