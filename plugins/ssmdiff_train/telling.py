@@ -78,10 +78,16 @@ class Telling(NamedTuple):
     def told(self, dataset: ImageDataset, items: Sequence[ImageItem]) -> tuple[Tensor, ...]:
         """All that is known of some images as they are, as a denoiser takes it.
 
+        A number of a held-out image may lie beyond those of the images trained on; the nearest of
+        these is told.
+
         Raises:
             DataError: The data set tells what cannot be told.
         """
-        known = [{one.name: v for one, v in self._known(dataset, item)} for item in items]
+        known = [
+            {one.name: _within(one, value) for one, value in self._known(dataset, item)}
+            for item in items
+        ]
         return self._encoded(known, tuple(items[0].image.shape[1:]))
 
     def empty(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -117,6 +123,10 @@ class Telling(NamedTuple):
         except SsmdiffError as error:
             raise DataError(f"what the data set tells of it cannot be told: {error}") from None
         return tuple(torch.from_numpy(one) for one in arrays)
+
+
+def _within(one: Condition, value: Any) -> Any:
+    return min(max(value, one.low), one.high) if one.kind == "number" else value
 
 
 def _moved(one: Condition, value: Any, change: Change, mirrored: bool) -> Any:

@@ -299,3 +299,41 @@ def test_a_mask_that_changes_later_is_a_sentence(root: Path) -> None:
     assert data[0].told["mask"].any()
     with pytest.raises(DataError, match="other labels than when it was first read"):
         data[1].told["mask"]
+
+
+@pytest.mark.slow
+def test_a_model_is_told_what_lies_beside_its_images(root: Path, tmp_path: Path) -> None:
+    table = {
+        "name": "folder", "path": str(root), "table": "told.csv", "masks": "../masks",
+        "others": ["t2=t2"], "held_out": str(tmp_path / "held.txt"),
+    }  # fmt: skip
+    (tmp_path / "held.txt").write_text("b.png\n")
+    told = ["age", "finding_labels", "mask", "t2", "low"]
+    config = ssmdiff.resolve(
+        ssmdiff.load_preset("tiny"),
+        {
+            "data": {"image_size": 16, "dataset": table, "flip": True},
+            "model": {"conditions": told, "backbone": {"channels": 8}, "block": "conv"},
+            "train": {
+                "steps": 2, "batch_size": 4, "callbacks": [], "sample_every": 0,
+                "bound_images": 0, "condition_dropout": 0.0, "held_out_every": 1,
+            },
+            "sample": {"steps": 2},
+        },
+    )  # fmt: skip
+    ssmdiff.train(config, tmp_path / "run")
+    run = ssmdiff.load_run(tmp_path / "run")
+    known = {one.name: one for one in run.conditions}
+    assert list(known) == told
+    assert (known["age"].low, known["age"].high, known["age"].optional) == (61.0, 70.0, True)
+    assert known["mask"].names == ("0", "7", "200")
+    assert not known["mask"].optional
+    images = run.sample(2, told={"age": 65, "finding_labels": [(0,), None]})
+    again = run.sample(2, told={"age": 65, "finding_labels": [["Mass"], None]})
+    assert images.equal(again)
+    data = built(root, **{k: v for k, v in table.items() if k not in ("name", "path")})
+    asked = run.sampling(told={"age": 65}).told
+    mask = np.asarray(asked["mask"][0])
+    assert np.array_equal(mask, data.held_out[0].told["mask"])
+    with pytest.raises(ConfigError, match=r"age is 60.*61 to 70"):
+        run.sample(1, told={"age": 60})
