@@ -66,9 +66,9 @@ def test_numbers_reach_over_their_ranges_and_never_beyond() -> None:
     dataset = PhantomDataset((8, 8), length=600)
     for name in ("size", "angle"):
         one = condition(name)
-        values = [dataset[i].told[name] for i in range(600)]
-        assert one.low <= min(values) < one.low + 0.02 * (one.high - one.low)
-        assert one.high - 0.02 * (one.high - one.low) < max(values) <= one.high
+        values = [dataset[i].told[name] for i in range(300)]
+        assert one.low <= min(values) < one.low + 0.03 * (one.high - one.low)
+        assert one.high - 0.03 * (one.high - one.low) < max(values) <= one.high
 
 
 @pytest.mark.parametrize("index", range(1, 9))
@@ -113,14 +113,14 @@ def test_the_same_mask_at_every_size() -> None:
 
 
 def test_findings_are_what_was_drawn_and_do_not_hang_together() -> None:
-    dataset = PhantomDataset((8, 8), length=1000)
-    bits = np.zeros((1000, len(phantom.FINDINGS)))
-    for i in range(1000):
+    dataset = PhantomDataset((8, 8), length=500)
+    bits = np.zeros((500, len(phantom.FINDINGS)))
+    for i in range(500):
         item = dataset[i]
         bits[i, list(item.told["findings"])] = 1
         assert (0 in item.told["findings"]) == (item.label == 1)
-    assert (abs(bits.mean(0) - 0.5) < 0.06).all()
-    assert (abs(np.corrcoef(bits.T)) - np.eye(bits.shape[1]) < 0.1).all()
+    assert (abs(bits.mean(0) - 0.5) < 0.08).all()
+    assert (abs(np.corrcoef(bits.T)) - np.eye(bits.shape[1]) < 0.12).all()
     head = draw_head(stream(0, "phantom", 0), lesion=False)
     narrow = head._replace(half_width=0.7, ventricle=(0.05, 0.2))
     assert findings_of(narrow) == (2,)
