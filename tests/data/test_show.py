@@ -273,6 +273,7 @@ def test_a_data_set_by_its_name_says_what_it_can_tell(tmp_path: Path) -> None:
     shown = Image.open(sheet)
     assert min(shown.size) > 96 * 8  # 24 heads, each with its mask and its low resolution
     record = told("phantom", "--sample", 20)
+    assert record == ssmdiff.job("data").show("phantom", sample=20)
     conditions = {one["name"]: one for one in record["conditions"]}
     healthy, ill = conditions["label"]["counts"]
     assert healthy + ill == 20
