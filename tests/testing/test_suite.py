@@ -126,6 +126,8 @@ CONDITIONS = """class_names = ()
         ("told['low'] = image * 9", "image 1, 'low': torch.float32 up to 2.25"),
         ("told['low'] = torch.cat([image, image])", "image 0, 'low': (2, 16, 16)"),
         ("told['age'] = 10", "image 0, 'age': 10"),
+        ("told['age'] = True", "image 0, 'age': True"),
+        ("told['age'] = '5'", "image 0, 'age': '5'"),
         ("Bad.conditions = Bad.conditions[:1] * 2", "of different names"),
         ("Bad.conditions = ('angle',)", "of different names"),
         (

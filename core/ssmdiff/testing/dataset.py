@@ -160,7 +160,8 @@ def _told(one: Condition, value: Any, size: tuple[int, ...], where: str) -> None
     """One value of one image: of its kind, as :class:`ssmdiff.Condition` has it, and in range."""
     count = len(one.names)
     if one.kind == "number":
-        if type(value) not in (int, float) or not one.low <= value <= one.high:
+        real = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (real and one.low <= value <= one.high):
             raise ViolationError(
                 f"{where} {value!r}", f"a number from {one.low:g} to {one.high:g}, low to high"
             )
