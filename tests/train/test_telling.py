@@ -10,6 +10,7 @@ import pytest
 import ssmdiff
 import torch
 from ssmdiff import Condition, Conditions, ConfigError, DataError, ImageItem
+from ssmdiff.runs.datasets import told_by
 from ssmdiff.runs.diffusion_method import DiffusionDraws
 from ssmdiff_train.augment import Augmentation, left_out, settled
 from ssmdiff_train.job import train
@@ -180,3 +181,12 @@ def test_what_a_model_is_told_by_its_configuration() -> None:
     with pytest.raises(ConfigError, match=r"model\.conditions have no 'label'"):
         told(conditions=["mask"], class_conditional=True)
     assert Telling.of(ssmdiff.resolve({"model": {"class_conditional": True}}), Blobs()).dropout == 0
+
+
+def test_masks_for_samples_are_those_of_every_image_once() -> None:
+    """Their beginning is spread over the data set, and they end."""
+    values = told_by(Blobs(), ssmdiff.conditions_of(Blobs()))
+    assert list(values) == ["mask", "same"], "what has a place in the image"
+    masks = [mask.tobytes() for mask in values["mask"]]
+    assert sorted(masks) == sorted(Blobs()[i].told["mask"].tobytes() for i in range(10))
+    assert masks[:2] == [Blobs()[i].told["mask"].tobytes() for i in (0, values["mask"].stride)]

@@ -100,6 +100,8 @@ class _Values(Sequence[Any]):
         return len(self.dataset)
 
     def __getitem__(self, i: Any) -> Any:
+        if not 0 <= i < len(self):
+            raise IndexError(f"image {i} of {len(self)}")
         item = ImageItem(*self.dataset[i * self.stride % len(self)])
         return told_of(self.dataset, item).get(self.name)
 
