@@ -43,7 +43,7 @@ def bits_of(model: Any, dataset: Any, count: int, seed: int) -> dict[str, float]
         batch = {
             "x_0": (levels / 127.5 - 1).clamp(-1, 1),
             "label": torch.tensor([item.label for item in items]),
-            **told_entries(model.conditions, known, levels.shape[2:]),
+            **told_entries(model.conditions, known, levels.shape[2:], held_out=True),
         }
         batch = {name: values.to(model.device) for name, values in batch.items()}
         with torch.no_grad():

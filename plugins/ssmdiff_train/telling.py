@@ -86,7 +86,7 @@ class Telling(NamedTuple):
             DataError: The data set tells what cannot be told.
         """
         known = [{one.name: v for one, v in self._known(dataset, item)} for item in items]
-        return self._entries(known, tuple(items[0].image.shape[1:]))
+        return self._entries(known, tuple(items[0].image.shape[1:]), held_out=True)
 
     def empty(self, x: Tensor) -> tuple[Tensor, ...]:
         """Zeros in the place of what is told of images (B, C, *image_size)."""
@@ -108,10 +108,10 @@ class Telling(NamedTuple):
         return {name for name, out in alone if out} if len(names) > 1 else set()
 
     def _entries(
-        self, known: Sequence[Mapping[str, Any]], image_size: Sequence[int]
+        self, known: Sequence[Mapping[str, Any]], image_size: Sequence[int], held_out: bool = False
     ) -> dict[str, Tensor]:
         try:
-            return told_entries(self.conditions, known, image_size)
+            return told_entries(self.conditions, known, image_size, held_out)
         except SsmdiffError as error:
             raise DataError(f"what the data set tells of it cannot be told: {error}") from None
 

@@ -37,19 +37,30 @@ def told_in(batch: Batch) -> tuple[Tensor, ...]:
 
 
 def told_entries(
-    conditions: Conditions, known: Sequence[Mapping[str, Any]], image_size: Sequence[int]
+    conditions: Conditions,
+    known: Sequence[Mapping[str, Any]],
+    image_size: Sequence[int],
+    held_out: bool = False,
 ) -> dict[str, Tensor]:
     """The entries of a batch that :func:`told_in` finds, of what is known of each image.
 
-    A number of a held-out image may lie beyond those of the images trained on; the nearest of these
-    is told. What the model is not told may be known.
+    Args:
+        conditions: What the model is told. More may be known.
+        known: Of each image.
+        image_size: (H, W).
+        held_out: The images are none of those trained on, so that a number of theirs may lie beyond
+            those of training, and the nearest of these is told.
 
     Raises:
         ConfigError: It cannot be told.
     """
     counts = {CONTEXT: conditions.width, PLACE: conditions.planes}
     told = [
-        {one.name: _within(one, image[one.name]) for one in conditions if one.name in image}
+        {
+            one.name: _within(one, image[one.name]) if held_out else image[one.name]
+            for one in conditions
+            if one.name in image
+        }
         for image in known
     ]
     arrays = conditions.encoded(told, image_size)
