@@ -132,7 +132,7 @@ class TestCard:
     @pytest.mark.parametrize(
         ("path", "value", "message"),
         [
-            ("format", 3, "format 3; this version reads 1 and 2"),
+            ("format", 4, "format 4; this version reads 1 to 3"),
             ("image_size", [4], r"'image_size' is list; expected \[H, W\]"),
             ("image_size", [4, 4.0], "a whole number"),
             ("image_size", [True, 4], "a whole number"),

@@ -120,8 +120,9 @@ def test_flags_presets_and_sub_commands_are_completed(completed):
     assert completed["ssmdiff train --prec"] == ["--precision"]
     gans = ("dcgan", "sagan", "unetgan")
     papers = [f"paper-{name}" for name in ("128", "acdc", "brats2018", "chestxray14", *gans)]
-    tiny = ["tiny", *(f"tiny-{name}" for name in gans)]
-    assert completed["ssmdiff train --preset "] == sorted([*papers, "small", *tiny])
+    tiny = ["tiny", *(f"tiny-{name}" for name in (*gans, "flow"))]
+    small = ["small", "small-flow"]
+    assert completed["ssmdiff train --preset "] == sorted([*papers, *small, *tiny])
     assert completed["ssmdiff scans "] == ["check", "list", "show"]
     assert completed["ssmdiff bench st"] == ["step"]
     assert completed["ssmdiff nothing-of-that-name --x "] == []

@@ -44,9 +44,10 @@ EXPORTER = """
         def __init__(self, run, **changes):
             self.run, self.changes = run, changes
 
-        def sample(self, n, seed, steps):
+        def sample(self, n, seed, steps, told):
             scale = self.changes.pop("scale", 1)
-            return self.run.sample(n, **{{"seed": seed, "steps": steps, **self.changes}}) * scale
+            asked = {{"seed": seed, "steps": steps, "told": told, **self.changes}}
+            return self.run.sample(n, **asked) * scale
 
     @ssmdiff.hookimpl
     def ssmdiff_exporters():
