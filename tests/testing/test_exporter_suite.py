@@ -53,6 +53,10 @@ EXPORTER = """
     def ssmdiff_exporters():
         yield ssmdiff.Component("bad", Bad, "does something wrong")
 """
+INPUTS = (
+    "x=torch.zeros(1, 1 + request.run.conditions.planes, 8, 8), timesteps=torch.tensor(1), "
+    "context=torch.zeros(1, request.run.conditions.width)"
+)
 SOUND = {
     "suffixes": "('.link',)",
     "replaces": "",
@@ -93,7 +97,7 @@ OPENED = SOUND["opened"]
         ({"opened": f"Other({OPENED}, seed=5)"}, "images", "another seed gives the same images"),
         ({"replaces": "and False"}, "replacing", "written over without overwrite"),
         (
-            {"after": "request.run.model(x=torch.zeros(1, 1, 8, 8), timesteps=torch.tensor(1))"},
+            {"after": f"request.run.model({INPUTS})"},
             "failed-export",
             "probe.link is left after an export that failed",
         ),
