@@ -215,22 +215,28 @@ def cost_s(cells: Sequence[tuple[str, int]]) -> float:
 
 
 def picture(record: Mapping[str, Any], runs: Path, target: Path) -> None:
-    """Sixteen images of each seed that is there before and after, beside sixteen heads."""
+    """Sixteen images of each seed whose images are there, before and after, beside heads."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     rows = {(row["way"], row["seed"]): row for row in record["rows"]}
-    seeds = [seed for seed in range(3) if {("before", seed), ("after", seed)} <= rows.keys()]
+    pairs = [seed for seed in range(3) if {("before", seed), ("after", seed)} <= rows.keys()]
+    kept = {
+        (way, seed): sorted((runs / f"{way}-{seed}" / "drawn").glob("*.npy"))
+        for seed in pairs
+        for way in ("before", "after")
+    }
+    seeds = [seed for seed in pairs if kept["before", seed] and kept["after", seed]]
     if not seeds:
         return
     columns = len(seeds) + 1
     figure, axes = plt.subplots(2, columns, figsize=(3.1 * columns, 6.8), layout="constrained")
     for line, way in zip(axes, ("before", "after"), strict=True):
         for axis, seed in zip(line, seeds, strict=False):
-            (kept,) = (runs / f"{way}-{seed}" / "drawn").glob("*.npy")
-            _grid(axis, np.load(kept, allow_pickle=False))
+            (images,) = kept[way, seed]
+            _grid(axis, np.load(images, allow_pickle=False))
             axis.set_title(f"{way}, seed {seed}\n{_said(rows[way, seed])}", fontsize=9)
     dataset: Any = ssmdiff.build_dataset(config_of(WAYS["after"], 0))
     _grid(axes[0, -1], DataImages(dataset.held_out).levels(range(16)))
