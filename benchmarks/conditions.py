@@ -29,6 +29,7 @@ import torch
 from conditions_pictures import SHOWN, pictures
 from head_readers import FINDINGS, NUMBERS, SIDE, Readers, accuracies, correlations, dice
 from numpy.typing import NDArray
+from presets import trained
 from ssmdiff_bench.machine import load_average, machine
 from ssmdiff_data.phantom import PhantomDataset
 from ssmdiff_evaluate.sets import DataImages
@@ -62,17 +63,6 @@ def config_of(name: str, steps: int) -> ssmdiff.Config:
             "train": {**QUIET, "steps": steps, "checkpoint_every": 300, "condition_dropout": 0.1},
         },
     )
-
-
-def trained(config: ssmdiff.Config, folder: Path) -> float | None:
-    """Train, or go on, or nothing; seconds, None where it was not one piece."""
-    newest = ssmdiff.RunFolder(folder).checkpoint_paths() if folder.is_dir() else []
-    done = int(newest[0].name.removeprefix("step-")) if newest else 0
-    if done >= config.train.steps:
-        return None
-    begin = time.perf_counter()
-    ssmdiff.train(config, folder, resume=done > 0, overwrite=folder.is_dir() and not done)
-    return None if done else round(time.perf_counter() - begin, 1)
 
 
 class Drawing:
@@ -301,13 +291,13 @@ def main() -> None:
     judge = Judge(readers)
     for name in missing:
         folder = arguments.runs / f"{name}-{arguments.steps}"
-        seconds = trained(config_of(name, arguments.steps), folder)
+        took = trained(config_of(name, arguments.steps), folder)
         begin = time.perf_counter()
         found = MEASURES[name](Drawing(folder), judge)
         record["rows"][name] = {
             "told": TRAININGS[name],
             **found,
-            "training_s": seconds,
+            "training_s": took and round(took[0], 1),
             "drawing_s": round(time.perf_counter() - begin, 1),
             "load_average": load_average(),
         }

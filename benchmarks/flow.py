@@ -28,7 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import ssmdiff
 import torch
-from presets import QUIET, ROOT, Judge, Levels
+from presets import QUIET, ROOT, Judge, Levels, trained
 from ssmdiff_bench.machine import load_average, machine
 from ssmdiff_evaluate.sets import to_levels
 
@@ -55,17 +55,6 @@ def config_of(way: str, seed: int, steps: int | None) -> ssmdiff.Config:
     return ssmdiff.resolve(ssmdiff.load_preset(preset), changes)
 
 
-def trained(config: ssmdiff.Config, folder: Path) -> float | None:
-    """Train, or go on, or nothing; seconds, None where it was not one piece."""
-    newest = ssmdiff.RunFolder(folder).checkpoint_paths() if folder.is_dir() else []
-    done = int(newest[0].name.removeprefix("step-")) if newest else 0
-    if done >= config.train.steps:
-        return None
-    begin = time.perf_counter()
-    ssmdiff.train(config, folder, resume=done > 0, overwrite=folder.is_dir() and not done)
-    return None if done else time.perf_counter() - begin
-
-
 def steps_for(sampler: str, calls: int) -> int:
     """Steps of at most so many calls: Heun makes two a step, and one in the last."""
     return (calls + 1) // 2 if sampler == "flow-heun" else calls
@@ -87,7 +76,7 @@ def rows_of(
     """The rows of one training: one for each sampler and number of calls."""
     config = config_of(way, seed, steps)
     folder = runs / f"{way.replace(', ', '-').replace(' ', '-')}-{seed}"
-    seconds = trained(config, folder)
+    took = trained(config, folder)
     run = ssmdiff.load_run(folder)
     for sampler in WAYS[way][2]:
         for calls in CALLS:
@@ -107,7 +96,7 @@ def rows_of(
                 "calls": made,
                 "sampling_steps": asked,
                 **judge.figures(levels),
-                "training_s": seconds and round(seconds, 1),
+                "training_s": took and round(took[0], 1),
                 "sampling_s": round(time.perf_counter() - begin, 1),
                 "load_average": load_average(),
             }

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +32,7 @@ import numpy as np
 import ssmdiff
 import torch
 from numpy.typing import NDArray
+from presets import grid, trained
 from ssmdiff_bench.machine import load_average, machine
 from ssmdiff_evaluate.sets import DataImages, to_levels
 from ssmdiff_metrics.frechet import frechet_estimate
@@ -150,17 +150,6 @@ def pictures(folder: Path, side: int) -> None:
             ssmdiff.write_image(path, images[i].image)
 
 
-def trained(config: ssmdiff.Config, folder: Path) -> float | None:
-    """Train, or go on, or nothing; seconds, None where it was not one piece."""
-    newest = ssmdiff.RunFolder(folder).checkpoint_paths() if folder.is_dir() else []
-    done = int(newest[0].name.removeprefix("step-")) if newest else 0
-    if done >= config.train.steps:
-        return None
-    begin = time.perf_counter()
-    ssmdiff.train(config, folder, resume=done > 0, overwrite=folder.is_dir() and not done)
-    return None if done else time.perf_counter() - begin
-
-
 def source(scale: Scale, runs: Path) -> None:
     """The run on 4,096 heads."""
     train = {**QUIET, "steps": scale.source_steps, "checkpoint_every": scale.source_steps}
@@ -184,7 +173,7 @@ def cell(name: str, seed: int, judge: Judge, scale: Scale, runs: Path) -> list[d
     """The rows of one training: at its end, and early where that is asked for."""
     config = config_of(name, seed, scale, runs)
     folder = runs / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-    seconds = trained(config, folder)
+    took = trained(config, folder)
     rows = []
     for step in [scale.steps // 5, scale.steps] if WAYS[name].early else [scale.steps]:
         kept = folder / "drawn" / f"{step}.npy"
@@ -201,7 +190,7 @@ def cell(name: str, seed: int, judge: Judge, scale: Scale, runs: Path) -> list[d
             "learning_rate": config.train.learning_rate,
             "average": config.train.ema_decay,
             **judge.figures(np.load(kept, allow_pickle=False)),
-            "training_s": seconds and round(seconds, 1),
+            "training_s": took and round(took[0], 1),
             "load_average": load_average(),
         }
         print(json.dumps(row), flush=True)
@@ -239,22 +228,15 @@ def picture(runs: Path, scale: Scale, target: Path) -> None:
     figure, axes = plt.subplots(2, len(seeds) + 1, figsize=size, layout="constrained")
     for line, way in zip(axes, ("nothing", "heads"), strict=True):
         for axis, seed in zip(line, seeds, strict=False):
-            _grid(axis, np.load(kept[way, seed], allow_pickle=False))
+            grid(axis, np.load(kept[way, seed], allow_pickle=False))
             axis.set_title(f"from {'the run on heads' if way == 'heads' else way}, seed {seed}")
         line[-1].axis("off")
-    _grid(axes[0, -1], DataImages(OtherContrast(0, IMAGES, scale.side)).levels(range(16)))
+    grid(axes[0, -1], DataImages(OtherContrast(0, IMAGES, scale.side)).levels(range(16)))
     axes[0, -1].set_title(f"of the {IMAGES} images")
     begun: Any = ssmdiff.create("dataset", "phantom", image_size=(scale.side,) * 2)
-    _grid(axes[1, -1], DataImages(begun).levels(range(16)))
+    grid(axes[1, -1], DataImages(begun).levels(range(16)))
     axes[1, -1].set_title("of the 4,096 heads before")
     figure.savefig(target, dpi=110)
-
-
-def _grid(axis: Any, levels: Levels) -> None:
-    side = levels.shape[-1]
-    tiles = levels[:16, 0].reshape(4, 4, side, side).transpose(0, 2, 1, 3)
-    axis.imshow(tiles.reshape(4 * side, 4 * side), cmap="gray", vmin=0, vmax=255)
-    axis.axis("off")
 
 
 def main() -> None:

@@ -141,7 +141,7 @@ class Judge:
         }
 
 
-def trained(way: Way, config: ssmdiff.Config, folder: Path) -> tuple[float, float] | None:
+def trained(config: ssmdiff.Config, folder: Path) -> tuple[float, float] | None:
     """Train, or go on, or nothing; seconds by the clock and of the processor, None where it was
     not one piece."""
     newest = ssmdiff.RunFolder(folder).checkpoint_paths() if folder.is_dir() else []
@@ -168,7 +168,7 @@ def cell(name: str, seed: int, judge: Judge, runs: Path) -> list[dict[str, Any]]
     way = WAYS[name]
     config = config_of(way, seed)
     folder = runs / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-    seconds = trained(way, config, folder)
+    seconds = trained(config, folder)
     count = DRAWN[way.preset]
     weights = [(True, samplers_of(way, config))]
     weights += [(False, samplers_of(way, config)[:1])] if way.raw else []
@@ -236,10 +236,10 @@ def picture(record: Mapping[str, Any], runs: Path, target: Path) -> None:
     for line, way in zip(axes, ("before", "after"), strict=True):
         for axis, seed in zip(line, seeds, strict=False):
             (images,) = kept[way, seed]
-            _grid(axis, np.load(images, allow_pickle=False))
+            grid(axis, np.load(images, allow_pickle=False))
             axis.set_title(f"{way}, seed {seed}\n{_said(rows[way, seed])}", fontsize=9)
     dataset: Any = ssmdiff.build_dataset(config_of(WAYS["after"], 0))
-    _grid(axes[0, -1], DataImages(dataset.held_out).levels(range(16)))
+    grid(axes[0, -1], DataImages(dataset.held_out).levels(range(16)))
     axes[0, -1].set_title(f"heads held out\n{_said(record['real']['tiny'])}", fontsize=9)
     axes[1, -1].axis("off")
     figure.savefig(target, dpi=110)
@@ -250,7 +250,7 @@ def _said(row: Mapping[str, Any]) -> str:
     return f"texture {texture:.1f}, pixels {pixels:.1f}, grey {mean:.3f}"
 
 
-def _grid(axis: Any, levels: Levels) -> None:
+def grid(axis: Any, levels: Levels) -> None:
     side = levels.shape[-1]
     tiles = levels[:16, 0].reshape(4, 4, side, side).transpose(0, 2, 1, 3)
     axis.imshow(tiles.reshape(4 * side, 4 * side), cmap="gray", vmin=0, vmax=255)

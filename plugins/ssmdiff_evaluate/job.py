@@ -122,7 +122,7 @@ class Evaluate:
             refuse_bits(opened.model)
         wanted = None if targets is None else _targets(model, n, Path(targets))
         if wanted is not None and against is None:
-            known, source, is_open, fresh = wanted, wanted.name, False, None
+            dataset, known, source, is_open, fresh = None, wanted, wanted.name, False, None
         else:
             dataset, source, is_open = self._data(opened, against)
             known = DataImages(dataset, reference, source)
@@ -141,7 +141,7 @@ class Evaluate:
         if processes()[0] != 0:
             return Record({}, (), ())  # this process drew its part; the first one judges
         if bits:
-            facts |= bits_of(opened.model, self._data(opened, against)[0], bits, seed)
+            facts |= bits_of(opened.model, dataset, bits, seed)
         sets = Sets(known, samples, fresh, wanted)
         cache = folder.parent / "cache"
         record = judge(sets, networks, asked_metrics, cache, origin, facts, bars)

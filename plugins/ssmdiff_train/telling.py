@@ -6,7 +6,7 @@ own, so that no other draw depends on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -70,8 +70,7 @@ class Telling(NamedTuple):
         """
         known = {
             one.name: _moved(one, value, change, mirrored)
-            for one, value in self._known(dataset, item)
-            if one.name not in self._left_out(seed, number)
+            for one, value in self._known(dataset, item, self._left_out(seed, number))
         }
         entries = self._entries([known], tuple(item.image.shape[1:]))
         return {name: values[0] for name, values in entries.items()}
@@ -93,9 +92,12 @@ class Telling(NamedTuple):
         shapes = [(self.conditions.width,), (self.conditions.planes, *x.shape[2:])]
         return tuple(x.new_zeros(len(x), *shape) for shape in shapes if shape[0])
 
-    def _known(self, dataset: ImageDataset, item: ImageItem) -> list[tuple[Condition, Any]]:
+    def _known(
+        self, dataset: ImageDataset, item: ImageItem, without: Container[str] = ()
+    ) -> list[tuple[Condition, Any]]:
         known = told_of(dataset, item)
-        return [(one, known[one.name]) for one in self.conditions if one.name in known]
+        told = (one for one in self.conditions if one.name not in without)
+        return [(one, known[one.name]) for one in told if one.name in known]
 
     def _left_out(self, seed: int, number: int) -> set[str]:
         names = self.conditions.names
