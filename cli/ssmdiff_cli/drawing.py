@@ -138,17 +138,44 @@ def request_of(
 def fill_all(
     trained: ImageModel[Any], request: SampleRequest, out: Path, batch_size: int, overwrite: bool
 ) -> None:
-    """Make an image of each that is given, in a folder; of several processes each its share."""
+    """Make an image of each that is given, in a folder."""
+    assert request.made_of is not None
+    count = len(request.made_of.names)
+    said = f"images: {count} in {out}"
+    fill(trained, request, out, range(count), count, batch_size, overwrite, said)
+
+
+def fill(
+    trained: ImageModel[Any],
+    request: SampleRequest,
+    out: Path,
+    asked: range,
+    size: int | None,
+    batch_size: int,
+    overwrite: bool,
+    said: str,
+) -> None:
+    """Make these images of a set in a folder, of several processes each its share; the first of
+    them says so, and where the grid is.
+
+    Args:
+        trained: What draws.
+        request: What decides the images.
+        out: The folder.
+        asked: Which images.
+        size: Of the whole set, where it is known.
+        batch_size: Images drawn at once.
+        overwrite: Replace the images of other flags.
+        said: When they are there.
+    """
     from ssmdiff_cli.sample_folder import SampleFolder
     from ssmdiff_cli.sample_share import Share
 
-    assert request.made_of is not None
-    count = len(request.made_of.names)
     rank, processes = (int(os.environ.get(key, "0")) for key in ("RANK", "WORLD_SIZE"))
-    share = Share(range(count), count, batch_size, rank, max(processes, 1))
+    share = Share(asked, size, batch_size, rank, max(processes, 1))
     grid = SampleFolder(out).fill(trained, request, share, overwrite, progress=rank == 0)
     if rank == 0:
-        typer.echo(f"images: {count} in {out}")
+        typer.echo(said)
         if grid:
             typer.echo(f"grid: {grid}")
 

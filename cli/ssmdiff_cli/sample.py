@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -57,9 +56,6 @@ def sample(
     given = drawing.Opening(checkpoint, kernel, compile, provider, ort_library)
     form, trained = drawing.prepared(model, format, set_, scheduler, given)
 
-    from ssmdiff_cli.sample_folder import SampleFolder
-    from ssmdiff_cli.sample_share import Share
-
     request = drawing.request_of(
         trained,
         n or asked[-1] + 1,
@@ -72,17 +68,11 @@ def sample(
         negative=negative,
         format=form,
     )
-    rank, processes = (int(os.environ.get(key, "0")) for key in ("RANK", "WORLD_SIZE"))
     size = len(asked) if indices is None else n
-    share = Share(asked, size, batch_size, rank, max(processes, 1))
     out = out or drawing.own_folder(model, trained)
-    grid = SampleFolder(out).fill(trained, request, share, overwrite, progress=rank == 0)
-    if rank:
-        return
     suffix = create("writer", form).suffix
-    typer.echo(f"images: {out / f'{asked[0]:06d}{suffix}'} to {asked[-1]:06d}{suffix}")
-    if grid:
-        typer.echo(f"grid: {grid}")
+    said = f"images: {out / f'{asked[0]:06d}{suffix}'} to {asked[-1]:06d}{suffix}"
+    drawing.fill(trained, request, out, asked, size, batch_size, overwrite, said)
 
 
 def _asked(indices: str | None, n: int | None) -> range:
