@@ -68,7 +68,7 @@ def untrained_run(folder: Path) -> Path:
 def draws(case: Case) -> Draws:
     """What is drawn: as many images as a call of the network takes."""
     n = case["size"]
-    return {"n": n, "batch_size": n, "steps": STEPS, "seed": SEED}
+    return {"n": n, "batch_size": n, "steps": STEPS, "seed": SEED, "scheduler": "ddim"}
 
 
 @functools.cache
