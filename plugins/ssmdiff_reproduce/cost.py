@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ssmdiff
-from ssmdiff import Config, SsmdiffError, load_json, write_atomically
+from ssmdiff import Config, RunInterruptedError, SsmdiffError, load_json, write_atomically
 
 from ssmdiff_reproduce.plan import Cell, Planned, Task
 from ssmdiff_reproduce.running import machine
@@ -41,7 +41,8 @@ class Cost:
 
 
 def costs(planned: Planned, say: Callable[[str], None]) -> dict[int, Cost]:
-    """Of each task by its number; networks that were not timed on this machine are, now.
+    """Of each task by its number; networks that were not timed on this machine are, now. One that
+    cannot be timed has none.
 
     A probe trains a network for a few steps on synthetic heads of the same size, in a folder of its
     own that is deleted.
@@ -56,7 +57,13 @@ def costs(planned: Planned, say: Callable[[str], None]) -> dict[int, Cost]:
         key = _key(task.config)
         if key not in known:
             say(f"timing {STEPS} steps of {task.cells[0].system}")
-            known[key] = seconds_of_an_image(task.config)
+            try:
+                known[key] = seconds_of_an_image(task.config)
+            except RunInterruptedError:
+                raise
+            except SsmdiffError as error:  # the table goes without its time
+                say(f"{task.cells[0].system} cannot be timed: {error}")
+                continue
             planned.out.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(known, indent=2).encode())
         found[task.number] = _of(task, known[key])

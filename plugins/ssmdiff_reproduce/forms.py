@@ -13,12 +13,14 @@ from ssmdiff import write_atomically
 
 from ssmdiff_reproduce.outcome import STEADY, Interval, Line, Outcome
 from ssmdiff_reproduce.papers import DATA, OPEN, PROTOCOL
+from ssmdiff_reproduce.recipes import recipes
+from ssmdiff_reproduce.running import TRAINED_ON
 
 Form = Literal["text", "markdown", "latex"]
 NUMERALS = {"1": "I", "2": "II"}
 NAMES = {"vm-ddpm": "VM-DDPM"}
 HEAD = ("data", "system", "paper", "here", "95%", "floor", "difference", "against", "paper's")
-COST = ("drawn by", "parameters", "images seen", "training", "judging")
+COST = ("drawn by", "parameters", "multiply-adds", "images seen", "training", "judging")
 
 
 def title(outcome: Outcome) -> str:
@@ -64,6 +66,7 @@ def cells(line: Line) -> dict[str, str]:
         "paper's": _signed(line.printed_paired),
         "drawn by": line.drawn_by,
         "parameters": "" if line.parameters is None else f"{line.parameters / 1e6:.2f} M",
+        "multiply-adds": _work(line),
         "images seen": "" if line.images_seen is None else f"{line.images_seen:,}",
         "training": "" if line.trained_s is None else duration(line.trained_s),
         "judging": "" if line.judged_s is None else duration(line.judged_s),
@@ -95,7 +98,12 @@ def notes(outcome: Outcome) -> list[str]:
         f"{outcome.figure}: lower is better. The interval of one seed is the evaluation's own, at "
         "these counts; of several it is that of their mean, by Student's t.",
         f"The paper: {PROTOCOL}",
-        *(f"Here, {source}: {protocol_text(stamp)}" for source, stamp in outcome.protocol.items()),
+        *(
+            f"Here, {source}: {protocol_text(stamp, outcome.references[source])}"
+            for source, stamp in outcome.protocol.items()
+        ),
+        *_fitted(outcome),
+        *recipes(planned),
     ]
     if planned.scale.why_not:
         found.append(f"Not held against the paper: {planned.scale.why_not}.")
@@ -104,6 +112,7 @@ def notes(outcome: Outcome) -> list[str]:
         found.append(f"Protocols differ, so the rows are not to be compared: {unlike}.")
     found += [text for line in outcome.lines if (text := _steadiness(line))]
     found += [text for line in outcome.lines if (text := _undecided(line))]
+    found += _many(outcome)
     found += [f"{line.data}, {line.system}: {line.note}." for line in outcome.lines if line.note]
     found += [f"Left out: {name}: {reason}." for name, reason in planned.left_out.items()]
     found += [f"Failed: {cell}: {reason}" for cell, reason in outcome.failed.items()]
@@ -111,7 +120,7 @@ def notes(outcome: Outcome) -> list[str]:
     return found
 
 
-def protocol_text(stamp: Mapping[str, Any]) -> str:
+def protocol_text(stamp: Mapping[str, Any], reference_name: str) -> str:
     """A protocol in words."""
     networks = ", ".join(
         f"{name} {str(known['digest'])[:12]} ({known['size']} features)"
@@ -119,7 +128,8 @@ def protocol_text(stamp: Mapping[str, Any]) -> str:
     )
     samples, reference = stamp["samples"], stamp["reference"]
     size = " x ".join(str(side) for side in samples["shape"][1:])
-    held = f"{reference['count']:,} reference images (digest {str(reference['digest'])[:12]})"
+    digest = str(reference["digest"])[:12]
+    held = f"{reference['count']:,} reference images, {reference_name} (digest {digest})"
     return (
         f"{samples['count']:,} images of {size} against {held}, over {networks}; "
         f"{stamp['levels']}; averaged weights."
@@ -212,6 +222,13 @@ def now() -> str:
     return datetime.datetime.now().strftime("%H:%M")
 
 
+def _work(line: Line) -> str:
+    """Multiply-adds of a call of the network for an image, and of the calls that draw it."""
+    if line.call is None or line.drawing is None:
+        return ""
+    return f"{line.call / 1e6:.1f} M a call, {line.drawing / 1e9:.2f} G an image"
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
@@ -236,7 +253,12 @@ def _steadiness(line: Line) -> str:
     if line.spread is None or not line.value:
         return ""
     share = line.spread / line.value
-    over = "" if share < STEADY else f": more than {STEADY:.0%}, too much to decide by"
+    over = (
+        ""
+        if share < STEADY
+        else f": more than {STEADY:.0%}, so the budget is short, and the difference of its pairs "
+        "alone may say anything"
+    )
     each = ", ".join(f"{value:.4g}" for value in (line.values or {}).values())
     return (
         f"{line.data}, {line.system}: {each} of the seeds, a spread of {share:.0%} of the distance"
@@ -253,6 +275,33 @@ def _undecided(line: Line) -> str:
         f"{line.data}, {line.system}: undecided; if difference and spread stayed as they are, "
         f"{took} would decide it."
     )
+
+
+def _many(outcome: Outcome) -> list[str]:
+    """How likely it is that one of several comparisons is decided by chance."""
+    found = []
+    for data in dict.fromkeys(line.data for line in outcome.lines):
+        pairs = [line.paired for line in outcome.lines if line.data == data and line.paired]
+        count = sum(pair.interval is not None for pair in pairs)
+        if count > 1:
+            found.append(
+                f"{data}: {count} systems are held against one, each at 95%: if none differed, at "
+                f"least one would be decided by chance in up to {min(0.05 * count, 1):.0%} of such "
+                "tables."
+            )
+    return found
+
+
+def _fitted(outcome: Outcome) -> list[str]:
+    """Data sets whose distances are to what was trained on, for want of others."""
+    data = outcome.planned.scale.data
+    return [
+        f"{data[source].label}: the store holds no image out, so that distances are to the images "
+        "that were trained on. They say how well these are fitted: what learns them by heart "
+        "comes nearest, and nothing is said of other patients."
+        for source, words in outcome.references.items()
+        if data[source].held_out and words == TRAINED_ON
+    ]
 
 
 def _machine(told: Mapping[str, Any]) -> str:

@@ -20,12 +20,14 @@ from ssmdiff import ConfigError, did_you_mean
 from ssmdiff_reproduce.counts import Reproduction, from_counts
 from ssmdiff_reproduce.outcome import Outcome, collect
 from ssmdiff_reproduce.plan import Cell, Planned, make_plan
-from ssmdiff_reproduce.running import FAILED, do, failure, is_done
+from ssmdiff_reproduce.running import FAILED, do, failure, get_ready, is_done
 from ssmdiff_reproduce.scales import SCALES, changed, load_scale
 from ssmdiff_reproduce.sharing import Share, alone, numbered
 
 PAPERS = ("vm-ddpm",)
 TABLES = ("1", "2", "5", "figure-2")
+GRACE_S = 300
+"""Until every process of a launch has begun."""
 Say = Callable[[str], None]
 
 
@@ -63,7 +65,8 @@ def reproduce(
         figure 2; None where the table is another process's to make.
 
     Raises:
-        ConfigError: It is not known here, or cannot be planned.
+        ConfigError: It is not known here, cannot be planned, or a run is there that has another
+            configuration.
         PluginNotFoundError: A job that computes it is not installed.
         RunInterruptedError: A signal asked to stop; the same call goes on.
     """
@@ -147,6 +150,7 @@ def run(
     with alone() if share is None else nullcontext(share) as own:
         begun_ns = _mark(planned)
         mine = numbered(planned, task, own)
+        get_ready(mine)
         for count, one in enumerate(mine, start=1):
             if all(map(is_done, one.cells)):
                 continue
@@ -188,9 +192,17 @@ def _mark(planned: Planned) -> int:
 
 
 def _wait(planned: Planned, begun_ns: int, say: Say) -> None:
-    """Until every cell is done, or failed since this began."""
-    told = time.monotonic()
-    while waiting := [c for c in planned.cells if not (is_done(c) or _failed(c, begun_ns))]:
+    """Until every cell is done, or failed since this began.
+
+    A process that failed before this one began is believed later: by then whoever has the cell has
+    begun too, and forgotten what failed in a call before.
+    """
+    begun = told = time.monotonic()
+    while True:
+        since_ns = begun_ns if time.monotonic() - begun < GRACE_S else 0
+        waiting = [c for c in planned.cells if not (is_done(c) or _failed(c, since_ns))]
+        if not waiting:
+            return
         if time.monotonic() - told > 60:
             say(f"waiting for {len(waiting)} cells of other processes, the first {waiting[0]}")
             told = time.monotonic()

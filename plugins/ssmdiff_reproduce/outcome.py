@@ -65,6 +65,8 @@ class Line:
         printed_paired: The paper's difference of the same two.
         drawn_by: Scheduler and steps.
         parameters: Of the network that draws.
+        call: Multiply-adds of a call of that network for an image.
+        drawing: Of all calls for an image.
         images_seen: Of each run.
         trained_s: Seconds of training, mean over the seeds.
         judged_s: Of drawing and judging, likewise.
@@ -85,6 +87,8 @@ class Line:
     printed_paired: float | None = None
     drawn_by: str = ""
     parameters: int | None = None
+    call: int | None = None
+    drawing: int | None = None
     images_seen: int | None = None
     trained_s: float | None = None
     judged_s: float | None = None
@@ -100,6 +104,7 @@ class Outcome:
         lines: In the plan's order, by data set.
         figure: What the distance is called in full.
         protocol: Data set -> what every distance of it has in common, as a stamp.
+        references: Data set -> what its images are held against, in words.
         differing: In what protocols differ, in words; nothing where each data set has one.
         machines: What computed the cells.
         failed: Cell -> why.
@@ -109,6 +114,7 @@ class Outcome:
     lines: Sequence[Line]
     figure: str
     protocol: Mapping[str, Any]
+    references: Mapping[str, str]
     differing: Sequence[str]
     machines: Sequence[Mapping[str, Any]]
     failed: Mapping[str, str]
@@ -123,6 +129,7 @@ class Outcome:
             "base": self.planned.base,
             "lines": [asdict(line) for line in self.lines],
             "protocol": self.protocol,
+            "references": self.references,
             "differing": list(self.differing),
             "machines": list(self.machines),
             "left_out": dict(self.planned.left_out),
@@ -175,6 +182,7 @@ def collect(planned: Planned) -> Outcome:
         lines,
         figures[0] if figures else planned.scale.distance,
         {source: stamp[0] for source, stamp in stamps.items() if stamp},
+        {f.cell.data: str(f.kept["reference"]) for f in found.values()},
         [text for source, stamp in stamps.items() for text in _differing(source, stamp)],
         [m for i, m in enumerate(machines) if m not in machines[:i]],
         failed,
@@ -218,10 +226,12 @@ def _line(
     judged = [f for f in there if f.figure is not None]
     if not there:
         return Line(**ours, note="not computed")
-    first = there[0]
+    first, model = there[0], there[0].kept["model"]
     ours |= {
         "drawn_by": _drawn_by(first.record),
-        "parameters": first.kept["model"].get("parameters"),
+        "parameters": model.get("parameters"),
+        "call": model.get("multiply-adds of a call"),
+        "drawing": model.get("multiply-adds of an image"),
         "images_seen": first.kept["images_seen"],
         "trained_s": _mean([float(f.kept["trained_s"]) for f in there]),
         "judged_s": _mean([float(f.kept["judged_s"]) for f in there]),

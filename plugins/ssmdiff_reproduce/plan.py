@@ -186,6 +186,7 @@ def make_plan(
                             "metrics": metrics,
                             "reference": scale.reference,
                             "against": scale.data[source].reference,
+                            "held_out": scale.data[source].held_out,
                             "draw": _draw(scale.systems[name], config, steps),
                         },
                     )

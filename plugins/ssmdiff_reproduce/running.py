@@ -7,18 +7,20 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ssmdiff
 from ssmdiff import (
+    Config,
     ConfigError,
-    OutOfTimeError,
     RunFolder,
     RunInterruptedError,
     SsmdiffError,
+    build_dataset,
     differences,
     load_json,
     name_of,
@@ -31,6 +33,7 @@ from ssmdiff import (
 from ssmdiff_reproduce.plan import FREE, Cell, Task
 
 CELL, FAILED, SHEET = "cell.json", "failed.json", "sheet.npy"
+TRAINED_ON = "those that were trained on"
 Say = Callable[[str], None]
 
 
@@ -48,33 +51,58 @@ def failure(cell: Cell) -> str:
     return str(load_json(path)["error"]) if path.is_file() else ""
 
 
+def get_ready(tasks: Sequence[Task]) -> None:
+    """Before hours of work: refuse runs of another configuration, forget what failed before.
+
+    Raises:
+        ConfigError: There is a run of another configuration.
+    """
+    for task in tasks:
+        missing = [cell for cell in task.cells if not is_done(cell)]
+        folder = RunFolder(task.run)
+        if missing and folder.exists and folder.checkpoint_paths():
+            refuse_other(folder, task)
+        for cell in missing:
+            (cell.folder / FAILED).unlink(missing_ok=True)
+
+
 def do(task: Task, say: Say, progress: bool) -> None:
     """Train what is not trained and judge what is not judged; goes on where it was stopped.
 
-    What goes wrong with one run is told, and kept for the table: the others go on.
+    What goes wrong with a run or a cell is told, and kept for the table: the others go on.
 
     Raises:
         RunInterruptedError: A signal asked to stop; all is saved.
         OutOfTimeError: ``train.max_hours`` is over; likewise.
     """
     missing = [cell for cell in task.cells if not is_done(cell)]
+    spent_s = 0.0
+    if missing:
+        with _kept(missing, say):
+            spent_s = train(task, say, progress)
     for cell in missing:
+        if not failure(cell):
+            with _kept([cell], say):
+                judge(cell, task, spent_s, progress)
+                say(f"done: {cell}")
+
+
+@contextmanager
+def _kept(cells: Sequence[Cell], say: Say) -> Iterator[None]:
+    """What goes wrong inside is kept as what these cells failed of: hours of others are not lost
+    with them."""
+    for cell in cells:
         (cell.folder / FAILED).unlink(missing_ok=True)
     try:
-        if missing:
-            spent_s = train(task, say, progress)
-        for cell in missing:
-            judge(cell, task, spent_s, progress)
-            say(f"done: {cell}")
-    except (RunInterruptedError, OutOfTimeError):
+        yield
+    except RunInterruptedError:
         raise
-    except Exception as error:  # hours of other runs are not lost with one
+    except Exception as error:
         reason = str(error) if isinstance(error, SsmdiffError) else name_of(error)
-        for cell in missing:
-            if not is_done(cell):
-                cell.folder.mkdir(parents=True, exist_ok=True)
-                _write(cell.folder / FAILED, {"error": reason, "trace": traceback.format_exc()})
-        say(f"failed: {task}: {reason}")
+        for cell in cells:
+            cell.folder.mkdir(parents=True, exist_ok=True)
+            _write(cell.folder / FAILED, {"error": reason, "trace": traceback.format_exc()})
+        say(f"failed: {'; '.join(map(str, cells))}: {reason}")
 
 
 def train(task: Task, say: Say, progress: bool) -> float:
@@ -128,10 +156,12 @@ def judge(cell: Cell, task: Task, trained_s: float, progress: bool) -> None:
     begin = time.perf_counter()
     asked = _plain(cell.asked)
     facts: dict[str, Any] = {}
+    words = ""
     if asked["features"]:
+        against, words = reference_of(asked, task.config)
         record = ssmdiff.job("evaluate")(
             task.run,
-            asked["against"] or None,
+            against,
             cell.folder,
             n=asked["drawn"],
             features=asked["features"],
@@ -150,6 +180,7 @@ def judge(cell: Cell, task: Task, trained_s: float, progress: bool) -> None:
         "system": cell.system,
         "seed": cell.seed,
         "run": str(task.run),
+        "reference": words,
         "images_seen": task.config.train.steps * task.config.train.batch_size,
         "trained_s": round(trained_s, 1),
         "judged_s": round(time.perf_counter() - begin, 1),
@@ -158,6 +189,19 @@ def judge(cell: Cell, task: Task, trained_s: float, progress: bool) -> None:
     }
     cell.folder.mkdir(parents=True, exist_ok=True)
     _write(cell.folder / CELL, done)
+
+
+def reference_of(asked: Mapping[str, Any], config: Config) -> tuple[dict[str, Any] | None, str]:
+    """What the images of a cell are held against, as a data set, and in words; None is what the run
+    was trained on."""
+    table: dict[str, Any] = asked["against"]
+    if table:
+        options = " and ".join(f"{k} {v}" for k, v in table.items() if k != "name")
+        return table, f"{table['name']}{f' of {options}' if options else ''}"
+    if asked["held_out"] and getattr(build_dataset(config), "held_out", None) is not None:
+        own = config.data.dataset
+        return {**own, "split": own["held_out"]}, f"the split {own['held_out']} of the store"
+    return None, TRAINED_ON
 
 
 def draw_sheet(cell: Cell, run: Path) -> None:

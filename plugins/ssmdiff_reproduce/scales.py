@@ -60,6 +60,8 @@ class DataSet(Section):
     """A data set that the images are held against; by default the one that is trained on."""
     store: bool = False
     """It is a store that the user gives."""
+    held_out: bool = False
+    """Images are held against those that the store holds out, where it holds some out."""
 
 
 class Plan(Section):

@@ -49,7 +49,7 @@ def lines_of(
         sum(
             found[task.number].total_s
             for task in Share(rank, world).of(planned.tasks)
-            if not all(map(is_done, task.cells))
+            if task.number in found and not all(map(is_done, task.cells))
         )
         for rank in range(world)
     ]

@@ -46,10 +46,11 @@ def test_table_1_is_trained_once_for_ddpm_and_ddim(tmp_path: Path) -> None:
     planned = job.plan("vm-ddpm", 1, "cpu", tmp_path)
     assert {*planned.left_out} - {"slices"} == (set() if gans_here() else GANS)
     shared = next(task for task in planned.tasks if task.cells[0].system == "ddpm")
-    assert [cell.system for cell in shared.cells] == ["ddpm", "ddim"]
+    assert [cell.system for cell in shared.cells] == ["ddpm", "ddim", "unet"]
     assert [cell.asked["draw"] for cell in shared.cells] == [
         {"scheduler": "ddpm", "steps": 250},
         {"scheduler": "ddim", "steps": 25},
+        {},  # as the run has it, so as VM-DDPM's
     ]
     assert shared.config.model.backbone["name"] == "unet"
     configs = by_system(planned)
@@ -59,8 +60,33 @@ def test_table_1_is_trained_once_for_ddpm_and_ddim(tmp_path: Path) -> None:
     assert {c.train.steps * c.train.batch_size for c in configs.values()} == {24_000}
     tiny = resolve(load_preset("tiny"))
     assert configs["vm-ddpm"].model == tiny.model
+    diffusions = [c for c in configs.values() if c.method["name"] == "diffusion"]
+    assert len(diffusions) == 4
+    for key in ("diffusion.prediction", "diffusion.beta_schedule", "sample.scheduler"):
+        values = {str(c.to_dict()[key.split(".")[0]][key.split(".")[1]]) for c in diffusions}
+        assert len(values) == 1, key
     assert configs["vm-ddpm"].diffusion.prediction == "v_prediction"
+    assert configs["vm-ddpm"].diffusion.beta_schedule == "cosine"
     assert not any(tmp_path.iterdir()), "a plan writes nothing"
+
+
+def test_scans_are_held_against_each_other_at_equal_work(tmp_path: Path) -> None:
+    planned = job.plan("vm-ddpm", 2, "cpu", tmp_path, seeds=1)
+    paths = {
+        name: ssmdiff.create("scan", config.model.scan).directions(2)
+        for name, config in by_system(planned).items()
+        if name != "conv"
+    }
+    assert paths.pop("bidirectional") == 2, "there and back: told in the row's name"
+    assert set(paths) == {"cross", "vm-ddpm", "random", "shuffle", "hilbert"}
+    assert set(paths.values()) == {4}
+
+
+def test_vm_unet_s_form_has_the_plain_cross_scan(tmp_path: Path) -> None:
+    """Sequence Regeneration is what VM-DDPM claims; the baseline may not have it."""
+    for scale, data in (("cpu", None), ("paper", {"acdc": "x"})):
+        planned = job.plan("vm-ddpm", 1, scale, tmp_path, data=data, systems=["vm-unet"])
+        assert by_system(planned)["vm-unet"].model.scan == {"name": "cross"}
 
 
 def test_table_2_has_pairs_of_one_seed_that_differ_in_the_scan_alone(tmp_path: Path) -> None:

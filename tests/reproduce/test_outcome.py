@@ -12,6 +12,7 @@ from scipy import stats
 from ssmdiff_reproduce import job
 from ssmdiff_reproduce.forms import cells, duration, html, latex, markdown, notes, table, write
 from ssmdiff_reproduce.outcome import Outcome, collect
+from ssmdiff_reproduce.running import TRAINED_ON
 
 pytestmark = pytest.mark.needs_plugin("ssmdiff_evaluate", "ssmdiff_train")
 
@@ -65,8 +66,37 @@ def test_nothing_is_held_against_the_paper_where_it_may_not_be(outcome: Outcome)
     told = notes(outcome)
     assert any("no distance is held against its FID" in note for note in told)
     assert any("of the seeds, a spread of 11% of the distance." in note for note in told)
-    assert any("spread of 34% of the distance: more than 20%" in note for note in told)
+    assert any("spread of 34% of the distance: more than 20%, so the budget" in n for n in told)
+    assert any("2 systems are held against one, each at 95%" in n and "10%" in n for n in told)
     assert any("undecided; if difference and spread stayed" in note for note in told)
+
+
+def test_how_the_runs_were_trained_stands_below_them(tmp_path: Path) -> None:
+    planned = job.plan("vm-ddpm", 1, "cpu", tmp_path)
+    leave(planned, {("vm-ddpm", 0): 80.0, ("unet", 0): 70.0})
+    found = collect(planned)
+    told = [note for note in notes(found) if note.startswith("Trained alike")]
+    (ours,) = (note for note in told if "; VM-DDPM:" in note)
+    config = next(t.config for t in planned.tasks if t.cells[0].system == "vm-ddpm")
+    train = config.train
+    assert f"{train.steps:,} steps of {train.batch_size}, Adam at {train.learning_rate:g}" in ours
+    assert "v is predicted, T = 1000, cosine betas" in ours
+    for system in ("ddpm", "ddim", "unet", "conv", "vm-unet"):
+        assert planned.scale.systems[system].label in ours
+    assert all("method gan, loss bce, z of 128 numbers, uniform" in n for n in told if n != ours)
+    (line,) = (line for line in found.lines if line.system == "VM-DDPM")
+    assert cells(line)["multiply-adds"] == "226.3 M a call, 5.66 G an image"
+    assert any("reference images, phantom of seed 1 (digest" in note for note in notes(found))
+
+
+def test_a_distance_to_what_was_trained_on_is_told_to_be_one(tmp_path: Path) -> None:
+    planned = job.plan("vm-ddpm", 2, "cpu", tmp_path, data={"slices": "x"}, seeds=1)
+    leave(planned, {("cross", 0): 80.0})
+    assert not any("trained on" in note for note in notes(collect(planned)))
+    path = planned.cells[0].folder / "cell.json"
+    path.write_text(path.read_text().replace("phantom of seed 1", TRAINED_ON))
+    (told,) = (n for n in notes(collect(planned)) if "distances are to the images that were" in n)
+    assert told.startswith("slices of a store: the store holds no image out")
 
 
 def test_at_the_paper_s_scale_the_difference_stands_beside_it(tmp_path: Path) -> None:
