@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import ssmdiff
+import torch
 from ssmdiff import ConfigError, load_preset, registry, resolve
 from ssmdiff_cli.main import app
 from ssmdiff_reproduce import job
@@ -70,8 +71,8 @@ def test_table_1_is_trained_once_for_ddpm_and_ddim(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir()), "a plan writes nothing"
 
 
-def test_scans_are_held_against_each_other_at_equal_work(tmp_path: Path) -> None:
-    planned = job.plan("vm-ddpm", 2, "cpu", tmp_path, seeds=1)
+def test_scans_are_held_against_each_other_at_equal_work_from_equal_weights(tmp_path: Path) -> None:
+    planned = job.plan("vm-ddpm", 2, "cpu", tmp_path, seeds=1, sets=["model.backbone.channels=8"])
     paths = {
         name: ssmdiff.create("scan", config.model.scan).directions(2)
         for name, config in by_system(planned).items()
@@ -80,6 +81,14 @@ def test_scans_are_held_against_each_other_at_equal_work(tmp_path: Path) -> None
     assert paths.pop("bidirectional") == 2, "there and back: told in the row's name"
     assert set(paths) == {"cross", "vm-ddpm", "random", "shuffle", "hilbert"}
     assert set(paths.values()) == {4}
+    begun = {}
+    for name, config in by_system(planned).items():
+        torch.manual_seed(0)
+        begun[name] = ssmdiff.build_method(config, 1).networks["model"].state_dict()
+    base = begun["cross"]
+    for name in paths:
+        assert begun[name].keys() == base.keys()
+        assert all(torch.equal(begun[name][key], base[key]) for key in base), name
 
 
 def test_vm_unet_s_form_has_the_plain_cross_scan(tmp_path: Path) -> None:
