@@ -34,12 +34,14 @@ from ssmdiff import (
     Update,
     Verdicts,
     create,
+    stream,
     verdicts_of,
 )
 from torch import Tensor, nn
 
 from ssmdiff_gans import augment
 from ssmdiff_gans.augment import Change
+from ssmdiff_gans.standing import IMAGES, stand
 from ssmdiff_gans.telling import RIGHT, Telling
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
@@ -110,6 +112,7 @@ class GanMethod(Method):
         self.loss: AdversarialLoss = create("loss", loss)
         self.networks = {GENERATOR: self.gan.generator, DISCRIMINATOR: self.gan.discriminator}
         self.noise = Noise((latent_size,), latent)
+        self.seed = config.seed
         self.augment, self.rate, self.betas = augment, discriminator_rate, betas
         self.draws = GanDraws(self.noise, self.gan.uniforms + self._uniforms * SIDES)
         self.telling = Telling(collapse_every)
@@ -173,6 +176,12 @@ class GanMethod(Method):
         )
 
     # Images
+
+    def settle(self, network: nn.Module) -> None:
+        """Batch norms get means and variances of the averaged generator, from 256 z of the run."""
+        device = next(network.parameters()).device
+        z = np.stack([self.noise.draw(stream(self.seed, "standing", i)) for i in range(IMAGES)])
+        stand(network, torch.from_numpy(z).to(device))
 
     def denoiser(self, network: nn.Module) -> TensorDenoiser:
         """The generator, which makes of z what others make of noisy images."""

@@ -35,6 +35,7 @@ from ssmdiff import (
     stream_seed,
     validate,
 )
+from torch import nn
 
 from ssmdiff_train import faults, init_from, of_diffusion, reports
 from ssmdiff_train.augment import changes_of, settled
@@ -99,9 +100,20 @@ class Trainer:
             config, self.method, self.networks, accelerator, self._fallback
         )
         self.step = self.images_seen = 0
-        self.saved_step = -1
+        self.saved_step = self._settled_step = -1
         self.saved_s = time.monotonic()
         self.limit = TimeLimit(config.train.max_hours, 16 * self.parameters)
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The network that draws, of averaged weights, ready to; on the main process."""
+        self._settle()
+        return self.ema.module.eval()
+
+    def _settle(self) -> None:
+        if self._settled_step != self.step:
+            self.method.settle(self.ema.module)
+            self._settled_step = self.step
 
     # Checkpoints
 
@@ -124,6 +136,7 @@ class Trainer:
             | self.made_of,
         }
         start_s = time.monotonic()
+        self._settle()
         written = self.folder.save_checkpoint(self.step, self.networks.tensors(), state)
         self.saved_step, self.saved_s = self.step, time.monotonic()
         self.limit.saved(self.saved_s - start_s)
@@ -285,8 +298,7 @@ class Trainer:
         """At the end: a grid of samples, and the variational bound."""
         if not self.accelerator.is_main_process:
             return
-        network = self.ema.module.eval()
-        parts = (self.method, network, self.config, self.dataset, self.telling)
+        parts = (self.method, self.averaged, self.config, self.dataset, self.telling)
         bits = of_diffusion.bits_per_dim(*parts)
         if bits is not None:
             self.emit("reported", name="bits_per_dim", value=bits, step=self.step)
@@ -297,7 +309,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         parts = (self.method, self.config, self.dataset, self.telling)
-        path = reports.write_samples(self.folder, self.step, self.ema.module.eval(), *parts)
+        path = reports.write_samples(self.folder, self.step, self.averaged, *parts)
         if path:
             self.emit("samples_made", path=path, step=self.step)
 

@@ -148,7 +148,7 @@ class Watching:
         train = trainer.config.train
         with torch.random.fork_rng(devices=[]):
             if self.held_out and self._due(train.held_out_every, trainer):
-                for name, value in self.held_out(trainer.ema.module.eval()).items():
+                for name, value in self.held_out(trainer.averaged).items():
                     trainer.emit("reported", name=name, value=value, step=trainer.step)
             if figures is not None and trainer.accelerator.is_main_process:
                 self._by_the_method(trainer, figures)
@@ -160,7 +160,7 @@ class Watching:
 
         def drawn(count: int) -> Tensor:
             parts = (self.method, trainer.config, trainer.dataset, trainer.telling)
-            return reports.drawn(trainer.ema.module.eval(), *parts, count)[0]
+            return reports.drawn(trainer.averaged, *parts, count)[0]
 
         def real(count: int) -> Tensor:
             return torch.stack([item.image for item in reports.spread(trainer.dataset, count)])

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ssmdiff
 import torch
@@ -184,6 +185,29 @@ def test_the_presets_are_what_they_say(name: str) -> None:
 
 
 # Images
+
+
+def test_batch_norms_of_the_average_are_counted_from_its_own_images(trained: Path) -> None:
+    found = tensors(trained)
+    own, moved = found["ema"], found["generator"]
+    config = RunFolder(trained).config()
+    z = np.stack(
+        [
+            2 * ssmdiff.stream(config.seed, "standing", i).random(8, dtype=np.float32) - 1
+            for i in range(256)
+        ]
+    )
+    # The first map by hand: z is one pixel, so a transposed convolution is a product of matrices.
+    first = np.einsum("nz,zchw->nchw", z, own["layers.0.weight"].numpy()).astype(np.float64)
+    parts = first.reshape(4, 64, *first.shape[1:])
+    np.testing.assert_allclose(own["layers.1.running_mean"], first.mean((0, 2, 3)), atol=1e-6)
+    variance = parts.var((1, 3, 4), ddof=1).mean(0)
+    np.testing.assert_allclose(own["layers.1.running_var"], variance, rtol=1e-4)
+    assert not torch.allclose(own["layers.1.running_var"], moved["layers.1.running_var"], rtol=0.02)
+    model = load_run(trained).model
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    ssmdiff.build_method(config, 1).settle(model)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_an_image_is_a_function_of_seed_and_index(trained: Path) -> None:

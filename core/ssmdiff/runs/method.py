@@ -186,6 +186,14 @@ class Method(ABC):
                 gradients meet those of other processes.
         """
 
+    def settle(self, network: nn.Module) -> None:  # noqa: B027  most have nothing to do
+        """Make the averaged network ready to draw, where it is more than an average of weights.
+
+        Called before a checkpoint and before images; buffers of the average are copies of those of
+        the network that moves, until then. It changes no parameter and moves no random state, and
+        does the same again when it is called again.
+        """
+
     @abstractmethod
     def denoiser(self, network: nn.Module) -> TensorDenoiser:
         """``(x, timesteps, orders, *told) -> prediction`` of the network that draws."""

@@ -61,8 +61,7 @@ class Run(ImageModel[Tensor]):
         self._warn_if_made_otherwise(state)
 
     def _warn_if_made_otherwise(self, state: Mapping[str, Any]) -> None:
-        changes = made_otherwise(state, self.config, self.plan(), "method", "model", "sample")
-        if changes:
+        if changes := made_otherwise(state, self.config, self.plan(), "method", "model", "sample"):
             listed = "; ".join(f"{key}: {then} -> {now}" for key, (then, now) in changes.items())
             warnings.warn(
                 f"{self.checkpoint.path} was made with other code than is installed here ({listed})"
