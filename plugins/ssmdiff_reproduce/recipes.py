@@ -25,9 +25,10 @@ def recipe_of(config: Config) -> str:
     train = config.train
     falling = {"constant": "", "cosine": " falling along a cosine"}[train.schedule]
     warm = f", {train.warmup_steps} steps to warm up" if train.warmup_steps else ""
-    flips = {True: "all", False: "no images", None: "as the data declares"}[config.data.flip]
+    known = {True: "every other image, at random", False: "none", None: "as the data declares"}
+    flips = known[config.data.flip]
     return (
-        f"{_target(config)}; {train.steps:,} steps of {train.batch_size}, Adam at "
+        f"{_target(config)}; {train.steps:,} steps of {train.batch_size} images, Adam at "
         f"{train.learning_rate:g}{falling}{warm}; averaged weights, decay {train.ema_decay:g}; "
         f"flips: {flips}"
     )
@@ -47,4 +48,7 @@ def _target(config: Config) -> str:
         parts.append(f"loss {table['loss']['name']}")
     if "latent_size" in table:
         parts.append(f"z of {table['latent_size']} numbers, {table['latent']}")
+    if "network" in table:  # a GAN; what is not given is as its paper has it
+        for key, words in (("discriminator_rate", "discriminator's rate"), ("betas", "betas")):
+            parts.append(f"{words} {table.get(key) or 'as in its paper'}")
     return ", ".join(parts)

@@ -79,11 +79,15 @@ def test_how_the_runs_were_trained_stands_below_them(tmp_path: Path) -> None:
     (ours,) = (note for note in told if "; VM-DDPM:" in note)
     config = next(t.config for t in planned.tasks if t.cells[0].system == "vm-ddpm")
     train = config.train
-    assert f"{train.steps:,} steps of {train.batch_size}, Adam at {train.learning_rate:g}" in ours
+    assert (
+        f"{train.steps:,} steps of {train.batch_size} images, Adam at {train.learning_rate:g}"
+        in ours
+    )
     assert "v is predicted, T = 1000, cosine betas" in ours
     for system in ("ddpm", "ddim", "unet", "conv", "vm-unet"):
         assert planned.scale.systems[system].label in ours
     assert all("method gan, loss bce, z of 128 numbers, uniform" in n for n in told if n != ours)
+    assert all("discriminator's rate as in its paper, betas as" in n for n in told if n != ours)
     (line,) = (line for line in found.lines if line.system == "VM-DDPM")
     assert cells(line)["multiply-adds"] == "226.3 M a call, 5.66 G an image"
     assert any("reference images, phantom of seed 1 (digest" in note for note in notes(found))
