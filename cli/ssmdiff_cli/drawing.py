@@ -17,7 +17,6 @@ from ssmdiff.errors import ConfigError, ExportError, SsmdiffError
 from ssmdiff.registry.registry import create, registry
 
 from ssmdiff_cli import flags
-from ssmdiff_cli.guiding import guidance_of
 
 if TYPE_CHECKING:
     from ssmdiff.diffusion.image_model import ImageModel
@@ -37,20 +36,6 @@ Scheduler = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")]
-Label = Annotated[
-    str | None,
-    typer.Option(
-        help="Class to draw, name or number; several such as t1=3,flair=1 in turn, names of "
-        "findings joined by +, none to leave it out. All in turn by default."
-    ),
-]
-Tell = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="NAME=VALUE of another condition: a number, a range such as -10:10, names, "
-        "a FILE or FOLDER of masks or images, or none; may be given again."
-    ),
-]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images drawn at once.")]
 Format = Annotated[
     str,
@@ -101,11 +86,7 @@ def prepared(
 def request_of(
     trained: ImageModel[Any],
     count: int,
-    *,
-    label: str | None,
-    tell: list[str] | None,
-    guidance: tuple[float | None, float | None, str | None, int | None],
-    negative: list[str] | None,
+    telling: flags.Telling,
     told: Mapping[str, Any] = MappingProxyType({}),
     **asked: Any,
 ) -> SampleRequest:
@@ -114,10 +95,7 @@ def request_of(
     Args:
         trained: What draws.
         count: Images of the set.
-        label: Of ``--label``.
-        tell: Of ``--tell``.
-        guidance: Scale, rescale, interval and calls.
-        negative: Of ``--negative``.
+        telling: What they are told by flags, and how strongly they are led there.
         told: What is told besides, by name.
         **asked: The other fields of the request.
 
@@ -125,14 +103,9 @@ def request_of(
         ConfigError: A value does not fit the model.
     """
     from ssmdiff_cli.sample_folder import SampleRequest
-    from ssmdiff_cli.sample_telling import told_of_flags
 
-    away = told_of_flags(trained.conditions, None, negative or [], count, "--negative")
-    return SampleRequest(
-        told={**told_of_flags(trained.conditions, label, tell or [], count), **told},
-        guidance=guidance_of(*guidance, away),
-        **asked,
-    )
+    by_flags, guidance = telling.of(trained.conditions, count)
+    return SampleRequest(told={**by_flags, **told}, guidance=guidance, **asked)
 
 
 def fill_all(

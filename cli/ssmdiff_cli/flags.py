@@ -16,13 +16,16 @@ is one function, :func:`ssmdiff.resolve_flags`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from ssmdiff.errors import ConfigError, did_you_mean
 from ssmdiff.registry.registry import registry
+
+if TYPE_CHECKING:
+    import ssmdiff
 
 
 def names_of(*kinds: str) -> Callable[[], list[tuple[str, str]]]:
@@ -99,6 +102,45 @@ Kernel = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes that read images.")]
 Seed = Annotated[int | None, typer.Option(help="0 to 2**63 - 1.")]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        help="Class to draw, name or number; several such as t1=3,flair=1 in turn, names of "
+        "findings joined by +, none to leave it out. All in turn by default."
+    ),
+]
+Tell = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME=VALUE of another condition: a number, a range such as -10:10, names, "
+        "a FILE or FOLDER of masks or images, or none; may be given again."
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance",
+        help="eps = uncond + S (cond - uncond): 1 is none (default), 0 tells nothing.",
+    ),
+]
+GuidanceRescale = Annotated[
+    float | None,
+    typer.Option(help="0 to 1: how far each prediction's spread is put back to what it was."),
+]
+GuidanceInterval = Annotated[
+    str | None,
+    typer.Option(help="Where it leads, as shares of the steps, such as 0.2:0.8; all by default."),
+]
+GuidanceCalls = Annotated[
+    int | None,
+    typer.Option(help="1: one call of twice the images (default); 2: two calls, for less memory."),
+]
+Negative = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE", help="What to lead away from, instead of nothing: label=healthy."
+    ),
+]
 
 
 def dataset_table(data: str | None) -> dict[str, Any] | None:
@@ -164,3 +206,68 @@ def component(kind: str, name: str | None) -> dict[str, Any] | None:
         return None
     registry().find(kind, name)
     return {"name": name}
+
+
+class Telling(NamedTuple):
+    """The flags that say what images are told, and how strongly they are led there."""
+
+    label: str | None = None
+    tell: Sequence[str] | None = None
+    guidance: float | None = None
+    guidance_rescale: float | None = None
+    guidance_interval: str | None = None
+    guidance_calls: int | None = None
+    negative: Sequence[str] | None = None
+
+    def given(self) -> list[str]:
+        """Those that were given, as they are written."""
+        values = self._asdict().items()
+        return [f"--{name.replace('_', '-')}" for name, value in values if value not in (None, [])]
+
+    def of(
+        self, conditions: ssmdiff.Conditions, count: int
+    ) -> tuple[dict[str, Any], ssmdiff.Guidance | None]:
+        """What the images of a set are told, by name, and their guidance; None is none.
+
+        Args:
+            conditions: Of the model.
+            count: Images of the set, which a range is spread over.
+
+        Raises:
+            ConfigError: A value is none of its condition, one is told twice, or a number is out of
+                range or given without ``--guidance``.
+        """
+        from ssmdiff_cli.sample_telling import told_of_flags
+
+        away = told_of_flags(conditions, None, self.negative or [], count, "--negative")
+        told = told_of_flags(conditions, self.label, self.tell or [], count)
+        return told, self._guidance(away)
+
+    def _guidance(self, away: dict[str, Any]) -> ssmdiff.Guidance | None:
+        from ssmdiff import Guidance
+
+        if self.guidance is None:
+            if extra := self._replace(label=None, tell=None).given():
+                raise ConfigError(
+                    f"{extra[0]} was given without --guidance, which says how strongly"
+                )
+            return None
+        interval = self.guidance_interval
+        return Guidance(
+            self.guidance,
+            self.guidance_rescale or 0.0,
+            (0.0, 1.0) if interval is None else _shares(interval),
+            1 if self.guidance_calls is None else self.guidance_calls,
+            away,
+        )
+
+
+def _shares(text: str) -> tuple[float, float]:
+    """``0.2:0.8``."""
+    start, _, stop = text.partition(":")
+    try:
+        return float(start), float(stop)
+    except ValueError:
+        raise ConfigError(
+            f"--guidance-interval {text!r}: expected two shares of the steps, such as 0.2:0.8"
+        ) from None

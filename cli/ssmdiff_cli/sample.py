@@ -9,7 +9,7 @@ import typer
 from ssmdiff.errors import ConfigError
 from ssmdiff.registry.registry import create
 
-from ssmdiff_cli import drawing, flags, guiding
+from ssmdiff_cli import drawing, flags
 
 
 def sample(
@@ -31,13 +31,13 @@ def sample(
     steps: drawing.Steps = None,
     scheduler: drawing.Scheduler = None,
     seed: drawing.Seed = 0,
-    label: drawing.Label = None,
-    tell: drawing.Tell = None,
-    guidance: guiding.Scale = None,
-    guidance_rescale: guiding.Rescale = None,
-    guidance_interval: guiding.Interval = None,
-    guidance_calls: guiding.Calls = None,
-    negative: guiding.Negative = None,
+    label: flags.Label = None,
+    tell: flags.Tell = None,
+    guidance: flags.Guidance = None,
+    guidance_rescale: flags.GuidanceRescale = None,
+    guidance_interval: flags.GuidanceInterval = None,
+    guidance_calls: flags.GuidanceCalls = None,
+    negative: flags.Negative = None,
     batch_size: drawing.BatchSize = 16,
     format: drawing.Format = "png",
     set_: drawing.FormatSet = None,
@@ -54,18 +54,24 @@ def sample(
     """
     asked = _asked(indices, n)
     given = drawing.Opening(checkpoint, kernel, compile, provider, ort_library)
+    telling = flags.Telling(
+        label,
+        tell,
+        guidance,
+        guidance_rescale,
+        guidance_interval,
+        guidance_calls,
+        negative,
+    )
     form, trained = drawing.prepared(model, format, set_, scheduler, given)
 
     request = drawing.request_of(
         trained,
         n or asked[-1] + 1,
+        telling,
         seed=seed,
         steps=steps,
         scheduler=scheduler,
-        label=label,
-        tell=tell,
-        guidance=(guidance, guidance_rescale, guidance_interval, guidance_calls),
-        negative=negative,
         format=form,
     )
     size = len(asked) if indices is None else n

@@ -175,7 +175,7 @@ class SampleFolder:
             "steps": sampling.steps,
             "scheduler": dict(sampling.scheduler),
             **_asked_for(model, sampling),
-            "guidance": _guidance_of(model, sampling),
+            "guidance": sampling.guidance.record(model.conditions),
             "made_of": dict(made_of.how) if made_of else None,
             "format": form if isinstance(form, str) else dict(form),
             "made_by": f"ssmdiff {__version__}",
@@ -326,15 +326,6 @@ def _asked_for(model: ImageModel[Tensor], sampling: SamplingSettings) -> dict[st
     labels = told.pop(LABEL, None)
     label = labels[0] if labels and len(labels) == 1 and labels[0] is not None else labels
     return {"label": label, **({"told": told} if told else {})}
-
-
-def _guidance_of(model: ImageModel[Tensor], sampling: SamplingSettings) -> dict[str, Any] | None:
-    """How the images were led, None where they were not."""
-    chosen = sampling.guidance
-    if chosen.is_none:
-        return None
-    negative = model.conditions.recorded_asked(model.conditions.asked(chosen.negative))
-    return {**chosen.record(), "negative": negative}
 
 
 def drawn_before_0_2(before: dict[str, Any], record: dict[str, Any]) -> str:

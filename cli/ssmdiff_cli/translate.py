@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from ssmdiff.errors import ConfigError
 
-from ssmdiff_cli import drawing, flags, guiding
+from ssmdiff_cli import drawing, flags
 
 if TYPE_CHECKING:
     from ssmdiff.diffusion.image_model import ImageModel
@@ -32,13 +32,13 @@ def translate(
     steps: drawing.Steps = None,
     scheduler: drawing.Scheduler = None,
     seed: drawing.Seed = 0,
-    label: drawing.Label = None,
-    tell: drawing.Tell = None,
-    guidance: guiding.Scale = None,
-    guidance_rescale: guiding.Rescale = None,
-    guidance_interval: guiding.Interval = None,
-    guidance_calls: guiding.Calls = None,
-    negative: guiding.Negative = None,
+    label: flags.Label = None,
+    tell: flags.Tell = None,
+    guidance: flags.Guidance = None,
+    guidance_rescale: flags.GuidanceRescale = None,
+    guidance_interval: flags.GuidanceInterval = None,
+    guidance_calls: flags.GuidanceCalls = None,
+    negative: flags.Negative = None,
     batch_size: drawing.BatchSize = 16,
     format: drawing.Format = "png",
     set_: drawing.FormatSet = None,
@@ -54,6 +54,15 @@ def translate(
     Goes on where it was stopped.
     """
     given = drawing.Opening(checkpoint, kernel, compile, provider, ort_library)
+    telling = flags.Telling(
+        label,
+        tell,
+        guidance,
+        guidance_rescale,
+        guidance_interval,
+        guidance_calls,
+        negative,
+    )
     form, trained = drawing.prepared(model, format, set_, scheduler, given)
 
     from ssmdiff.diffusion.courses import FromImage
@@ -77,14 +86,11 @@ def translate(
     request = drawing.request_of(
         trained,
         len(found),
+        telling,
         seed=seed,
         steps=steps,
         scheduler=scheduler,
         told=told,
-        label=label,
-        tell=tell,
-        guidance=(guidance, guidance_rescale, guidance_interval, guidance_calls),
-        negative=negative,
         format=form,
         course=None if strength is None else FromImage(found.images, strength),
         made_of=found.made_of({"job": "translate", "strength": strength}),
@@ -113,13 +119,13 @@ def inpaint(
     steps: drawing.Steps = None,
     scheduler: drawing.Scheduler = None,
     seed: drawing.Seed = 0,
-    label: drawing.Label = None,
-    tell: drawing.Tell = None,
-    guidance: guiding.Scale = None,
-    guidance_rescale: guiding.Rescale = None,
-    guidance_interval: guiding.Interval = None,
-    guidance_calls: guiding.Calls = None,
-    negative: guiding.Negative = None,
+    label: flags.Label = None,
+    tell: flags.Tell = None,
+    guidance: flags.Guidance = None,
+    guidance_rescale: flags.GuidanceRescale = None,
+    guidance_interval: flags.GuidanceInterval = None,
+    guidance_calls: flags.GuidanceCalls = None,
+    negative: flags.Negative = None,
     batch_size: drawing.BatchSize = 16,
     format: drawing.Format = "png",
     set_: drawing.FormatSet = None,
@@ -135,6 +141,15 @@ def inpaint(
     Goes on where it was stopped.
     """
     given = drawing.Opening(checkpoint, kernel, compile, provider, ort_library)
+    telling = flags.Telling(
+        label,
+        tell,
+        guidance,
+        guidance_rescale,
+        guidance_interval,
+        guidance_calls,
+        negative,
+    )
     form, trained = drawing.prepared(model, format, set_, scheduler, given)
 
     from ssmdiff.diffusion.courses import FillIn
@@ -147,13 +162,10 @@ def inpaint(
     request = drawing.request_of(
         trained,
         len(found),
+        telling,
         seed=seed,
         steps=steps,
         scheduler=scheduler,
-        label=label,
-        tell=tell,
-        guidance=(guidance, guidance_rescale, guidance_interval, guidance_calls),
-        negative=negative,
         format=form,
         course=FillIn(found.images, unknown, repeats, jump),
         made_of=found.made_of(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from ssmdiff import ConfigError
+from ssmdiff_cli import flags
 
 REAL_AND_FLOOR = (("reference", "real"), ("floor", "floor"))
 
@@ -48,6 +49,13 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Noise scheduler.")] = None,
+    label: flags.Label = None,
+    tell: flags.Tell = None,
+    guidance: flags.Guidance = None,
+    guidance_rescale: flags.GuidanceRescale = None,
+    guidance_interval: flags.GuidanceInterval = None,
+    guidance_calls: flags.GuidanceCalls = None,
+    negative: flags.Negative = None,
     checkpoint: Annotated[
         str | None, typer.Option(help="Of a run: latest (default), best, or step-NNNNNNNN.")
     ] = None,
@@ -70,7 +78,7 @@ def evaluate(
     evaluate ...
     """
     from ssmdiff_evaluate.evaluation import FEATURES, usual_metrics
-    from ssmdiff_evaluate.job import default_folder
+    from ssmdiff_evaluate.job import Opened, default_folder
     from ssmdiff_evaluate.job import evaluate as run_evaluation
     from ssmdiff_evaluate.page import PAGE, row_of
     from ssmdiff_evaluate.sets import processes
@@ -87,9 +95,23 @@ def evaluate(
             f"--set {next(iter(options))}: there is no feature network or metric of that name in "
             f"this evaluation; it has {known}"
         )
-    folder = out or default_folder(model, n, seed)
+    telling = flags.Telling(
+        label,
+        tell,
+        guidance,
+        guidance_rescale,
+        guidance_interval,
+        guidance_calls,
+        negative,
+    )
+    opened = Opened(model, checkpoint)
+    told, guided = None, None
+    if given := telling.given():
+        opened.refuse_drawn(given)
+        told, guided = telling.of(opened.model.conditions, n)
+    folder = out or default_folder(opened, n, seed, told, guided)
     record = run_evaluation(
-        model,
+        opened,
         against,
         folder,
         n=n,
@@ -105,6 +127,8 @@ def evaluate(
         bits=bits,
         progress=True,
         targets=targets,
+        told=told,
+        guidance=guided,
     )
     if processes()[0] != 0:
         return

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ssmdiff import ImageModel, SamplingSettings, write_atomically
 
-PARAMETERS, DEVICE = "parameters", "device"
+PARAMETERS, DEVICE, GUIDANCE = "parameters", "device", "guidance"
 CALL, IMAGE = "multiply-adds of a call", "multiply-adds of an image"
 SPEED, MEMORY = "images a second", "peak memory while drawing (MB)"
 DRAWN = "drawn.json"
@@ -34,8 +34,15 @@ def facts_of(model: ImageModel[Any], sampling: SamplingSettings) -> dict[str, An
     return {
         PARAMETERS: sum(p.numel() for p in parameters),
         CALL: call,
-        IMAGE: call * model.calls(sampling),
+        IMAGE: call * _passes(model, sampling),
     }
+
+
+def _passes(model: ImageModel[Any], sampling: SamplingSettings) -> int:
+    """How often the network sees an image on its way: twice where it is led."""
+    scheduler = model.new_scheduler(sampling.scheduler)
+    scheduler.set_timesteps(sampling.steps)
+    return model.calls(sampling) + sampling.guidance.doubled(scheduler.timesteps)
 
 
 def multiply_adds(model: ImageModel[Any], sampling: SamplingSettings = USUAL) -> int:

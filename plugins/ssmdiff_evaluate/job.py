@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ssmdiff import (
     Config,
     ConfigError,
+    Guidance,
     ImageDataset,
     ImageModel,
     build_dataset,
@@ -57,7 +60,7 @@ class Evaluate:
 
     def __call__(
         self,
-        model: str | Path,
+        model: str | Path | Opened,
         against: str | Path | Mapping[str, Any] | None = None,
         out: str | Path | None = None,
         *,
@@ -74,6 +77,8 @@ class Evaluate:
         bits: int = 0,
         progress: bool = False,
         targets: str | Path | None = None,
+        told: Mapping[str, Any] | None = None,
+        guidance: Guidance | float | None = None,
     ) -> Record:
         """Judge the images of a model, and write the evaluation.
 
@@ -100,6 +105,10 @@ class Evaluate:
             progress: Show bars.
             targets: A folder with what each image of a folder should have been, by the same name;
                 it is the reference too, unless one is given.
+            told: What the images are told, as :meth:`ssmdiff.ImageModel.sample` takes it; by
+                default names in turn, numbers all over their range, masks and images of the run's
+                held-out data.
+            guidance: How strongly they are led there: 1 is not at all.
 
         Returns:
             The record; it is in ``out`` too, with tables, plots and one HTML page.
@@ -115,9 +124,14 @@ class Evaluate:
             raise ConfigError(f"n is {n}; expected at least two images to judge")
         paired = targets is not None
         networks, asked_metrics = components(features, metrics, paired)  # before work is done
-        model = Path(model)
-        folder = Path(out) if out is not None else default_folder(model, n, seed)
-        opened = Opened(model, checkpoint)
+        opened = model if isinstance(model, Opened) else Opened(Path(model), checkpoint)
+        model = opened.path
+        asked: dict[str, Any] = {"scheduler": scheduler, "steps": steps, "checkpoint": checkpoint}
+        if not isinstance(guidance, Guidance | None):
+            guidance = Guidance(guidance)
+        asked |= {"tell": told or None, "guidance": guidance}
+        opened.refuse_drawn([f"--{name}" for name, value in asked.items() if value is not None])
+        folder = Path(out) if out is not None else default_folder(opened, n, seed, told, guidance)
         if bits:
             refuse_bits(opened.model)
         wanted = None if targets is None else _targets(model, n, Path(targets))
@@ -129,7 +143,6 @@ class Evaluate:
             held_out = getattr(dataset, "held_out", None)
             fresh = None if held_out is None else DataImages(held_out, reference, "held out")
         bars = _Bars() if progress and processes()[0] == 0 else silent
-        asked = {"scheduler": scheduler, "steps": steps, "checkpoint": checkpoint}
         samples, origin, facts = self._samples(
             opened, known, n, seed, batch_size, asked, folder, bars
         )
@@ -205,12 +218,7 @@ class Evaluate:
     ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """What is judged, how it came about, and what is known of the model."""
         model = opened.path
-        if model.is_dir() and not (model / CONFIG).is_file():
-            given = [f"--{name}" for name, value in asked.items() if value is not None]
-            if given:
-                raise ConfigError(
-                    f"{', '.join(given)}: {model} holds images that are drawn already"
-                )
+        if opened.is_drawn:
             if (model / SAMPLES_RECORD).is_file():
                 found = SampledFolder(model, n)
                 return found, found.stamp(), {}
@@ -218,7 +226,8 @@ class Evaluate:
             images = create("dataset", _folder(model), image_size=size)
             return DataImages(images, n, str(model)), {"folder": str(model)}, {}
         trained = opened.model
-        sampling = trained.sampling(asked["scheduler"], asked["steps"], seed)
+        sampling = trained.sampling(asked["scheduler"], asked["steps"], seed, told=asked["tell"])
+        sampling = trained.guided(sampling, asked["guidance"])
         drawn = DrawnImages(trained, sampling, n, folder.parent / "drawn", batch_size)
         rank, world = processes()
         device = str(getattr(trained, "device", "cpu"))
@@ -229,6 +238,8 @@ class Evaluate:
             if count:
                 cost.note_drawing(drawn.folder, count, spent, device, world)
             facts = cost.facts_of(trained, sampling) | cost.drawing_of(drawn.folder)
+            if not sampling.guidance.is_none:
+                facts[cost.GUIDANCE] = sampling.guidance.scale
         else:
             facts = {}
         return drawn, {"path": str(model), **drawn.stamp()}, facts
@@ -260,9 +271,25 @@ def _folder(path: Path) -> dict[str, str]:
 evaluate = Evaluate()
 
 
-def default_folder(model: Path, n: int, seed: int) -> Path:
-    """``RUN/evaluations/seed-0-n-256``, or beside the folder that one calls from."""
-    name = f"seed-{seed}-n-{n}"
+def default_folder(
+    opened: Opened,
+    n: int,
+    seed: int,
+    told: Mapping[str, Any] | None = None,
+    guidance: Guidance | None = None,
+) -> Path:
+    """``RUN/evaluations/seed-0-n-256``, or beside the folder that one calls from; of images that
+    are told or led otherwise ``seed-0-n-256-guidance-2``, with eight letters of what is told."""
+    model, name = opened.path, f"seed-{seed}-n-{n}"
+    chosen = guidance or Guidance()
+    if not chosen.is_none:
+        name += f"-guidance-{chosen.scale:g}"
+    if told or not (chosen.is_none or chosen == Guidance(chosen.scale)):
+        conditions = opened.model.conditions
+        asked = conditions.asked(told or {}) if conditions else opened.model.asked(told=told)
+        words = [conditions.recorded_asked(asked), chosen.record(conditions)]
+        text = json.dumps(words, sort_keys=True)
+        name += f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     if (model / CONFIG).is_file():
         return model / "evaluations" / name
     return Path("evaluations") / f"{model.name}-{name}"
@@ -278,6 +305,23 @@ class Opened:
 
     def __init__(self, path: Path, checkpoint: str | None) -> None:
         self.path, self.checkpoint = path, checkpoint
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it is a folder of images."""
+        return self.path.is_dir() and not (self.path / CONFIG).is_file()
+
+    def refuse_drawn(self, flags: Sequence[str]) -> None:
+        """Refuse flags that say how images are drawn where they are there.
+
+        Raises:
+            ConfigError: They are.
+        """
+        if flags and self.is_drawn:
+            raise ConfigError(
+                f"{', '.join(flags)}: {self.path} holds images that are drawn already; give the "
+                "run or the file that draws them"
+            )
 
     @functools.cached_property
     def model(self) -> ImageModel[Any]:

@@ -279,12 +279,14 @@ class DrawnImages(_Images):
 
     def stamp(self) -> dict[str, Any]:
         """What decides the images."""
+        guidance = self.sampling.guidance.record(self.model.conditions)
         return {
             "model": self.model.origin(),
             "scheduler": dict(self.sampling.scheduler),
             "steps": self.sampling.steps,
             "seed": self.sampling.seed,
             "told": self.model.conditions.recorded_asked(self.sampling.told),
+            **({} if guidance is None else {"guidance": guidance}),
             "batch_size": self.batch_size,
             "shape": list(self.shape),
         }

@@ -1,12 +1,17 @@
-"""A run that was trained for a few steps, shared by the tests of evaluation."""
+"""A run that was trained for a few steps, shared by the tests of evaluation.
+
+Untrained runs stand with the tests of export.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import ssmdiff
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "export"))
 SMALL = {"name": "phantom", "length": 96}
 
 

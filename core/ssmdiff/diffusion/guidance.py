@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmdiff.diffusion.conditions import Conditions
 from ssmdiff.diffusion.interfaces import Array, Denoiser, Floats
 from ssmdiff.errors import ConfigError
 from ssmdiff.orders.scan import ScanOrder
@@ -71,9 +72,20 @@ class Guidance:
         """Whether the denoiser is left as it is."""
         return self.scale == 1
 
-    def record(self) -> dict[str, Any]:
-        """As JSON, for the record of samples."""
-        return {**asdict(self), "interval": list(self.interval), "negative": dict(self.negative)}
+    def doubled(self, walk: Floats) -> int:
+        """How many calls of a walk ask for both branches."""
+        if self.is_none or (self.scale == 0 and not self.rescale):
+            return 0
+        inside = timesteps_inside(walk, self.interval)
+        each = np.asarray(walk, np.float32).tolist()
+        return len(each) if inside is None else sum(t in inside for t in each)
+
+    def record(self, conditions: Conditions) -> dict[str, Any] | None:
+        """As JSON, for the record of samples; None where nothing is led."""
+        if self.is_none:
+            return None
+        negative = conditions.recorded_asked(conditions.asked(self.negative))
+        return {**asdict(self), "interval": list(self.interval), "negative": negative}
 
 
 NO_GUIDANCE = Guidance()
