@@ -272,8 +272,7 @@ class SampleFolder:
             if len(shown) < len(loaded):
                 return None
             title = str(record.get("checkpoint", ""))
-            words = [model.conditions.caption(one) for one in told[:GRID_IMAGES]]
-            captions = words if any(words) else []
+            captions = model.conditions.captions(told[:GRID_IMAGES])
             sheet, given = torch.stack(shown), None
             if made_of:
                 given = torch.stack(

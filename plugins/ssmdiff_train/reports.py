@@ -66,7 +66,7 @@ def drawn(
         told=conditions.encoded(told, config.data.image_size),
         distribution=method.noise.distribution,
     )
-    return images.cpu(), [conditions.caption(one) for one in told] if conditions else []
+    return images.cpu(), conditions.captions(told)
 
 
 def real_images(
@@ -74,8 +74,7 @@ def real_images(
 ) -> tuple[Tensor, list[str]]:
     """As many images, from all over the data, with what the model is told of each in words."""
     items = spread(dataset, config.sample.count)
-    conditions = telling.conditions
-    names = [conditions.caption(told_of(dataset, item)) for item in items] if conditions else []
+    names = telling.conditions.captions([told_of(dataset, item) for item in items])
     return torch.stack([item.image for item in items]), names
 
 

@@ -277,7 +277,7 @@ CAPABILITIES = {
     "functions of blocks that exporters know": 30,
     "GANs: pairs of networks, losses between them": 50,
     "conditions: what a model is told, encoded and recorded": 230,
-    "networks, runs and sets of samples that are told": 110,
+    "networks, runs and sets of samples that are told": 135,
     "flows: walks, processes, methods of a backbone": 250,
     "guidance, outside of the network": 145,
     "walks that begin at an image, or fill one in": 160,

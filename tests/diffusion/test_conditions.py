@@ -177,7 +177,25 @@ def test_what_an_image_was_told_in_json_and_in_words() -> None:
     assert told["t1"] is None
     assert told["mask"].startswith("sha256:")
     assert len(told["mask"]) == 7 + 64
-    assert OPTIONAL.caption(TOLD) == "lesion, nodule+mass, angle 0"
-    assert OPTIONAL.caption({"findings": []}) == (
-        "label left out, no findings, angle left out, mask left out, t1 left out"
-    )
+    assert OPTIONAL.captions([TOLD, {"findings": []}]) == [
+        "lesion, nodule+mass, angle 0",
+        "label left out, no findings, angle left out, mask left out, t1 left out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([12.3456, None, -4], ["angle 12.3", "angle left out", "angle -4"]),
+        ([12.31, 12.34, 12.31], ["angle 12.31", "angle 12.34", "angle 12.31"]),
+        ([0.1 + 0.2, 0.3], ["angle 0.30000000000000004", "angle 0.29999999999999999"]),
+    ],
+)
+def test_numbers_in_words_have_as_many_digits_as_tell_them_apart(values, shown) -> None:
+    assert ANGLE.captions(values) == shown
+
+
+def test_names_that_grids_cannot_show_are_numbers_in_words() -> None:
+    """They were question marks, all alike."""
+    organs = Condition("organ", "label", ("肺", "心臓", "Kühlung"))
+    assert organs.captions([0, 1, 2]) == ["organ 0", "organ 1", "Kühlung"]

@@ -15,7 +15,7 @@ import ssmdiff
 import torch
 from PIL import Image
 from ssmdiff.registry.registry import Registry
-from ssmdiff.runs.letters import HEIGHT, line
+from ssmdiff.runs.letters import HEIGHT, lines
 from ssmdiff.runs.pictures import EDGE, GAP, WORDS, to_uint8, write_grid
 from ssmdiff_cli.main import app
 from ssmdiff_train.reports import real_images
@@ -85,22 +85,59 @@ def test_a_grid_has_a_title_a_word_over_each_image_and_the_images_unchanged(tmp_
 
 
 def test_every_letter_is_another_and_what_is_none_is_told():
-    letters = {chr(code): line(chr(code), 100).tobytes() for code in range(33, 127)}
+    letters = {chr(code): line(chr(code)).tobytes() for code in range(33, 127)}
     alike = {"".join(a) for a in itertools.combinations(letters, 2)
              if letters[a[0]] == letters[a[1]]}  # fmt: skip
     assert alike == {"[{", "]}"}
-    np.testing.assert_array_equal(line("é", 100), line("e", 100))
-    np.testing.assert_array_equal(line("頭", 100), line("?", 100))
-    assert line("a b", 100).shape[1] > line("ab", 100).shape[1]
-    assert line("", 100).shape == (HEIGHT, 0)
-    assert max(line("w" * 40, width).shape[1] - width for width in range(100)) == 0
+    np.testing.assert_array_equal(line("é"), line("e"))
+    np.testing.assert_array_equal(line("頭"), line("?"))
+    assert line("a b").shape[1] > line("ab").shape[1]
+    assert line("").shape == (HEIGHT, 0)
+    widest = (max(one.shape[1] for one in lines("w" * 40, width)) - width for width in range(100))
+    assert max(widest) == 0
 
 
-def test_a_long_name_stays_over_its_image(tmp_path):
-    write_grid(tmp_path / "a.png", images(4), ["an endless name of a class" * 3, "", "b", ""])
+def line(text):
+    (found,) = lines(text, 1000)
+    return found
+
+
+def test_a_long_text_is_broken_and_whole():
+    """After a comma; then after a space or a plus sign; within a word where nothing else helps."""
+    text = "a, no mass, effusion+cardiomegaly, angle 12.34, anextremelylongnamewithoutaspace"
+    room = line("cardiomegaly,").shape[1]
+    whole = ["a, no mass,", "effusion+", "cardiomegaly,", "angle 12.34,"]
+    found = lines(text, room)
+    for one, expected in zip(found, whole, strict=False):
+        np.testing.assert_array_equal(one, line(expected))
+    rest = np.concatenate(found[len(whole) :], axis=1)
+    np.testing.assert_array_equal(rest, line("anextremelylongnamewithoutaspace"))
+
+
+def test_long_words_stay_over_their_image_whole_and_apart(tmp_path):
+    """Two classes that differ at their ends alone; both were cut to the same letters."""
+    long = "pneumonia of the lower lobe, findings nodule+effusion, side "
+    write_grid(tmp_path / "a.png", images(4), [f"{long}left", f"{long}right", "b", ""])
     sheet = read(tmp_path / "a.png")
-    assert has_words(sheet[GAP : GAP + WORDS, :SIDE])
-    assert sheet[GAP : GAP + WORDS, SIDE + 2 * GAP : 2 * SIDE].max() == 0
+    deep = WORDS * len(lines(f"{long}right", SIDE))
+    first, second = (sheet[GAP : GAP + deep, x : x + SIDE] for x in (GAP, 2 * GAP + SIDE))
+    assert deep >= 3 * WORDS
+    assert has_words(first)
+    assert (first != second).any()
+    np.testing.assert_array_equal(first[: 2 * WORDS], second[: 2 * WORDS])
+    assert sheet[GAP : GAP + deep, GAP + SIDE : 2 * GAP + SIDE].max() == 0, "none beside its image"
+    below = sheet[2 * GAP + deep + SIDE :, GAP : GAP + SIDE]
+    assert below[: deep - WORDS].max() == 0, "a short one stands right over its image"
+    assert has_words(below[deep - WORDS : deep, :20])
+    np.testing.assert_array_equal(below[deep : deep + SIDE], to_uint8(images(4)[2]))
+
+
+def test_words_over_narrow_images_have_room(tmp_path):
+    tall = torch.zeros(2, 1, 120, 8)
+    write_grid(tmp_path / "a.png", tall, ["healthy", "lesion"])
+    sheet = read(tmp_path / "a.png")
+    assert sheet.shape == (120 + WORDS + 2 * GAP, 2 * (SIDE + GAP) + GAP)
+    assert has_words(sheet[GAP : GAP + WORDS, GAP : GAP + 50])
 
 
 def test_real_images_stand_beside_those_that_were_drawn(tmp_path):

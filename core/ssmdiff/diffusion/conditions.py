@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -163,12 +164,26 @@ class Condition:
             return "sha256:" + hashlib.sha256(np.asarray(value).tobytes()).hexdigest()
         return self.index(value) if self.kind == "label" else self._members(value)
 
-    def caption(self, value: Any) -> str:
-        """A value in a word or two, for people; pixels are seen, and have none."""
-        if value is None or self.kind == "number":
-            return f"{self.name} left out" if value is None else f"{self.name} {float(value):.3g}"
-        members = [] if self.planes else [self.names[i] for i in self._members(value)]
-        return "" if self.planes else "+".join(members) or f"no {self.name}"
+    def captions(self, values: Sequence[Any]) -> list[str]:
+        """Values in a word or two each, for people: numbers by as many digits as tell them apart,
+        a name that ASCII cannot show by its number; pixels are seen, and have none."""
+        numbers = {float(v) for v in values if v is not None} if self.kind == "number" else set()
+        texts = ({v: f"{v:.{digits}g}" for v in numbers} for digits in range(3, 18))
+        shown = next(text for text in texts if len(set(text.values())) == len(numbers))
+
+        def word(value: Any) -> str:
+            if value is None or self.planes:
+                return f"{self.name} left out" if value is None else ""
+            if self.kind == "number":
+                return f"{self.name} {shown[float(value)]}"
+            return "+".join(map(self._shown, self._members(value))) or f"no {self.name}"
+
+        return [word(value) for value in values]
+
+    def _shown(self, i: int) -> str:
+        letters = unicodedata.normalize("NFKD", self.names[i])
+        known = all(c.isascii() or unicodedata.combining(c) for c in letters)
+        return self.names[i] if known else f"{self.name} {i}"
 
     def expected(self) -> str:
         """What it may be, in a clause."""
@@ -332,9 +347,10 @@ class Conditions(tuple[Condition, ...]):
             for name, values in asked.items()
         }
 
-    def caption(self, image: Told) -> str:
-        """What an image was told, in a few words."""
-        return ", ".join(filter(None, (one.caption(image.get(one.name)) for one in self)))
+    def captions(self, images: Sequence[Told]) -> list[str]:
+        """What each image was told, in a few words; none of a model that is told nothing."""
+        each = [one.captions([image.get(one.name) for image in images]) for one in self]
+        return [", ".join(filter(None, words)) for words in zip(*each, strict=True)]
 
     def record(self) -> list[dict[str, Any]]:
         """As JSON."""

@@ -6,8 +6,10 @@ Here, because grids are written where no imaging library is installed.
 from __future__ import annotations
 
 import base64
+import re
 import unicodedata
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,18 +28,30 @@ _PACKED = (
 """The widths of the characters from ``FIRST`` on, a byte each, and their columns, a bit a pixel."""
 
 
-def line(text: str, width: int) -> NDArray[np.uint8]:
-    """(HEIGHT, up to ``width``) in 0 and 255: the text, cut where it would be wider.
+def lines(text: str, width: int) -> list[NDArray[np.uint8]]:
+    """(HEIGHT, up to ``width``) each, in 0 and 255: all of the text, broken after a comma, within
+    what is wider than a line after a space or a plus sign, and within a word that still is.
 
     Accents are left out, and what is no letter of ASCII is a question mark.
     """
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    codes = plain.encode("ascii", "replace")
-    if _line(codes).shape[1] > width:
-        while codes and _line(codes + b"..").shape[1] > width:
-            codes = codes[:-1]
-        codes += b".."
-    return _line(codes)[:, :width]
+    found = [b""]
+
+    def put(part: bytes, breaks: Sequence[bytes]) -> None:
+        if found[-1] and not _fits(found[-1] + part, width):
+            found.append(b"")
+        if not breaks or _fits(part, width):
+            found[-1] += part
+            return
+        for smaller in re.findall(breaks[0], part):
+            put(smaller, breaks[1:])
+
+    put(plain.encode("ascii", "replace"), (rb"[^,]*,? ?", rb"[^ +]*[ +]?", rb"."))
+    return [_line(codes.rstrip())[:, :width] for codes in found]
+
+
+def _fits(codes: bytes, width: int) -> bool:
+    return bool(_line(codes.rstrip()).shape[1] <= width)
 
 
 def _line(codes: bytes) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssmdiff.errors import ConfigError
 from ssmdiff.runs.checkpoint import write_atomically
-from ssmdiff.runs.letters import line
+from ssmdiff.runs.letters import lines
 
 
 def to_levels(images: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -84,10 +84,11 @@ def write_grid(
     Args:
         path: The file.
         images: What was drawn.
-        captions: A word over each image, such as its class; none by default.
+        captions: Words over each image, such as its class, in as many lines as they take; none by
+            default.
         title: Over all of them.
         real: Images of the data set, beside the others.
-        real_captions: A word over each of these.
+        real_captions: Words over each of these.
         real_title: Over all of these.
     """
     sheet = _sheet(images, captions, title)
@@ -99,8 +100,9 @@ def write_grid(
     write_atomically(path, to_png(sheet))
 
 
-GAP, EDGE, WORDS = 2, 16, 14
-"""Pixels between images, between what was drawn and what is real, of a line of words."""
+GAP, EDGE, WORDS, ROOM = 2, 16, 14, 96
+"""Pixels between images, between what was drawn and what is real, of a line of words, and that
+words over an image have at least."""
 
 
 def _padded(sheet: np.ndarray, height: int, right: int) -> np.ndarray:
@@ -111,22 +113,28 @@ def _padded(sheet: np.ndarray, height: int, right: int) -> np.ndarray:
 def _sheet(images: Tensor, captions: Sequence[str], title: str) -> np.ndarray:
     """(height, width[, 3]) uint8."""
     levels = [to_uint8(image) for image in images]
-    scale = max(1, 96 // max(levels[0].shape[:2]))
+    scale = max(1, ROOM // max(levels[0].shape[:2]))
     levels = [image.repeat(scale, 0).repeat(scale, 1) for image in levels]
     columns = math.ceil(math.sqrt(len(levels)))
     rows = math.ceil(len(levels) / columns)
-    gap, over, top = GAP * scale, WORDS * bool(captions), WORDS * bool(title)
-    height, width = levels[0].shape[0] + gap + over, levels[0].shape[1] + gap
+    gap, room = GAP * scale, max(levels[0].shape[1], ROOM * any(captions))
+    words = [lines(text, room) for text in captions] if any(captions) else [[]] * len(levels)
+    over, width = WORDS * max(map(len, words)), room + gap
+    head = lines(title, columns * width - gap) if title else []
+    height, top = levels[0].shape[0] + gap + over, WORDS * len(head)
     size = (top + rows * height + gap, columns * width + gap)
     sheet = np.zeros((*size, *levels[0].shape[2:]), np.uint8)
-    words = [(title, 0, gap, size[1] - gap)] if title else []
+    _write(sheet, head, 0, gap)
     for i, image in enumerate(levels):
-        y, x = top + gap + i // columns * height, gap + i % columns * width
-        sheet[y + over : y + over + len(image), x : x + image.shape[1]] = image
-        if captions:
-            words.append((captions[i], y, x, image.shape[1]))
-    for text, y, x, room in words:
-        letters = line(text, room)
-        letters = letters.reshape(*letters.shape, *(1,) * (sheet.ndim - 2))
-        sheet[y + 1 : y + 1 + len(letters), x : x + letters.shape[1]] = letters
+        y, x = top + gap + i // columns * height + over, gap + i % columns * width
+        sheet[y : y + len(image), x : x + image.shape[1]] = image
+        _write(sheet, words[i], y - WORDS * len(words[i]), x)
     return sheet
+
+
+def _write(sheet: np.ndarray, words: Sequence[np.ndarray], y: int, x: int) -> None:
+    """Lines of words, the first at row y."""
+    for i, letters in enumerate(words):
+        row = y + 1 + i * WORDS
+        place = sheet[row : row + len(letters), x : x + letters.shape[1]]
+        place[:] = letters.reshape(*letters.shape, *(1,) * (sheet.ndim - 2))
