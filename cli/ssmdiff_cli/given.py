@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,7 +93,12 @@ def reading_of(model: ImageModel[Any]) -> dict[str, Any]:
 
 
 def given_images(
-    path: Path, image_size: Sequence[int], channels: int, reading: dict[str, Any]
+    path: Path,
+    image_size: Sequence[int],
+    channels: int,
+    reading: dict[str, Any],
+    split: str | None = None,
+    told_as: str | None = None,
 ) -> Given:
     """A folder of pictures, one picture, or a store.
 
@@ -101,19 +107,27 @@ def given_images(
         image_size: That they are read at.
         channels: That they are to have.
         reading: How; see :func:`reading_of`.
+        split: Of a store; by default the one that is trained on.
+        told_as: The condition that they are told as: of a store the array of this name, if it has
+            one.
 
     Raises:
-        ConfigError: Two would be written under one name, or they are of other channels.
+        ConfigError: Two would be written under one name, they are of other channels, or of no such
+            split.
         DataError: They cannot be read.
     """
     if not path.exists():
         raise DataError(f"there is no {printable(path)}; expected a picture, or a folder of them")
-    if (path / "store.json").is_file():
-        table: dict[str, Any] = {"name": "store", "path": str(path)}
-        dataset, place = create("dataset", table, image_size=tuple(image_size)), None
+    if (document := path / "store.json").is_file():
+        dataset, place = _store(document, tuple(image_size), split, told_as), None
+    elif split is not None:
+        raise ConfigError(
+            f"--split {split}: {printable(path)} is no store of ssmdiff data prepare, which alone "
+            "has splits; leave it out, and give the folder whose pictures are meant"
+        )
     else:
         root, place = _folder_of(path)
-        table = {**reading, "name": FOLDER, "path": str(root), "channels": channels}
+        table: dict[str, Any] = {**reading, "name": FOLDER, "path": str(root), "channels": channels}
         dataset = create("dataset", table, image_size=tuple(image_size))
     if dataset.channels != channels:
         raise ConfigError(
@@ -140,6 +154,22 @@ def given_images(
         files,
         root if files else path,
     )
+
+
+def _store(
+    document: Path, image_size: tuple[int, ...], split: str | None, told_as: str | None
+) -> Any:
+    try:
+        arrays = list(json.loads(document.read_bytes())["arrays"])
+    except (OSError, ValueError, KeyError, TypeError):  # the data set says what is wrong with it
+        arrays = []
+    table: dict[str, Any] = {"name": "store", "path": str(document.parent)}
+    table |= {} if split is None else {"split": split}
+    table |= {"array": told_as} if told_as in arrays else {}
+    try:
+        return create("dataset", table, image_size=image_size)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("data.dataset.split:", "--split:")) from None
 
 
 def masks_of(path: Path, given: Given, image_size: Sequence[int]) -> tuple[Sequence[Any], str]:

@@ -29,6 +29,10 @@ def translate(
             "from noise by default."
         ),
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Of a store: whose images; train, what is trained on, by default."),
+    ] = None,
     steps: drawing.Steps = None,
     scheduler: drawing.Scheduler = None,
     seed: drawing.Seed = 0,
@@ -81,7 +85,9 @@ def translate(
             f"--strength begins at the image, which has {channels} channels here and "
             f"{trained.shape[0]} of what is drawn; leave it out"
         )
-    found = given_images(images, trained.shape[1:], channels, reading_of(trained))
+    name = None if told_as is None else told_as[0]
+    reading = reading_of(trained)
+    found = given_images(images, trained.shape[1:], channels, reading, split, name)
     told = {} if told_as is None else {told_as[0]: found.as_told()}
     request = drawing.request_of(
         trained,

@@ -87,8 +87,8 @@ class StoreDataset:
         splits = self.store.table.split
         if split not in splits:
             raise ConfigError(
-                f"data.dataset.split: no image of the store is in the split {split!r}; "
-                f"{did_you_mean(split, set(splits))}"
+                f"data.dataset.split: no image of the store {printable(self.store.path)} is in the "
+                f"split {split!r}; expected one of {', '.join(sorted(set(splits)))}"
             )
         self._split, self._other = split, held_out
         self._own = [i for i, word in enumerate(splits) if word == split]

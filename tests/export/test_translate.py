@@ -243,6 +243,57 @@ def test_a_store_is_translated_by_number(runs, images, tmp_path) -> None:
     assert made
 
 
+def two_splits(place: Path) -> tuple[Path, np.ndarray]:
+    """A store of two arrays: five images of ``train``, two of ``late``; the levels of ``other``."""
+    from ssmdiff_data.store import ArraySpec, StoreWriter, Table
+
+    place.mkdir()
+    spec = ArraySpec((1, SIDE, SIDE), "uint8")
+    arrays = {name: levels(i, (7, 1, SIDE, SIDE)) for i, name in enumerate(("image", "other"))}
+    writer = StoreWriter(place, 7, dict.fromkeys(arrays, spec))
+    writer.append(arrays)
+    table = Table(["train"] * 5 + ["late"] * 2, list("abcdefg"), [0] * 7, {})
+    writer.finish(table, (), {})
+    return place, arrays["other"].astype(np.float32) / 255 * 2 - 1
+
+
+def test_a_split_is_chosen_and_the_array_that_the_model_is_told(runs, tmp_path) -> None:
+    """Without a choice those of ``train`` were taken, and the array ``image`` whatever is told."""
+    store, other = two_splits(tmp_path / "store")
+    run = ssmdiff.load_run(runs["told"])
+    for split, own in ([], other[:5]), (["--split", "late"], other[5:]):
+        out = tmp_path / f"out{len(own)}"
+        words = ["--out", out, "--steps", 2, "--format", "npy", *split]
+        done = call("translate", runs["told"], store, *words)
+        assert done.exit_code == 0, done.output
+        expected = run.sample(len(own), steps=2, told={"other": list(own)})
+        found = [np.load(path) for path in sorted(out.glob("*.npy"))]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    again = call("translate", runs["told"], store, "--out", tmp_path / "out5", "--steps", 2,
+                 "--format", "npy", "--split", "late")  # fmt: skip
+    assert again.exit_code == 2
+    assert "drawn with another made_of, told" in " ".join(again.output.split())
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("store", "is in the split 'test'; expected one of late, train"),
+        ("images", "--split test: images is no store of ssmdiff data prepare"),
+    ],
+)
+def test_a_split_that_is_not_there_is_a_sentence(
+    runs, images, tmp_path, monkeypatch, place: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    two_splits(tmp_path / "store")
+    done = call("translate", runs["told"], place, "--out", "out", "--split", "test")
+    assert done.exit_code == 2, done.output
+    assert said in " ".join(done.output.split())
+    assert "data.dataset" not in done.output
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
