@@ -279,7 +279,7 @@ CAPABILITIES = {
     "conditions: what a model is told, encoded and recorded": 230,
     "networks, runs and sets of samples that are told": 135,
     "flows: walks, processes, methods of a backbone": 250,
-    "guidance, outside of the network": 145,
+    "guidance, outside of the network": 155,
     "walks that begin at an image, or fill one in": 160,
 }
 """What came to the core after the house was moved, and the lines it may have for it: at most 250

@@ -432,6 +432,24 @@ def test_nothing_that_may_be_left_out_is_a_sentence(tmp_path) -> None:
     assert (run.sample(2, steps=2, label="flair", guidance=towards) - plain).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("label", "negative", "leads"),
+    [("t1", {"label": "t1"}, False), ("t1", {"label": 0}, False), (None, {}, False),
+     ("t1", {"label": "flair"}, True), (["t1", "flair"], {"label": "t1"}, True)],
+)  # fmt: skip
+def test_guidance_that_leads_nowhere_is_a_sentence(runs, label, negative, leads: bool) -> None:
+    """Towards and away from the same it took twice as long, to the same images."""
+    run = ssmdiff.load_run(runs["told"])
+    guidance = ssmdiff.Guidance(2.0, negative=negative)
+    for other, moves in ((None, leads), (np.zeros((1, SIDE, SIDE), np.float32), True)):
+        sampling = run.sampling(steps=2, told={"label": label, "other": other})
+        if moves:
+            assert run.guided(sampling, guidance).guidance == guidance
+            continue
+        with pytest.raises(ssmdiff.ConfigError, match="what they are led away from, so nothing"):
+            run.guided(sampling, guidance)
+
+
 @pytest.mark.parametrize("calls", [1, 2])
 def test_a_run_is_guided_as_its_two_predictions_say(runs, calls: int) -> None:
     """One step of ddim from x_T to x_0, by hand from the run's network."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
-from ssmdiff.diffusion.conditions import LABEL, Conditions, Told
+from ssmdiff.diffusion.conditions import LABEL, Condition, Conditions, Told
 from ssmdiff.diffusion.courses import Course, FromNoise
 from ssmdiff.diffusion.guidance import NO_GUIDANCE, Guidance, GuidedDenoiser, timesteps_inside
 from ssmdiff.diffusion.interfaces import Array, Denoiser, NoiseScheduler, Plan
@@ -168,11 +168,23 @@ class ImageModel(ABC, Generic[Images]):
                 "model.conditions and train.condition_dropout above 0, or say what to lead away "
                 "from: --negative NAME=VALUE"
             )
-        self.conditions.asked(chosen.negative)
+        away = self.conditions.recorded_asked(self.conditions.asked(chosen.negative))
+        if not any(self._leads(one, sampling.told.get(one.name), away) for one in self.conditions):
+            raise ConfigError(
+                f"{asked} what the images are told is what they are led away from, so nothing "
+                "leads; tell them something else, or give another --negative"
+            )
         scheduler = self.new_scheduler(sampling.scheduler)
         scheduler.set_timesteps(sampling.steps)
         timesteps_inside(scheduler.timesteps, chosen.interval)
         return replace(sampling, guidance=chosen)
+
+    def _leads(self, one: Condition, told: Sequence[Any] | None, away: Mapping[str, Any]) -> bool:
+        """Whether a condition may differ between the branches."""
+        if one.name in away:
+            found = self.conditions.recorded_asked({} if told is None else {one.name: told})
+            return bool(found.get(one.name) != away[one.name])
+        return one.optional and (told is None or any(value is not None for value in told))
 
     def away(self, sampling: SamplingSettings, indices: Sequence[int]) -> list[Told]:
         """What each image is led away from: what may not be left out, and what is negative."""
