@@ -48,6 +48,14 @@ FormatSet = Annotated[
     list[str] | None,
     typer.Option("--set", help="option=value of the format, such as units=data of npy."),
 ]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="option=value of the format, such as units=data of npy; data.dataset.option=value of "
+        "how pictures are read, such as data.dataset.value_range=[0,4095].",
+    ),
+]
 Checkpoint = Annotated[
     str | None, typer.Option(help="Of a run: latest (default), best, or step-NNNNNNNN.")
 ]
@@ -104,7 +112,7 @@ def request_of(
     """
     from ssmdiff_cli.sample_folder import SampleRequest
 
-    by_flags, guidance = telling.of(trained.conditions, count)
+    by_flags, guidance = telling.of(trained, count)
     return SampleRequest(told={**by_flags, **told}, guidance=guidance, **asked)
 
 
@@ -168,6 +176,17 @@ def format_of(name: str, sets: list[str]) -> str | dict[str, Any]:
     except ConfigError as error:
         raise ConfigError(f"--format {name}: {error}") from error
     return {"name": name, **options} if options else name
+
+
+OF_PICTURES = "data.dataset."
+
+
+def parted(sets: list[str] | None) -> tuple[list[str], dict[str, Any]]:
+    """``--set`` of a command that reads pictures: those of the format, and how they are read."""
+    from ssmdiff.runs.config import assignments
+
+    read = [word.removeprefix(OF_PICTURES) for word in sets or [] if word.startswith(OF_PICTURES)]
+    return [word for word in sets or [] if not word.startswith(OF_PICTURES)], assignments(read)
 
 
 def own_folder(path: Path, trained: ImageModel[Any]) -> Path:

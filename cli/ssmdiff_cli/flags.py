@@ -225,12 +225,12 @@ class Telling(NamedTuple):
         return [f"--{name.replace('_', '-')}" for name, value in values if value not in (None, [])]
 
     def of(
-        self, conditions: ssmdiff.Conditions, count: int
+        self, model: ssmdiff.ImageModel[Any], count: int
     ) -> tuple[dict[str, Any], ssmdiff.Guidance | None]:
         """What the images of a set are told, by name, and their guidance; None is none.
 
         Args:
-            conditions: Of the model.
+            model: What draws them.
             count: Images of the set, which a range is spread over.
 
         Raises:
@@ -239,8 +239,9 @@ class Telling(NamedTuple):
         """
         from ssmdiff_cli.sample_telling import told_of_flags
 
-        away = told_of_flags(conditions, None, self.negative or [], count, "--negative")
-        told = told_of_flags(conditions, self.label, self.tell or [], count)
+        size, known = model.shape[1:], model.conditions
+        away = told_of_flags(known, None, self.negative or [], count, "--negative", size)
+        told = told_of_flags(known, self.label, self.tell or [], count, image_size=size)
         return told, self._guidance(away)
 
     def _guidance(self, away: dict[str, Any]) -> ssmdiff.Guidance | None:

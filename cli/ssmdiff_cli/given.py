@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, overload
@@ -13,17 +15,22 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 from ssmdiff.diffusion.image_model import ImageModel
-from ssmdiff.errors import ConfigError, DataError, did_you_mean, printable
+from ssmdiff.errors import ConfigError, DataError, SsmdiffError, did_you_mean, printable
 from ssmdiff.orders.scan import size_text
 from ssmdiff.registry.registry import create
 from ssmdiff.runs.reading import Refused, make_readers, reader_of
 from ssmdiff.runs.run import Run
 
-from ssmdiff_cli.sample_folder import MadeOf
+from ssmdiff_cli.sample_folder import GRID, RECORD, MadeOf
 
 FOLDER = "folder"
+STORE = "store.json"
 READING = ("resize", "value_range", "clip", "alpha", "max_pixels")
 """Options of the data set ``folder`` that say how a picture is read."""
+LEFT_OUT = ("on_bad", "max_bad_fraction")
+"""Those that say which are left out."""
+DRAWN: dict[str, Any] = {"value_range": [0, 1], "clip": True}
+"""How a mask is read: 1 and more is white, in any depth."""
 UNTOUCHED = -1 + 1e-3
 """A mask's pixel that no part of a white one is scaled into, -1 to 1."""
 
@@ -56,7 +63,7 @@ class Given:
     Args:
         names: What the files that are made of them are called, without a suffix.
         images: (C, H, W) float32 each, -1 to 1.
-        digest: Of what they are made from.
+        made_from: The data set's word of what they are made from.
         reading: Options that they were read by.
         files: Their own names, relative to ``root``; empty where they are of a store.
         root: The folder.
@@ -64,13 +71,27 @@ class Given:
 
     names: tuple[str, ...]
     images: Sequence[NDArray[np.float32]]
-    digest: str
+    made_from: str
     reading: dict[str, Any]
     files: tuple[str, ...]
     root: Path
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of what they are; all pictures are read for it, a damaged one is told now.
+
+        Raises:
+            DataError: One cannot be read.
+        """
+        if not self.files:
+            return self.made_from
+        known = hashlib.sha256(self.made_from.encode())
+        for image in self.images:
+            known.update(image.tobytes())
+        return known.hexdigest()
 
     def as_told(self) -> PerImage:
         """Them as values of a condition, whose record is their digest."""
@@ -83,13 +104,48 @@ class Given:
         return MadeOf({"images": self.digest, **how}, self.names, self.reading, self.images)
 
 
-def reading_of(model: ImageModel[Any]) -> dict[str, Any]:
+def reading_of(model: ImageModel[Any], asked: Mapping[str, Any], images: Path) -> dict[str, Any]:
     """How a run reads pictures, where its data is a folder of them; else as a folder is by default.
-    An exported file does not say how its data was read."""
+    An exported file does not say how its data was read.
+
+    Args:
+        model: A run, or a file.
+        asked: Options that are given instead.
+        images: What is read.
+
+    Raises:
+        ConfigError: One says nothing of how pictures are read, or none are.
+    """
+    for key in asked:
+        if (images / STORE).is_file():
+            raise ConfigError(
+                f"--set data.dataset.{key}: {printable(images)} is a store, whose images are read "
+                "already; leave it out"
+            )
+        if key not in (*READING, *LEFT_OUT):
+            near = did_you_mean(key, (*READING, *LEFT_OUT))
+            raise ConfigError(
+                f"--set data.dataset.{key}: it says nothing of how pictures are read; {near}"
+            )
     table = model.config.data.dataset if isinstance(model, Run) else {}
-    if table.get("name") != FOLDER:
-        return {}
-    return {key: table[key] for key in READING if table.get(key) is not None}
+    known = table if table.get("name") == FOLDER else {}
+    return {key: known[key] for key in READING if known.get(key) is not None} | dict(asked)
+
+
+def refuse_within(out: Path, *given: Path) -> None:
+    """Refuse to write among the pictures that are read.
+
+    Raises:
+        ConfigError: ``out`` is a folder that is given or lies in it, or holds a picture that is.
+    """
+    place = out.resolve()
+    for path in given:
+        whole = path.resolve()
+        if place == whole.parent if path.is_file() else place.is_relative_to(whole):
+            raise ConfigError(
+                f"--out {printable(out)} is where {printable(path)} is read from, so what is made "
+                "would be among what is read; choose another folder"
+            )
 
 
 def given_images(
@@ -116,10 +172,11 @@ def given_images(
             split.
         DataError: They cannot be read.
     """
+    place, shown = None, path
     if not path.exists():
         raise DataError(f"there is no {printable(path)}; expected a picture, or a folder of them")
-    if (document := path / "store.json").is_file():
-        dataset, place = _store(document, tuple(image_size), split, told_as), None
+    if (document := path / STORE).is_file():
+        dataset = _store(document, tuple(image_size), split, told_as)
     elif split is not None:
         raise ConfigError(
             f"--split {split}: {printable(path)} is no store of ssmdiff data prepare, which alone "
@@ -127,8 +184,10 @@ def given_images(
         )
     else:
         root, place = _folder_of(path)
+        shown = path.parent if path.is_file() else path
         table: dict[str, Any] = {**reading, "name": FOLDER, "path": str(root), "channels": channels}
-        dataset = create("dataset", table, image_size=tuple(image_size))
+        with _told_of(shown, place):
+            dataset = create("dataset", table, image_size=tuple(image_size))
     if dataset.channels != channels:
         raise ConfigError(
             f"images in {printable(path)} have {dataset.channels} channels; expected {channels}, "
@@ -143,8 +202,9 @@ def given_images(
             "suffix alone, and what is made of them would have one name; expected one of each"
         )
 
-    def image(i: int, keep: Any = place) -> NDArray[np.float32]:  # a folder of links lives as long
-        return np.asarray(dataset[i].image, np.float32)
+    def image(i: int) -> NDArray[np.float32]:  # which keeps a folder of links there
+        with _told_of(shown, place):
+            return np.asarray(dataset[i].image, np.float32)
 
     return Given(
         names or tuple(f"{i:06d}" for i in range(len(dataset))),
@@ -188,7 +248,7 @@ def masks_of(path: Path, given: Given, image_size: Sequence[int]) -> tuple[Seque
             f"{printable(given.root)} is a store, whose images have no names that a mask could be "
             "found by; give a folder of pictures"
         )
-    reading = {key: given.reading[key] for key in ("resize",) if key in given.reading}
+    reading = {key: given.reading[key] for key in ("resize",) if key in given.reading} | DRAWN
     if not path.exists():
         raise DataError(f"--mask {path}: there is no such file or folder")
     masks = given_images(path, image_size, 1, reading)
@@ -217,8 +277,10 @@ def masks_of(path: Path, given: Given, image_size: Sequence[int]) -> tuple[Seque
         found: NDArray[np.bool_] = masks.images[place[given.names[i]]] > UNTOUCHED
         return found
 
+    digest = hashlib.sha256(f"{one_for_all}".encode())
     for i in [0] if one_for_all else range(len(given)):
         drawn, what = unknown(i), f"mask {printable(path)}"
+        digest.update(drawn.tobytes())
         what += "" if one_for_all else f" of {printable(given.names[i])}"
         if not drawn.any():
             raise ConfigError(f"{what} is 0 everywhere, so there is nothing to fill in")
@@ -227,18 +289,36 @@ def masks_of(path: Path, given: Given, image_size: Sequence[int]) -> tuple[Seque
                 f"{what} is nowhere 0, so nothing of the image would be kept. For whole images: "
                 "ssmdiff sample"
             )
-    digest = hashlib.sha256(f"{masks.digest} {one_for_all}".encode()).hexdigest()
-    return PerImage(len(given), unknown), digest
+    return PerImage(len(given), unknown), digest.hexdigest()
 
 
-def _folder_of(path: Path) -> tuple[Path, Any]:
-    """The folder that a path is; of a single file one that holds a link to it alone, with what
-    keeps that folder there."""
-    if path.is_dir():
+_Links = tempfile.TemporaryDirectory[str]
+
+
+def _folder_of(path: Path) -> tuple[Path, _Links | None]:
+    """The folder that a path is; of a single file one that holds a link to it alone, of a folder of
+    samples one that lacks their grid; with what keeps that folder there."""
+    if path.is_dir() and not (path / RECORD).is_file():
         return path, None
     place = tempfile.TemporaryDirectory(prefix="ssmdiff-")
-    (Path(place.name) / path.name).symlink_to(path.resolve())
+    root = path if path.is_dir() else path.parent
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file() and file != path / GRID:
+            link = Path(place.name) / file.relative_to(root)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.resolve())
     return Path(place.name), place
+
+
+@contextmanager
+def _told_of(root: Path, place: _Links | None) -> Iterator[None]:
+    """What is wrong with a link is told of what it is a link to."""
+    try:
+        yield
+    except SsmdiffError as error:
+        if place is None:
+            raise
+        raise type(error)(str(error).replace(place.name, printable(root))) from error
 
 
 def _stem(name: str) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ssmdiff.diffusion.conditions import LABEL, Condition, Conditions
-from ssmdiff.errors import ConfigError, printable
+from ssmdiff.errors import ConfigError, DataError, printable
 from ssmdiff.runs.reading import Source, gather, make_readers
 
 LEFT_OUT = "none"
+_OF_DATA_SETS = re.compile(r", or [^.,]* --set data\.dataset\..*")
+"""What helps where a data set reads a file, and not here."""
 MOST_IMAGES = 100_000
 """Of a list with counts, such as t1=3."""
 
@@ -22,6 +25,7 @@ def told_of_flags(
     tells: Sequence[str],
     count: int | None,
     flag_of_tells: str = "--tell",
+    image_size: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Values by name, as :meth:`ssmdiff.ImageModel.sampling` takes them.
 
@@ -31,6 +35,7 @@ def told_of_flags(
         tells: Of ``--tell``: ``NAME=VALUE`` each.
         count: Images of the set, which a range is spread over; None where nothing says.
         flag_of_tells: What messages call ``tells``.
+        image_size: That masks and images are to have, where it is known.
 
     Raises:
         ConfigError: A value is none of its condition, or one is told twice.
@@ -43,6 +48,11 @@ def told_of_flags(
             raise ConfigError(
                 f"{flag_of_tells} {word}: expected NAME=VALUE, such as {_example(conditions)}"
             )
+        if not conditions:
+            raise ConfigError(
+                f"{flag_of_tells} {word}: the model is told nothing; train one that is, such as "
+                "with --set 'model.conditions=[\"label\"]'"
+            )
         words.append((flag_of_tells, name, text))
     for flag, name, text in words:
         if name in found:
@@ -50,7 +60,7 @@ def told_of_flags(
         if not conditions and flag == "--label":
             found[name] = text  # refused with how a model is told one
         else:
-            found[name] = _value(conditions.named(name), text, count)
+            found[name] = _value(conditions.named(name), text, count, image_size)
     return found
 
 
@@ -68,14 +78,18 @@ def _example(conditions: Conditions) -> str:
     return f"{one.name}={value or one.names[0]}"
 
 
-def _value(one: Condition, text: str, count: int | None) -> Any:
+def _value(
+    one: Condition, text: str, count: int | None, image_size: Sequence[int] | None
+) -> Any:
     """A value, or a list of them for the images in turn."""
     if text == LEFT_OUT:
         return None
     if one.kind == "number":
         return _numbers(one, text, count)
     if one.planes:
-        return _pixels(one, Path(text))
+        if not text:
+            raise ConfigError(f"{one.name} '': expected a FILE or FOLDER, or {LEFT_OUT}")
+        return _pixels(one, Path(text), image_size)
     if text in one.names or not text:
         return text if one.kind == "label" else tuple(filter(None, [text]))
     found: list[Any] = []
@@ -106,7 +120,7 @@ def _numbers(one: Condition, text: str, count: int | None) -> Any:
     return found if len(found) != 1 else found[0]
 
 
-def _pixels(one: Condition, path: Path) -> Any:
+def _pixels(one: Condition, path: Path, image_size: Sequence[int] | None) -> Any:
     """The mask or image of a file, or those of a folder, in the order of their names."""
     if not path.exists():
         raise ConfigError(f"{one.name}: there is no file or folder {printable(path)}")
@@ -117,22 +131,43 @@ def _pixels(one: Condition, path: Path) -> Any:
     if not found.sources:
         why = found.refused[0].reason if found.refused else "no reader knows what is there"
         raise ConfigError(f"{one.name}: {printable(path)} cannot be read: {why}")
-    values = _Files(one, [(readers[of], source) for of, source in found.sources])
+    sources = [(readers[of], source) for of, source in found.sources]
+    values = _Files(one, path if folder else path.parent, sources, image_size)
     return values if folder else values[0]
 
 
 class _Files(Sequence[Any]):
     """Masks or images in files, read when they are asked for."""
 
-    def __init__(self, one: Condition, sources: Sequence[tuple[Any, Source]]) -> None:
-        self.one, self.sources = one, sources
+    def __init__(
+        self,
+        one: Condition,
+        root: Path,
+        sources: Sequence[tuple[Any, Source]],
+        image_size: Sequence[int] | None,
+    ) -> None:
+        self.one, self.root, self.sources, self.image_size = one, root, sources, image_size
 
     def __len__(self) -> int:
         return len(self.sources)
 
     def __getitem__(self, i: Any) -> Any:
+        """Checked, so that what is wrong is told with its file; a record reads all of them."""
+        value = self._read(i)
+        if self.image_size is not None:
+            try:
+                self.one.encoded(value, self.image_size)
+            except ConfigError as error:
+                file = self.root / self.sources[i][1].name
+                raise ConfigError(f"{printable(file)}: {error}") from None
+        return value
+
+    def _read(self, i: Any) -> Any:
         reader, source = self.sources[i]
-        values, header, _ = reader.read(source)
+        try:
+            values, header, _ = reader.read(source)
+        except DataError as error:
+            raise DataError(f"{self.one.name}: {_OF_DATA_SETS.sub('', str(error))}") from None
         if header.axes not in ("yx", "yxc"):
             raise ConfigError(f"{self.one.name}: {source.name} has axes {header.axes}; expected yx")
         if self.one.kind == "mask":

@@ -45,7 +45,7 @@ def translate(
     negative: flags.Negative = None,
     batch_size: drawing.BatchSize = 16,
     format: drawing.Format = "png",
-    set_: drawing.FormatSet = None,
+    set_: drawing.Sets = None,
     checkpoint: drawing.Checkpoint = None,
     kernel: flags.Kernel = None,
     compile: drawing.Compile = False,
@@ -67,12 +67,14 @@ def translate(
         guidance_calls,
         negative,
     )
-    form, trained = drawing.prepared(model, format, set_, scheduler, given)
+    own, asked = drawing.parted(set_)
+    form, trained = drawing.prepared(model, format, own, scheduler, given)
 
     from ssmdiff.diffusion.courses import FromImage
 
-    from ssmdiff_cli.given import given_images, reading_of
+    from ssmdiff_cli.given import given_images, reading_of, refuse_within
 
+    refuse_within(out, images)
     told_as = _image_of(trained, tell or [])
     if told_as is None and strength is None:
         raise ConfigError(
@@ -86,7 +88,7 @@ def translate(
             f"{trained.shape[0]} of what is drawn; leave it out"
         )
     name = None if told_as is None else told_as[0]
-    reading = reading_of(trained)
+    reading = reading_of(trained, asked, images)
     found = given_images(images, trained.shape[1:], channels, reading, split, name)
     told = {} if told_as is None else {told_as[0]: found.as_told()}
     request = drawing.request_of(
@@ -134,7 +136,7 @@ def inpaint(
     negative: flags.Negative = None,
     batch_size: drawing.BatchSize = 16,
     format: drawing.Format = "png",
-    set_: drawing.FormatSet = None,
+    set_: drawing.Sets = None,
     checkpoint: drawing.Checkpoint = None,
     kernel: flags.Kernel = None,
     compile: drawing.Compile = False,
@@ -156,14 +158,16 @@ def inpaint(
         guidance_calls,
         negative,
     )
-    form, trained = drawing.prepared(model, format, set_, scheduler, given)
+    own, asked = drawing.parted(set_)
+    form, trained = drawing.prepared(model, format, own, scheduler, given)
 
     from ssmdiff.diffusion.courses import FillIn
 
-    from ssmdiff_cli.given import given_images, masks_of, reading_of
+    from ssmdiff_cli.given import given_images, masks_of, reading_of, refuse_within
 
+    refuse_within(out, images, mask)
     size = trained.shape[1:]
-    found = given_images(images, size, trained.shape[0], reading_of(trained))
+    found = given_images(images, size, trained.shape[0], reading_of(trained, asked, images))
     unknown, digest = masks_of(mask, found, size)
     request = drawing.request_of(
         trained,

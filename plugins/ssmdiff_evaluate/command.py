@@ -108,7 +108,7 @@ def evaluate(
     told, guided = None, None
     if given := telling.given():
         opened.refuse_drawn(given)
-        told, guided = telling.of(opened.model.conditions, n)
+        told, guided = telling.of(opened.model, n)
     folder = out or default_folder(opened, n, seed, told, guided)
     record = run_evaluation(
         opened,

@@ -77,7 +77,13 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "masks").mkdir(exist_ok=True)
         Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
     Image.fromarray(np.full(SIZE, 255, np.uint8)).save(folder / "white.png")
-    Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "small.png")
+    small = Image.fromarray(np.zeros((4, 4), np.uint8))
+    small.save(folder / "small.png")
+    whole = (folder / "masks" / "a.png").read_bytes()
+    for name, content in {"some/a": whole, "cut/a": whole[:45]}.items():
+        (folder / name).parent.mkdir()
+        (folder / f"{name}.png").write_bytes(content)
+    small.save(folder / "some" / "b.png")
     return folder
 
 
@@ -134,8 +140,14 @@ def test_a_folder_says_what_each_image_was_told(run: Path, masks: Path, tmp_path
 @pytest.mark.parametrize(
     ("tell", "said"),
     [
-        ("mask={0}/small.png", "mask mask is 4 x 4; expected 8 x 8"),
-        ("mask={0}/white.png", "mask holds the number 255, which the model never saw"),
+        ("mask={0}/small.png", "small.png: mask mask is 4 x 4; expected 8 x 8"),
+        ("mask={0}/white.png", "white.png: mask holds the number 255, which the model never saw"),
+        ("mask={0}/some", "some/b.png: mask mask is 4 x 4; expected 8 x 8"),
+        (
+            "mask={0}/cut",
+            "cut/a.png: it is cut short or damaged (OSError: image file is truncated)",
+        ),
+        ("mask=", "mask '': expected a FILE or FOLDER, or none"),
         ("angle=11", "angle is 11.0; expected -10 to 10 degrees"),
         ("findings=none", "findings is missing, and the model needs it"),
         ("findings=nodul", "there is no findings 'nodul'; did you mean 'nodule'?"),
@@ -146,9 +158,16 @@ def test_what_cannot_be_told_is_a_sentence_and_leaves_nothing(
     run: Path, masks: Path, tmp_path: Path, tell: str, said: str
 ) -> None:
     done = sample(run, tmp_path / "out", masks, tell.format(masks))
-    assert done.exit_code == 2, done.output
+    assert done.exit_code == (4 if "cut" in tell else 2), done.output
     assert said in " ".join(done.output.split())
+    assert "data.dataset" not in done.output, "which is no option here"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flag", ["--tell", "--negative"])
+def test_a_model_that_is_told_nothing_says_so(flag: str) -> None:
+    with pytest.raises(ConfigError, match=f"{flag} age=5: the model is told nothing; train one"):
+        told_of_flags(Conditions(), None, ["age=5"], 4, flag)
 
 
 def test_a_run_without_its_data_asks_for_masks(run: Path) -> None:
