@@ -78,9 +78,7 @@ def _example(conditions: Conditions) -> str:
     return f"{one.name}={value or one.names[0]}"
 
 
-def _value(
-    one: Condition, text: str, count: int | None, image_size: Sequence[int] | None
-) -> Any:
+def _value(one: Condition, text: str, count: int | None, image_size: Sequence[int] | None) -> Any:
     """A value, or a list of them for the images in turn."""
     if text == LEFT_OUT:
         return None

@@ -265,7 +265,7 @@ def test_every_package_says_what_it_is(room: str) -> None:
 
 CAPABILITIES = {
     "the op's calculus": 200,
-    "configuration proven, key by key": 100,
+    "configuration proven, key by key": 105,
     "runs that are not lost, and say what they do": 110,
     "sets of samples by index; orders compared": 140,
     "what is read is looked at before it is used": 50,

@@ -115,3 +115,24 @@ def refusal(config: ssmdiff.Config) -> str:
 def test_a_method_that_is_no_name_is_told(name: Any) -> None:
     with pytest.raises(ConfigError, match="expected the name of a method"):
         ssmdiff.resolve({"method": {"name": name}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"model": {"conditions": ["angle"], "class_conditional": True}},
+            "model.class_conditional is true and model.conditions have no 'label'; give "
+            "model.conditions alone",
+        ),
+        (
+            {"diffusion": {"beta_start": 0.5, "beta_end": 0.1}},
+            "diffusion.beta_end is 0.1, below diffusion.beta_start, 0.5",
+        ),
+    ],
+)
+def test_keys_that_do_not_fit_each_other_are_one_sentence(changes: Any, said: str) -> None:
+    """The whole configuration stood before it."""
+    with pytest.raises(ConfigError) as refused:
+        ssmdiff.resolve(changes)
+    assert str(refused.value) == said

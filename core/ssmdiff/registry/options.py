@@ -112,9 +112,12 @@ def _sentences(
         elif problem["type"] == "missing":
             what.append("a value is required")
         else:
-            message = problem["msg"][0].lower() + problem["msg"][1:]
-            what.append(f"or {message}" if what else f"got {problem['input']!r}; {message}")
-    return [f"{where}: {', '.join(what)}" for where, what in messages.items()]
+            said = problem["msg"].removeprefix("Value error, ")
+            message = said[0].lower() + said[1:]
+            whole = problem["type"] == "value_error" and isinstance(problem["input"], Mapping)
+            got = "" if whole else f"got {problem['input']!r}; "  # a table says it better itself
+            what.append(f"or {message}" if what else f"{got}{message}")
+    return [f"{where}: {', '.join(what)}".removeprefix(": ") for where, what in messages.items()]
 
 
 def _location(problem: Any, values: Any) -> list[str]:

@@ -218,8 +218,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
-        if self.diffusion.beta_end < self.diffusion.beta_start:
-            raise ValueError("diffusion.beta_end is below diffusion.beta_start")
+        start, end = self.diffusion.beta_start, self.diffusion.beta_end
+        if end < start:
+            raise ValueError(
+                f"diffusion.beta_end is {end:g}, below diffusion.beta_start, {start:g}"
+            )
         told = self.model.conditions
         if self.model.class_conditional and told and "label" not in told:
             raise ValueError(
