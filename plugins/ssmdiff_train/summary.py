@@ -57,7 +57,9 @@ def _parts(trainer: Trainer) -> str:
     config, model = trainer.config, trainer.config.model
     if model.backbone:
         classes = _told(trainer)
-        parts = f"{model.backbone['name']} of {model.block['name']} along {model.scan['name']}"
+        parts = f"{model.backbone['name']} of {model.block['name']}"
+        if trainer.method.plan.slots:
+            parts += f" along {model.scan['name']}"
         return f"{parts}, {trainer.parameters / 1e6:.2f} M parameters, {classes}"
     parts = ", ".join(f"{kind} {name}" for kind, name in parts_of(config.to_dict()).items())
     sizes = " and ".join(

@@ -156,7 +156,7 @@ def test_a_run_prints_it_before_it_works(tmp_path):
         for words in (
             "data: folder, 1 images of 1 channel at 32 x 32", "left out: nothing",
             "lie from 0 to 4080", "flips: none; --set data.flip=true mirrors",
-            "M parameters", "kernel of no scan, fp32", "memory: about", "step 1/2",
+            "model: vmddpm of conv, ", "kernel of no scan, fp32", "memory: about", "step 1/2",
         )
     ]  # fmt: skip
     assert places == sorted(places)
