@@ -31,8 +31,9 @@ import ssmdiff
 
 Mutate = Callable[[random.Random, bytes], bytes]
 
-SECONDS = 20
-"""None of these files is larger than 100 KB; one that takes this long hangs."""
+SECONDS, WAITING = 20, 600
+"""None of these files is larger than 100 KB; one that takes this long of the processor hangs, and
+so does one that waits: on the clock it may take that and what a busy machine makes of it."""
 TIMES, CONSTANT = 10, 24 << 20
 """Memory: ten times the file, and what it costs to open the smallest. That is Python's and numpy's,
 by tracemalloc; the child's own bound of address space has the rest, Pillow's and torch's too."""
@@ -60,20 +61,29 @@ class Opener:
     accepted: Callable[[Path, Any], None]
 
 
+class _HangError(BaseException):
+    """Past whatever catches an Exception on the way."""
+
+
 @contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """An alarm, where the interpreter is in the main thread."""
+def limited(seconds: float, waiting: float) -> Iterator[None]:
+    """Alarms of the processor's time and of the clock, in the main thread."""
 
-    def ring(*_: object) -> None:
-        raise FindingError(f"it hangs: {seconds} s have passed")
+    def ring(number: int, frame: object) -> None:
+        said = f"{seconds} s of the processor" if number == signal.SIGPROF else f"{waiting} s"
+        raise _HangError(f"it hangs: {said} have passed")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    alarms = [
+        (signal.ITIMER_PROF, signal.SIGPROF, seconds),
+        (signal.ITIMER_REAL, signal.SIGALRM, waiting),
+    ]
+    before = [(signal.signal(n, ring), signal.setitimer(timer, s)) for timer, n, s in alarms]
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for (timer, number, _), (handler, left) in zip(alarms, before, strict=True):
+            signal.setitimer(timer, *left)
+            signal.signal(number, handler)
 
 
 def once(name: str, opener: Opener, seed: int, place: Path, measure: bool = True) -> str:
@@ -94,7 +104,7 @@ def once(name: str, opener: Opener, seed: int, place: Path, measure: bool = True
     if measure:
         tracemalloc.start()
     try:
-        with warnings.catch_warnings(), limited(SECONDS):
+        with warnings.catch_warnings(), limited(SECONDS, WAITING):
             warnings.simplefilter("ignore")
             found = opener.open(place)
             opener.accepted(place, found)

@@ -6,8 +6,10 @@ opener holds stands in ``openers.py``, what counts as a finding in ``fuzzing.py`
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -85,6 +87,29 @@ def test_a_crash_memory_and_a_lie_are_found(whole, wrong, said: str) -> None:
         opened("image grey.png", opener, 0)
 
 
+def test_a_hang_is_found_whatever_catches_errors(whole, monkeypatch) -> None:
+    """It counts the processor's time, of which a busy machine gives little; and waiting."""
+
+    def busy(folder: Path) -> None:
+        while True:
+            with contextlib.suppress(Exception):
+                [].pop()
+
+    def waiting(folder: Path) -> None:
+        signal.pause()
+
+    before = signal.getitimer(signal.ITIMER_REAL)[0]
+    for open_, seconds, clock, said in (
+        (busy, 0.1, 600, "0.1 s of the processor"),
+        (waiting, 20, 0.1, "0.1 s have"),
+    ):
+        monkeypatch.setattr("fuzzing.SECONDS", seconds)
+        monkeypatch.setattr("fuzzing.WAITING", clock)
+        with pytest.raises(FindingError, match=f"it hangs: {said}"):
+            opened("image grey.png", dataclasses.replace(whole["image grey.png"], open=open_), 1)
+    assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= before  # pytest's own goes on
+
+
 FOUND = [
     (
         "pt2 archive",
@@ -102,6 +127,7 @@ FOUND = [
     ("plugin entry_points.txt", lambda data: b"\xff" + data),
     ("plugin entry_points.txt", lambda data: data + b"x\n"),
     ("plugin METADATA", lambda data: b"\xff" + data),
+    ("onnx file sampled", lambda data: data.replace(b"\x05batch", b"\x05b\xabtch")),
 ]
 
 

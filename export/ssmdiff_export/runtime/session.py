@@ -90,8 +90,14 @@ class Session:
         if card.told.width:
             named.add("context")
         tokens = {slot.order: slot.tokens for slot in card.slots if slot.order is not None}
-        inputs = {i.name: (i.type, i.shape) for i in self._session.get_inputs()}
-        outputs = {o.name: (o.type, o.shape) for o in self._session.get_outputs()}
+        try:
+            inputs = {i.name: (i.type, i.shape) for i in self._session.get_inputs()}
+            outputs = {o.name: (o.type, o.shape) for o in self._session.get_outputs()}
+        except UnicodeDecodeError as error:  # ONNX Runtime itself takes any bytes as a name
+            raise ExportError(
+                f"{self.report.path} is damaged: a name of its inputs, outputs or their axes is no "
+                f"text ({error})"
+            ) from error
         fits = inputs.keys() == named | tokens.keys() and list(outputs) == ["prediction"]
         if fits:
             wanted = {"x": card.input_shape, "prediction": card.shape}
