@@ -58,7 +58,7 @@ def test_table_1_is_trained_once_for_ddpm_and_ddim(tmp_path: Path) -> None:
     assert configs["conv"].model.block["name"] == "conv"
     assert configs["vm-unet"].model.backbone["name"] == "vmunet"
     assert configs["vm-unet"].model.block["name"] == "vss"
-    assert {c.train.steps * c.train.batch_size for c in configs.values()} == {24_000}
+    assert {c.train.steps * c.train.batch_size for c in configs.values()} == {12_000}
     tiny = resolve(load_preset("tiny"))
     assert configs["vm-ddpm"].model == tiny.model
     diffusions = [c for c in configs.values() if c.method["name"] == "diffusion"]
