@@ -139,7 +139,7 @@ def test_a_key_arrives_where_a_run_has_it_or_is_refused(tmp_path: Path) -> None:
     configs = by_system(planned("model.backbone.stem_stride=2", "train.batch_size=8"))
     assert configs["conv"].model.backbone["stem_stride"] == 2
     assert "stem_stride" not in configs["ddpm"].model.backbone
-    assert {c.train.steps for c in configs.values()} == {3000}, "equal images seen"
+    assert {c.train.steps for c in configs.values()} == {1500}, "equal images seen"
     with pytest.raises(ConfigError, match=r"--set model.backbone.chanels=8: no run of this table"):
         planned("model.backbone.chanels=8")
     more = {"judged": {"texture": {}}, "steps": 3, "n": 7, "reference": 9}
