@@ -55,13 +55,7 @@ def sample(
     asked = _asked(indices, n)
     given = drawing.Opening(checkpoint, kernel, compile, provider, ort_library)
     telling = flags.Telling(
-        label,
-        tell,
-        guidance,
-        guidance_rescale,
-        guidance_interval,
-        guidance_calls,
-        negative,
+        label, tell, guidance, guidance_rescale, guidance_interval, guidance_calls, negative
     )
     form, trained = drawing.prepared(model, format, set_, scheduler, given)
 

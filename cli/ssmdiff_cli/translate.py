@@ -59,13 +59,7 @@ def translate(
     """
     given = drawing.Opening(checkpoint, kernel, compile, provider, ort_library)
     telling = flags.Telling(
-        label,
-        tell,
-        guidance,
-        guidance_rescale,
-        guidance_interval,
-        guidance_calls,
-        negative,
+        label, tell, guidance, guidance_rescale, guidance_interval, guidance_calls, negative
     )
     own, asked = drawing.parted(set_)
     form, trained = drawing.prepared(model, format, own, scheduler, given)
@@ -150,13 +144,7 @@ def inpaint(
     """
     given = drawing.Opening(checkpoint, kernel, compile, provider, ort_library)
     telling = flags.Telling(
-        label,
-        tell,
-        guidance,
-        guidance_rescale,
-        guidance_interval,
-        guidance_calls,
-        negative,
+        label, tell, guidance, guidance_rescale, guidance_interval, guidance_calls, negative
     )
     own, asked = drawing.parted(set_)
     form, trained = drawing.prepared(model, format, own, scheduler, given)

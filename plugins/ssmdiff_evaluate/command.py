@@ -96,13 +96,7 @@ def evaluate(
             f"this evaluation; it has {known}"
         )
     telling = flags.Telling(
-        label,
-        tell,
-        guidance,
-        guidance_rescale,
-        guidance_interval,
-        guidance_calls,
-        negative,
+        label, tell, guidance, guidance_rescale, guidance_interval, guidance_calls, negative
     )
     opened = Opened(model, checkpoint)
     told, guided = None, None
