@@ -60,7 +60,6 @@ def multiply_adds(model: ImageModel[Any], sampling: SamplingSettings = USUAL) ->
     # The order's content moves no count, and the kernel that is chosen computes the same products.
     orders = model.plan().draw(0, 0)
     told = [torch.from_numpy(a).to(device) for a in model.encoded(model.told(sampling, [0]))]
-    denoiser = model.denoiser()
     x = torch.zeros(1, *model.noise.shape, device=device)
     timesteps = torch.zeros(1, dtype=torch.int64, device=device)
     scan = torch.ops.ssmdiff.selective_scan
@@ -71,12 +70,25 @@ def multiply_adds(model: ImageModel[Any], sampling: SamplingSettings = USUAL) ->
     for parameter in trained:
         parameter.requires_grad_(False)
     try:
-        with counter:
-            denoiser(x, timesteps, orders, *told)
+        with _as_it_is(model), counter:
+            model.denoiser()(x, timesteps, orders, *told)
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
     return int(counter.get_total_flops()) // 2
+
+
+@contextmanager
+def _as_it_is(model: Any) -> Iterator[None]:
+    """To record a network's launches, as on a GPU, is to call it several times."""
+    if not getattr(model, "cuda_graphs", False):
+        yield
+        return
+    model.cuda_graphs = False
+    try:
+        yield
+    finally:
+        model.cuda_graphs = True
 
 
 def scan_multiply_adds(

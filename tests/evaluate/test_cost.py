@@ -78,6 +78,27 @@ def test_convolutions_and_products_are_counted_as_their_shapes_say() -> None:
     assert cost.multiply_adds(model) == of_layers(model) > 100_000
 
 
+class Recorded(Model):
+    """As a run on a GPU: what records the launches of the network calls it some times first."""
+
+    cuda_graphs = True
+
+    def denoiser(self) -> Any:
+        denoise = super().denoiser()
+
+        def several(*given: Any) -> Any:
+            return [denoise(*given) for _ in range(4 if self.cuda_graphs else 1)][-1]
+
+        return several
+
+
+def test_one_call_is_counted_where_launches_are_recorded() -> None:
+    model = built("conv")
+    on_a_gpu = Recorded(model.model, model.plan(), model.shape)
+    assert cost.multiply_adds(on_a_gpu) == cost.multiply_adds(model)
+    assert on_a_gpu.cuda_graphs
+
+
 def scans_of(model: Model) -> list[Any]:
     """The inputs of each call of the scan, as the kernel is given them."""
     seen: list[Any] = []
