@@ -2,11 +2,12 @@
 
     python benchmarks/conditions.py            # says first how long it will take
     python benchmarks/conditions.py --only label mask
+    python benchmarks/conditions.py --only label --batch-size 64    # a row of its own
 
 A training of `tiny` on the built-in heads for each, and what comes of it read by networks that were
 trained on other heads (benchmarks/head_readers.py), beside what they say of real ones. What is in
-the result already is not done again, and a training that was stopped goes on. Writes
-benchmarks/results/conditions.json and docs/images/conditions-*.png.
+the result already is not done again, and a training that was stopped goes on. On a GPU if there is
+one. Writes benchmarks/results/conditions.json and docs/images/conditions-*.png.
 """
 
 from __future__ import annotations
@@ -47,20 +48,22 @@ TRAININGS: dict[str, list[str]] = {
     "low": ["low"],
 }
 """What each model is told."""
-SCALES = (0.0, 1.0, 2.0, 4.0)
+SCALES = (0.0, 1.0, 2.0, 4.0, 8.0)
+BATCH = 16
 DRAWN, PAIRED = 256, 64  # images of a set that is judged as one, and of one held against targets
 TRAINED_A_SECOND, DRAWN_A_SECOND = 40, 130  # of `tiny`, images of one call; two cores
 QUIET: dict[str, Any] = {"callbacks": [], "sample_every": 0, "bound_images": 0}
 Numbers = dict[str, Any]
 
 
-def config_of(name: str, steps: int) -> ssmdiff.Config:
+def config_of(name: str, steps: int, batch_size: int) -> ssmdiff.Config:
     """The configuration of a training."""
+    train = {**QUIET, "steps": steps, "batch_size": batch_size, "checkpoint_every": 300}
     return ssmdiff.resolve(
         ssmdiff.load_preset("tiny"),
         {
             "model": {"conditions": TRAININGS[name]},
-            "train": {**QUIET, "steps": steps, "checkpoint_every": 300, "condition_dropout": 0.1},
+            "train": {**train, "condition_dropout": 0.1},
         },
     )
 
@@ -69,7 +72,7 @@ class Drawing:
     """Images of a run, each set once: what was drawn lies beside the run."""
 
     def __init__(self, folder: Path) -> None:
-        self.run, self.folder = ssmdiff.load_run(folder), folder
+        self.run, self.folder = ssmdiff.open_model(folder), folder
 
     def __call__(
         self, name: str, count: int, told: Mapping[str, Any], scale: float = 1.0, **options: Any
@@ -154,12 +157,12 @@ def of_labels(draw: Drawing, judge: Judge) -> Numbers:
 
 
 def of_a_file(draw: Drawing) -> Numbers:
-    """The same images by torch and by an ONNX file, guided."""
-    path = draw.folder / "model.onnx"
+    """The same images by torch and by an ONNX file, guided, both on the CPU."""
+    run, path = ssmdiff.load_run(draw.folder), draw.folder / "model.onnx"
     if not path.is_file():
-        ssmdiff.job("export")(draw.run, path)
+        ssmdiff.job("export")(run, path)
     asked: Numbers = {"told": {"label": [0, 1]}, "guidance": ssmdiff.Guidance(2.0)}
-    torchs = draw.run.sample(8, seed=0, **asked).numpy()
+    torchs = run.sample(8, seed=0, **asked).numpy()
     files = OnnxSampler(path).sample(8, seed=0, **asked)
     return {"guidance": 2.0, "images": 8, "largest_difference": float(np.abs(torchs - files).max())}
 
@@ -254,18 +257,20 @@ MEASURES: dict[str, Callable[[Drawing, Judge], Numbers]] = {
 }
 
 
-def cost_s(names: Sequence[str], steps: int) -> float:
+def cost_s(names: Sequence[str], images: int) -> float:
     """About how long these take on two cores that do nothing else."""
-    calls = {"label": DRAWN * 6 + PAIRED * 3, "findings": DRAWN * 3, "numbers": DRAWN * 3}
+    guided = DRAWN * (2 * len(SCALES) - 2)  # one call where the scale is 0 or 1
+    calls = {"label": guided + PAIRED * 3, "findings": DRAWN * 3, "numbers": DRAWN * 3}
     calls |= {"mask": PAIRED * 3, "low": PAIRED}
     drawn = sum(25 * calls[name] for name in names)
-    return len(names) * steps * 16 / TRAINED_A_SECOND + drawn / DRAWN_A_SECOND
+    return len(names) * images / TRAINED_A_SECOND + drawn / DRAWN_A_SECOND
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=TRAININGS, default=list(TRAININGS))
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch-size", type=int, default=BATCH)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/conditions")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/conditions.json")
@@ -277,11 +282,13 @@ def main() -> None:
         record |= json.loads(arguments.out.read_text())
     if record["steps"] != arguments.steps:
         parser.error(f"{arguments.out} is of {record['steps']} steps; give another --out")
-    missing = [name for name in arguments.only if name not in record["rows"]]
+    batch = arguments.batch_size
+    suffix, words = ("", "") if batch == BATCH else (f"-{batch}", f", batches of {batch}")
+    missing = [name for name in arguments.only if name + words not in record["rows"]]
     print(
         f"{len(missing)} trainings of {arguments.steps} steps, about "
-        f"{cost_s(missing, arguments.steps) / 60:.0f} minutes on two cores that do nothing else, "
-        "and some for the readers where they are not there",
+        f"{cost_s(missing, arguments.steps * batch) / 60:.0f} minutes on two cores that do nothing "
+        "else, and some for the readers where they are not there",
         flush=True,
     )
     readers = Readers(arguments.runs / "readers.pt")
@@ -290,18 +297,19 @@ def main() -> None:
         _write(arguments.out, record)
     judge = Judge(readers)
     for name in missing:
-        folder = arguments.runs / f"{name}-{arguments.steps}"
-        took = trained(config_of(name, arguments.steps), folder)
+        folder = arguments.runs / f"{name}-{arguments.steps}{suffix}"
+        took = trained(config_of(name, arguments.steps, batch), folder)
         begin = time.perf_counter()
         found = MEASURES[name](Drawing(folder), judge)
-        record["rows"][name] = {
+        record["rows"][name + words] = {
             "told": TRAININGS[name],
+            "images_seen": arguments.steps * batch,
             **found,
             "training_s": took and round(took[0], 1),
             "drawing_s": round(time.perf_counter() - begin, 1),
             "load_average": load_average(),
         }
-        print(json.dumps({name: record["rows"][name]}), flush=True)
+        print(json.dumps({name + words: record["rows"][name + words]}), flush=True)
         _write(arguments.out, record)
     pictures(arguments.runs, arguments.steps, judge, arguments.pictures)
 

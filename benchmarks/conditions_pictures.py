@@ -22,7 +22,7 @@ def pictures(runs: Path, steps: int, judge: Any, target: Path) -> None:
 
     real = judge.images(SHOWN * 2)[:, 0].numpy()
     rows: list[Row] = []
-    for scale in (1, 2, 4):
+    for scale in (1, 2, 4, 8):
         for kept, word in (("without", "no lesion"), ("with", "lesion")):
             if (images := drawn("label", f"{kept}-*-{scale}")) is not None:
                 rows.append((f"{word}, guidance {scale}", images))

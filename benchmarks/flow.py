@@ -77,7 +77,7 @@ def rows_of(
     config = config_of(way, seed, steps)
     folder = runs / f"{way.replace(', ', '-').replace(' ', '-')}-{seed}"
     took = trained(config, folder)
-    run = ssmdiff.load_run(folder)
+    run: Any = ssmdiff.open_model(folder)
     for sampler in WAYS[way][2]:
         for calls in CALLS:
             asked = steps_for(sampler, calls)
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=WAYS, default=list(MAIN))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="Optimiser steps; by default the presets'.")
-    parser.add_argument("--images", type=int, default=128, help="Drawn for each distance.")
+    parser.add_argument("--images", type=int, default=256, help="Drawn for each distance.")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/flow")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/flow.json")

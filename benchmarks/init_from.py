@@ -178,7 +178,7 @@ def cell(name: str, seed: int, judge: Judge, scale: Scale, runs: Path) -> list[d
     for step in [scale.steps // 5, scale.steps] if WAYS[name].early else [scale.steps]:
         kept = folder / "drawn" / f"{step}.npy"
         if not kept.is_file():
-            run = ssmdiff.load_run(folder, f"step-{step:08d}")
+            run = ssmdiff.open_model(folder, f"step-{step:08d}")
             images = run.sample(scale.drawn, seed=0, batch_size=32)
             kept.parent.mkdir(exist_ok=True)
             np.save(kept, to_levels(images.numpy()))
