@@ -214,7 +214,7 @@ def of_findings(draw: Drawing, judge: Judge) -> Numbers:
     told = {"findings": [list(found) for found in judge.told("findings", DRAWN)]}
     return {
         f"{scale:g}": accuracies(*_bits(judge, draw("findings", DRAWN, told, scale)))
-        for scale in (1.0, 2.0)
+        for scale in (1.0, 2.0, 4.0)
     }
 
 
@@ -260,7 +260,7 @@ MEASURES: dict[str, Callable[[Drawing, Judge], Numbers]] = {
 def cost_s(names: Sequence[str], images: int) -> float:
     """About how long these take on two cores that do nothing else."""
     guided = DRAWN * (2 * len(SCALES) - 2)  # one call where the scale is 0 or 1
-    calls = {"label": guided + PAIRED * 3, "findings": DRAWN * 3, "numbers": DRAWN * 3}
+    calls = {"label": guided + PAIRED * 3, "findings": DRAWN * 5, "numbers": DRAWN * 3}
     calls |= {"mask": PAIRED * 3, "low": PAIRED}
     drawn = sum(25 * calls[name] for name in names)
     return len(names) * images / TRAINED_A_SECOND + drawn / DRAWN_A_SECOND
