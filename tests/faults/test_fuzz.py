@@ -60,10 +60,19 @@ def test_damage_is_a_sentence_or_does_no_harm(name: str, whole, seed: int) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("plugin")])
 @settings(QUICK, max_examples=60)
 @given(seed=SEEDS)
 def test_more_damage_is_a_sentence_or_does_no_harm(name: str, whole, seed: int) -> None:
+    opened(name, whole[name], seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("plugin")])
+@settings(QUICK, max_examples=15)
+@given(seed=SEEDS)
+def test_more_damage_to_a_plugin_is_a_sentence_or_does_no_harm(name: str, whole, seed: int) -> None:
+    """An interpreter is started for each."""
     opened(name, whole[name], seed)
 
 
