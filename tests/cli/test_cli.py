@@ -264,6 +264,7 @@ def test_plugins_list_and_scans_list_for_programs():
     assert scans["regenerate"]["stochastic"] is True
 
 
+@pytest.mark.slow
 def test_doctor_finds_every_kernel_right():
     report = json.loads(invoke("doctor", "--json").output)
     assert report["ok"]
