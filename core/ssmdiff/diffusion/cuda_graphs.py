@@ -30,23 +30,25 @@ class CaptureError(RuntimeError):
 
 
 def capture_cuda(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Record the launches of ``run`` on the current device.
+    """Record the launches of ``run`` on the current device; other threads go on meanwhile, such as
+    one that pins the memory of the next batch.
 
     Raises:
         CaptureError: It waits for the device, or does something else that a graph cannot hold.
     """
     current, side = torch.cuda.current_stream(), torch.cuda.Stream()
     side.wait_stream(current)
-    with torch.cuda.stream(side):
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.stream(side):  # and back again: torch leaves the stream set where it fails
         for _ in range(WARM_UPS):
             run()
+        try:
+            # Its own stream would be of the device of the first recording of the process.
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                output = run()
+        except RuntimeError as error:
+            raise CaptureError(str(error).partition("\n")[0]) from error
     current.wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
-            output = run()
-    except RuntimeError as error:
-        raise CaptureError(str(error).partition("\n")[0]) from error
     return graph.replay, output
 
 
@@ -80,17 +82,14 @@ class RecordedDenoiser:
         given = [x, timesteps, *orders, *told]
         # A kernel leaves the restarts out of its launches where an order is known to have none.
         form = (*((t.shape, t.dtype) for t in given), *map(restarts_in, orders))
-        recorded = self._recorded.get(form)
-        if recorded is None:
-            try:
-                recorded = self._recorded[form] = self._record(x, timesteps, orders, *told)
-            except CaptureError as error:
-                warnings.warn(
-                    f"sampling runs without CUDA graphs, and the images are the same: {error}",
-                    stacklevel=2,
-                )
-                self._refused = True
-                return self._denoiser(x, timesteps, orders, *told)
+        try:
+            recorded = self._recorded.get(form) or self._record(x, timesteps, orders, *told)
+        except CaptureError as error:
+            said = f"sampling runs without CUDA graphs, and the images are the same: {error}"
+            warnings.warn(said, stacklevel=2)
+            self._refused = True
+            return self._denoiser(x, timesteps, orders, *told)
+        self._recorded[form] = recorded
         for buffer, tensor in zip(recorded.inputs, given, strict=True):
             buffer.copy_(tensor)
         recorded.replay()
@@ -102,7 +101,8 @@ class RecordedDenoiser:
         """Buffers with the values of this call, and the launches over them."""
         x, timesteps, *given = (t.clone() for t in (x, timesteps, *told))
         orders = [_clone(order) for order in orders]
-        replay, output = self._capture(lambda: self._denoiser(x, timesteps, orders, *given))
+        with torch.cuda.device_of(x):  # a stream is of the current device, and records no other
+            replay, output = self._capture(lambda: self._denoiser(x, timesteps, orders, *given))
         return _Recorded([x, timesteps, *orders, *given], replay, output)
 
 
