@@ -240,15 +240,9 @@ def _takers(option: str) -> str:
 def _run(
     path: Path, checkpoint: str = "latest", kernel: str = "auto", compile: bool = False
 ) -> ImageModel[Any]:
-    import torch
     from ssmdiff.ops import set_kernel
     from ssmdiff.runs.run import load_run
 
     set_kernel(kernel)
-    trained = load_run(path, checkpoint)
-    if torch.accelerator.is_available():
-        device = torch.accelerator.current_accelerator() or "cpu"
-        rank = int(os.environ.get("LOCAL_RANK", "0"))
-        torch.accelerator.set_device_index(rank % torch.accelerator.device_count())
-        trained.to(device)
+    trained = load_run(path, checkpoint).to_accelerator()
     return trained.compile() if compile else trained

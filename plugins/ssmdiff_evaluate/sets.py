@@ -307,17 +307,20 @@ class DrawnImages(_Images):
             DivergedError: An image is not finite.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        count = 0
-        for number, indices in enumerate(self.parts()):
-            if number % world == rank and not self._path(number, indices).is_file():
-                ((_, images),) = self.model.draw(self.sampling, indices, self.batch_size)
-                write_part(self._path(number, indices), to_levels(np.asarray(images)))
-                count += len(indices)
-            if on_images and number % world == rank:
-                on_images(len(indices))
+        shown = on_images or (lambda count: None)
+        mine = list(enumerate(self.parts()))[rank::world]
+        missing = [part for part in mine if not self._path(*part).is_file()]
+        wanted = [i for _, indices in missing for i in indices]
+        shown(sum(len(indices) for _, indices in mine) - len(wanted))
+        if missing:
+            # In one go: a batch is a part, and on a GPU the network is recorded once for all.
+            drawn = self.model.draw(self.sampling, wanted, self.batch_size)
+            for part, (batch, images) in zip(missing, drawn, strict=True):
+                write_part(self._path(*part), to_levels(np.asarray(images)))
+                shown(len(batch))
         while rank == 0 and self._missing():
             time.sleep(0.2)
-        return count
+        return len(wanted)
 
     def _missing(self) -> bool:
         return not all(self._path(n, part).is_file() for n, part in enumerate(self.parts()))

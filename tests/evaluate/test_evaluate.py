@@ -83,17 +83,18 @@ def test_an_evaluation_that_was_stopped_goes_on_to_the_same_figures(
     calls = []
     plain = ssmdiff.Run.draw
 
-    def stopped(self, *arguments, **options):
-        calls.append(arguments[1])
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return plain(self, *arguments, **options)
+    def stopped(self, *arguments):
+        for batch, images in plain(self, *arguments):
+            calls.append(list(batch))
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            yield batch, images
 
     monkeypatch.setattr(ssmdiff.Run, "draw", stopped)
     with pytest.raises(KeyboardInterrupt):
         evaluate(copied, **FEW, batch_size=16)
     again = evaluate(copied, **FEW, batch_size=16)
-    assert [list(part) for part in calls] == [
+    assert calls == [
         list(range(16)), list(range(16, 32)), list(range(16, 32)), list(range(32, 48))
     ]  # fmt: skip
     assert len(again.figures) == len(judged.figures)

@@ -93,7 +93,8 @@ def exporter_of(path: Path) -> tuple[str, Exporter] | None:
 
 
 def open_model(path: Path, checkpoint: str | None = None) -> ImageModel[Any]:
-    """A run, on the accelerator if there is one, or an exported file; whatever draws images.
+    """A run, on the accelerator if there is one (:meth:`Run.to_accelerator`), or an exported file;
+    whatever draws images.
 
     Args:
         path: A run's folder, or what an exporter wrote.
@@ -106,12 +107,7 @@ def open_model(path: Path, checkpoint: str | None = None) -> ImageModel[Any]:
     from ssmdiff.runs.run import load_run
 
     if RunFolder(path).exists:
-        import torch
-
-        run = load_run(path, checkpoint or "latest")
-        if torch.accelerator.is_available():
-            run.to(torch.accelerator.current_accelerator() or "cpu")
-        return run
+        return load_run(path, checkpoint or "latest").to_accelerator()
     found = exporter_of(path) if path.exists() else None
     if found is None:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -79,6 +80,14 @@ class Run(ImageModel[Tensor]):
         """Move the model."""
         self.model.to(device)
         return self
+
+    def to_accelerator(self) -> Run:
+        """Move the model to the accelerator, if there is one: of several cards to the current one,
+        or that of the process by its ``LOCAL_RANK``, as torchrun numbers those of a machine."""
+        if device := torch.accelerator.current_accelerator(check_available=True):
+            rank = int(os.environ.get("LOCAL_RANK", torch.accelerator.current_device_index()))
+            torch.accelerator.set_device_index(rank % torch.accelerator.device_count())
+        return self.to(device or "cpu")
 
     def compile(self) -> Run:
         """Compile the model with torch.compile; the work, minutes, is done when it first samples.
