@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import ssmdiff
 from PIL import Image
-from ssmdiff import Condition, Conditions, ConfigError
+from ssmdiff import Condition, Conditions, ConfigError, DataError
+from ssmdiff.runs import compose
 from ssmdiff_cli.main import app
 from ssmdiff_cli.sample_telling import told_of_flags
 from tiny_runs import tiny_run
@@ -172,4 +173,16 @@ def test_a_model_that_is_told_nothing_says_so(flag: str) -> None:
 
 def test_a_run_without_its_data_asks_for_masks(run: Path) -> None:
     with pytest.raises(ConfigError, match="mask is not given, and the run has none at hand"):
+        ssmdiff.load_run(run).sample(1)
+
+
+def test_a_run_whose_data_cannot_be_opened_asks_for_masks_too(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(config: object) -> None:
+        raise DataError("there is no folder images")
+
+    monkeypatch.setattr(compose, "build_dataset", gone)
+    said = "mask is not given, .* since its data cannot be opened: there is no folder images; give"
+    with pytest.raises(ConfigError, match=said):
         ssmdiff.load_run(run).sample(1)

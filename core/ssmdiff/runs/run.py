@@ -143,12 +143,12 @@ class Run(ImageModel[Tensor]):
     def own_told(self, names: Sequence[str]) -> dict[str, Sequence[Any]]:
         """Masks and images of the run's held-out data."""
         try:
-            held_out = getattr(compose.build_dataset(self.config), "held_out", None)
+            held_out: Any = getattr(compose.build_dataset(self.config), "held_out", None)
             known = [] if held_out is None else conditions_of(held_out).names
             why = "its data set holds out no images with it"
         except SsmdiffError as error:
             known, why = [], f"its data cannot be opened: {error}"
-        if held_out is None or not set(names) <= set(known):
+        if not set(names) <= set(known):
             raise ConfigError(
                 f"{names[0]} is not given, and the run has none at hand, since {why}; give it, "
                 f"such as --tell {names[0]}=FILE, or told={{{names[0]!r}: array}}"
