@@ -50,10 +50,28 @@ def _errors_as_sentences() -> Iterator[None]:
         # The reader of our output has gone, as in `ssmdiff plugins list | head -1`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from error
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        advice = "Try less at once, such as a smaller --batch-size"
+        typer.echo(f"ssmdiff: out of memory{_how_much(error)}. {advice}", err=True)
+        raise typer.Exit(1) from error
     except OSError as error:
         # A full disk, a file that may not be read: the machine's fault, no bug to trace.
         typer.echo(f"ssmdiff: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Of a device or of the host; torch's class by its name, since torch is not imported here."""
+    names = {one.__name__ for one in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "allocate memory" in str(error)
+
+
+def _how_much(error: Exception) -> str:
+    """What was asked for and what there is, if it says so; advice on torch's allocator follows."""
+    text = ". ".join(str(error).split(". ")[:3])
+    return f" ({text})" if text else ""
 
 
 app = typer.Typer(

@@ -9,10 +9,12 @@ import torch
 from ssmdiff import RunFolder
 from ssmdiff.errors import SsmdiffError
 from ssmdiff.runs.diffusion_method import DiffusionMethod
+from ssmdiff_cli.main import app
 from ssmdiff_train import faults
 from ssmdiff_train.estimate import FACTOR
 from ssmdiff_train.job import train
 from ssmdiff_train.loop import Trainer
+from typer.testing import CliRunner
 
 SMALL = {
     "data": {"image_size": 16},
@@ -62,6 +64,59 @@ def test_out_of_memory_names_what_helps_and_keeps_the_checkpoint(
     assert "train.micro_batch_size=4 (the batch stays the same)" in text
     assert "--activation-checkpointing" in text
     assert "a smaller --batch-size, image or model" in text
+
+
+CUDA_FULL = torch.OutOfMemoryError(
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB of "
+    "which 1.20 GiB is free. Including non-PyTorch memory, this process has 77.89 GiB memory in "
+    "use. If reserved but unallocated memory is large try setting PYTORCH_ALLOC_CONF=..."
+)
+
+SAID_OF_IT = (
+    " (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB of "
+    "which 1.20 GiB is free)"
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train(SMALL, tmp_path_factory.mktemp("runs") / "run").path
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "said"),
+    [
+        ("sample", CUDA_FULL, SAID_OF_IT),
+        ("evaluate", CUDA_FULL, SAID_OF_IT),
+        ("sample", CPU_FULL, f" ({CPU_FULL})"),
+        ("sample", MemoryError(), ""),
+    ],
+)
+def test_drawing_more_than_there_is_memory_for_is_a_sentence(
+    run, tmp_path, monkeypatch, command, error, said
+):
+    def full(self, network):
+        raise error
+
+    monkeypatch.setattr(DiffusionMethod, "denoiser", full)
+    monkeypatch.chdir(tmp_path)
+    out = ["--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [command, str(run), "--n", "4", *out])
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit), "no traceback"
+    advice = ". Try less at once, such as a smaller --batch-size\n"
+    assert done.stderr.endswith(f"ssmdiff: out of memory{said}{advice}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_error_is_no_lack_of_memory(run, tmp_path, monkeypatch):
+    def broken(self, network):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(DiffusionMethod, "denoiser", broken)
+    done = CliRunner().invoke(app, ["sample", str(run), "--n", "4", "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, RuntimeError)
+    assert "illegal" in str(done.exception)
 
 
 def test_only_what_is_not_done_yet_is_advised():
