@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 from ssmdiff import (
     DTYPES,
     Config,
@@ -26,6 +28,10 @@ from ssmdiff_train.lock import run_lock
 from ssmdiff_train.loop import PRECISION, Trainer
 from ssmdiff_train.signals import stop_on_signals
 
+PATIENCE = timedelta(days=1)
+"""How long a process waits for the others. The first one draws grids and judges alone, and torch's
+own is 10 minutes on GPUs (NCCL). One that dies is not waited for: torchrun ends them all."""
+
 
 def run_training(
     config: Config,
@@ -41,7 +47,9 @@ def run_training(
         raise ConfigError("train.precision = 'fp16' needs a GPU; on a CPU use 'bf16' or 'fp32'")
     set_kernel(config.train.kernel)
     accelerator = Accelerator(
-        mixed_precision=PRECISION[config.train.precision], cpu=not torch.accelerator.is_available()
+        mixed_precision=PRECISION[config.train.precision],
+        cpu=not torch.accelerator.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     trainer = None
     try:

@@ -78,6 +78,37 @@ def test_two_gloo_processes_train_as_one(tmp_path):
         np.testing.assert_allclose(value.numpy(), two.tensors("model")[key].numpy(), atol=1e-4)
 
 
+IMPATIENT = """
+import datetime, time
+import ssmdiff_train.loop as loop
+import torch.distributed.distributed_c10d as processes
+from ssmdiff_cli.main import main
+processes.default_pg_timeout = datetime.timedelta(seconds=2)
+plain = loop.Trainer.draw_samples
+def slowly(self):
+    if self.accelerator.is_main_process:
+        time.sleep(5)
+    plain(self)
+loop.Trainer.draw_samples = slowly
+main()
+"""
+
+
+def test_processes_wait_for_what_the_first_one_does_alone(tmp_path):
+    """Longer than torch would let them, which is 10 minutes on GPUs and here 2 seconds."""
+    script = tmp_path / "impatient.py"
+    script.write_text(IMPATIENT)
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
+            script, "train", *SMALL, "--steps", "2", "--set", "train.sample_every=1",
+            "--set", "train.held_out_every=0", "--out", tmp_path / "run"]  # fmt: skip
+    done = subprocess.run(
+        list(map(str, line)), capture_output=True, text=True, timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(losses_of(tmp_path / "run")) == 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_c9_a_signal_saves_and_exits_with_its_code(tmp_path, number):
     run = tmp_path / "run"
