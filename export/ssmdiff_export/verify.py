@@ -232,7 +232,6 @@ def reference(
     device = run.device
     if not interface.walks:
         x = torch.from_numpy(inputs["x"]).to(device)
-        x = torch.from_numpy(inputs["x"]).to(device)
         made: np.ndarray = run.denoiser()(x, torch.zeros(len(x)), ()).cpu().numpy()
         return made
     prediction = run.model(
