@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,27 @@ def features_of(
         if path.is_file():
             part = read_part(path)
         else:
-            part = network(images.levels(indices))
+            with _in_float32():
+                part = network(images.levels(indices))
             write_part(path, part)
         parts.append(part)
         if on_images:
             on_images(len(indices))
     return np.concatenate(parts)
+
+
+@contextmanager
+def _in_float32() -> Iterator[None]:
+    """torch lets a GPU round what convolutions read to TF32, 10 bits; a distance is the same on
+    every device but for the last digits."""
+    from torch.backends import cudnn
+
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
 
 
 class Seen(Evaluated):

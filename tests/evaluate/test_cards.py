@@ -11,6 +11,7 @@ import pytest
 import ssmdiff
 import torch
 from ssmdiff_cli import drawing
+from ssmdiff_evaluate.features import features_of
 from ssmdiff_evaluate.sets import DrawnImages
 
 
@@ -64,3 +65,33 @@ def test_a_network_is_got_ready_once_for_all_parts(
     assert again.draw() == 0
     assert len(made) == 2
     assert np.array_equal(again.levels(range(7)), whole)
+
+
+def test_features_are_of_float32_and_nothing_less(tmp_path: Path) -> None:
+    """torch rounds what a GPU convolves to TF32 where nobody says otherwise."""
+    seen = []
+
+    class Network:
+        def digest(self) -> str:
+            return "0" * 64
+
+        def __call__(self, levels: np.ndarray) -> np.ndarray:
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return levels.reshape(len(levels), -1).astype(np.float32)
+
+    class Images:
+        def __len__(self) -> int:
+            return 3
+
+        def digest(self) -> str:
+            return "1"
+
+        def levels(self, indices: range) -> np.ndarray:
+            return np.full((len(indices), 1, 2, 2), 7, np.uint8)
+
+    before: Any = torch.backends.cudnn.allow_tf32
+    assert before
+    found = features_of(Images(), Network(), tmp_path)  # type: ignore[arg-type]
+    assert seen == [False]
+    assert found.tolist() == [[7.0] * 4] * 3
+    assert torch.backends.cudnn.allow_tf32 is before
