@@ -28,7 +28,7 @@ import numpy as np
 import ssmdiff
 import torch
 from conditions_pictures import SHOWN, pictures
-from head_readers import FINDINGS, NUMBERS, SIDE, Readers, accuracies, correlations, dice
+from head_readers import FINDINGS, NUMBERS, SIDE, Readers, accuracies, areas, correlations, dice
 from numpy.typing import NDArray
 from presets import trained
 from ssmdiff_bench.machine import load_average, machine
@@ -212,10 +212,13 @@ def paired(images: Tensor, targets: Tensor) -> Numbers:
 def of_findings(draw: Drawing, judge: Judge) -> Numbers:
     """Each finding as it was told, whatever the others are."""
     told = {"findings": [list(found) for found in judge.told("findings", DRAWN)]}
-    return {
-        f"{scale:g}": accuracies(*_bits(judge, draw("findings", DRAWN, told, scale)))
-        for scale in (1.0, 2.0, 4.0)
-    }
+    found = {}
+    for scale in (1.0, 2.0, 4.0):
+        images = draw("findings", DRAWN, told, scale)
+        read, given = _bits(judge, images)
+        area = areas(judge.readers.scores(images), given)
+        found[f"{scale:g}"] = {"accuracy": accuracies(read, given), "area": area}
+    return found
 
 
 def of_numbers(draw: Drawing, judge: Judge) -> Numbers:

@@ -21,6 +21,7 @@ import numpy as np
 import ssmdiff
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from ssmdiff_data.phantom import PhantomDataset
 from torch import Tensor, nn
 from torch.nn import functional
@@ -205,9 +206,13 @@ class Readers:
         read = self._read("values", images).double().numpy()
         return {name: off_range(name, read[:, i]) for i, name in enumerate(NUMBERS)}
 
+    def scores(self, images: Tensor) -> NDArray[np.float64]:
+        """(N, findings): logits of each."""
+        return self._read("values", images)[:, len(NUMBERS) :].double().numpy()
+
     def findings(self, images: Tensor) -> NDArray[np.bool_]:
         """(N, findings): whether each is there."""
-        found: NDArray[np.bool_] = self._read("values", images)[:, len(NUMBERS) :].numpy() > 0
+        found: NDArray[np.bool_] = self.scores(images) > 0
         return found
 
 
@@ -233,16 +238,29 @@ def accuracies(read: NDArray[np.bool_], given: NDArray[np.bool_]) -> dict[str, f
     return {name: round(float(right[i]), 4) for i, name in enumerate(FINDINGS)}
 
 
+def areas(scores: NDArray[np.float64], given: NDArray[np.bool_]) -> dict[str, float]:
+    """Of each finding the area under the ROC curve, by ranks (Mann and Whitney)."""
+    found = {}
+    for i, name in enumerate(FINDINGS):
+        there = int(given[:, i].sum())
+        ranks = rankdata(scores[:, i])[given[:, i]].sum()
+        area = (ranks - there * (there + 1) / 2) / (there * (len(given) - there))
+        found[name] = round(float(area), 4)
+    return found
+
+
 def on_real(readers: Readers, count: int = 1024) -> dict[str, Any]:
     """How well they read heads held out from every model: those of seed 0 after the first 4,096."""
     images, masks = heads(0, count, "mask", first=4096)
     _, told = heads(0, count, "values", first=4096)
     given = {name: off_range(name, told[:, i].numpy()) for i, name in enumerate(NUMBERS)}
+    findings = told[:, len(NUMBERS) :].numpy() > 0.5
     return {
         "heads": count,
         "dice": dice(readers.masks(images), masks.numpy()),
         "correlation": correlations(readers.numbers(images), given),
-        "accuracy": accuracies(readers.findings(images), told[:, len(NUMBERS) :].numpy() > 0.5),
+        "accuracy": accuracies(readers.findings(images), findings),
+        "area": areas(readers.scores(images), findings),
         "training_cpu_s": readers.seconds,
     }
 

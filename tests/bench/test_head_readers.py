@@ -45,6 +45,11 @@ def test_findings_and_numbers_are_held_against_what_was_given(script: ModuleType
     read[0, 0] = False
     read[:2, 2] = False
     assert list(script.accuracies(read, given).values()) == [0.75, 1.0, 0.5]
+    scores = np.array([[3.0, 1, 0], [1, 2, 0], [2, 3, 0], [0, 4, 1]])  # pairs in order, by hand
+    assert list(script.areas(scores, given).values()) == [1.0, 1.0, 0.0]
+    scores[1, 0] = 2.5
+    scores[2, 0], scores[3, 2] = 2.5, 0  # one pair of four tied; all of the last are
+    assert list(script.areas(scores, given).values()) == [0.875, 1.0, 0.5]
     angles = np.array([-10.0, 0, 10, 14])
     assert script.correlations({"angle": 3 * angles + 1}, {"angle": list(angles)}) == {"angle": 1}
     for name in script.NUMBERS:
@@ -77,4 +82,5 @@ def test_the_readers_read_real_heads(script: ModuleType, tmp_path: Path) -> None
     found = script.on_real(script.Readers(tmp_path / "readers.pt"), 512)
     assert found["dice"]["mean"] >= 0.95
     assert min(found["correlation"].values()) >= 0.98
+    assert min(found["area"].values()) >= 0.98
     assert min(found["accuracy"].values()) >= 0.94
