@@ -185,15 +185,16 @@ def of_filling_in(draw: Drawing, judge: Judge) -> Numbers:
         "known_pixels_that_differ": int((images[known] != real[known]).sum()),
         "drawn_half": paired(images[..., half:], real[..., half:]),
         "mirrored_half": paired(real[..., :half].flip(-1), real[..., half:]),
-        "lesion_accuracy": accuracies(*_bits(judge, images))["lesion"],
+        "lesion_accuracy": accuracies(judge.readers.findings(images), _given(judge, PAIRED))[
+            "lesion"
+        ],
     }
 
 
-def _bits(judge: Judge, images: Tensor) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Findings as they are read, and as they are of the real head."""
-    given = judge.told("findings", len(images))
-    bits = [[k in found for k in range(len(FINDINGS))] for found in given]
-    return judge.readers.findings(images), np.array(bits)
+def _given(judge: Judge, count: int) -> NDArray[np.bool_]:
+    """(N, findings): those of the real heads."""
+    given = judge.told("findings", count)
+    return np.array([[k in found for k in range(len(FINDINGS))] for found in given])
 
 
 def paired(images: Tensor, targets: Tensor) -> Numbers:
@@ -212,12 +213,13 @@ def paired(images: Tensor, targets: Tensor) -> Numbers:
 def of_findings(draw: Drawing, judge: Judge) -> Numbers:
     """Each finding as it was told, whatever the others are."""
     told = {"findings": [list(found) for found in judge.told("findings", DRAWN)]}
-    found = {}
+    given, found = _given(judge, DRAWN), {}
     for scale in (1.0, 2.0, 4.0):
-        images = draw("findings", DRAWN, told, scale)
-        read, given = _bits(judge, images)
-        area = areas(judge.readers.scores(images), given)
-        found[f"{scale:g}"] = {"accuracy": accuracies(read, given), "area": area}
+        scores = judge.readers.scores(draw("findings", DRAWN, told, scale))
+        found[f"{scale:g}"] = {
+            "accuracy": accuracies(scores > 0, given),
+            "area": areas(scores, given),
+        }
     return found
 
 

@@ -21,8 +21,8 @@ import numpy as np
 import ssmdiff
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from ssmdiff_data.phantom import PhantomDataset
+from ssmdiff_metrics.use import auc
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -239,13 +239,12 @@ def accuracies(read: NDArray[np.bool_], given: NDArray[np.bool_]) -> dict[str, f
 
 
 def areas(scores: NDArray[np.float64], given: NDArray[np.bool_]) -> dict[str, float]:
-    """Of each finding the area under the ROC curve, by ranks (Mann and Whitney)."""
+    """Of each finding the area under the ROC curve."""
+    alike = np.ones((1, len(given)))
     found = {}
     for i, name in enumerate(FINDINGS):
-        there = int(given[:, i].sum())
-        ranks = rankdata(scores[:, i])[given[:, i]].sum()
-        area = (ranks - there * (there + 1) / 2) / (there * (len(given) - there))
-        found[name] = round(float(area), 4)
+        answers = np.stack([-scores[:, i], scores[:, i]], axis=1).astype(np.float32)
+        found[name] = round(float(auc(answers, given[:, i].astype(np.int64), alike)[0]), 4)
     return found
 
 
@@ -254,13 +253,13 @@ def on_real(readers: Readers, count: int = 1024) -> dict[str, Any]:
     images, masks = heads(0, count, "mask", first=4096)
     _, told = heads(0, count, "values", first=4096)
     given = {name: off_range(name, told[:, i].numpy()) for i, name in enumerate(NUMBERS)}
-    findings = told[:, len(NUMBERS) :].numpy() > 0.5
+    findings, scores = told[:, len(NUMBERS) :].numpy() > 0.5, readers.scores(images)
     return {
         "heads": count,
         "dice": dice(readers.masks(images), masks.numpy()),
         "correlation": correlations(readers.numbers(images), given),
-        "accuracy": accuracies(readers.findings(images), findings),
-        "area": areas(readers.scores(images), findings),
+        "accuracy": accuracies(scores > 0, findings),
+        "area": areas(scores, findings),
         "training_cpu_s": readers.seconds,
     }
 
